@@ -1,2 +1,83 @@
-//! Under construction.
-fn main() {}
+//! `cargo xtask`: every chore of the project, one place, no make and no maze of shell scripts.
+
+mod bench;
+mod cache;
+mod demo;
+mod fail;
+mod image;
+mod interrupt;
+mod loopdev;
+mod prerequisites;
+mod scratch;
+mod server;
+mod shell;
+mod tally;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::fail::Outcome;
+use crate::prerequisites::{Lane, ensure};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "The chores of z-provisioner",
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 this machine or the command line is not ready, 130 interrupted"
+)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Take a disk image the whole way: pack, sign, serve, stream, verify, write, prove
+    Demo(demo::Options),
+    /// Build the demo's raw image (or find it in the cache) and print where it is
+    Image {
+        /// The small image instead of the Debian one
+        #[arg(long)]
+        quick: bool,
+        /// Build it again even if it is in the cache
+        #[arg(long)]
+        again: bool,
+    },
+    /// Run unit, property, documentation and end-to-end tests, and print what ran
+    Test(test::Options),
+    /// Measure throughput, ours beside the peers'
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = interrupt::take_over().and_then(|()| match cli.chore {
+        Chore::Demo(options) => demo::run(&options),
+        Chore::Image { quick, again } => image(quick, again),
+        Chore::Test(options) => test::run(&options),
+        Chore::Bench(options) => bench::run(&options),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fail) => {
+            eprintln!("xtask: {}", fail.message);
+            ExitCode::from(fail.code)
+        }
+    }
+}
+
+fn image(quick: bool, again: bool) -> Outcome<()> {
+    let (lane, kind) = if quick {
+        (Lane::DemoQuick, image::Kind::Quick)
+    } else {
+        (Lane::Demo, image::Kind::Debian)
+    };
+    ensure(lane)?;
+    println!("{}", image::raw(kind, again)?.display());
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The demo: a real disk image, the whole way, every step shown as the command a person could run.
+
+mod spec;
+mod steps;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::demo::steps::Steps;
+use crate::fail::{Fail, Outcome, Tried};
+use crate::image::{self, Kind};
+use crate::loopdev::{Loop, demand_root};
+use crate::prerequisites::{Lane, ensure};
+use crate::scratch::Scratch;
+use crate::server::Server;
+use crate::shell::{capture, cargo, release_binary, tool};
+
+const MIB: u64 = 1 << 20;
+
+/// The device is larger than the image, as a real one is.
+const SPARE: u64 = 64 * MIB;
+
+/// The demo's command line.
+#[derive(clap::Args)]
+pub struct Options {
+    /// A small image, for a first look
+    #[arg(long, conflicts_with = "image")]
+    quick: bool,
+    /// Any raw disk image instead of the Debian one
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Keep the packed image, the keys, the spec and the written disk
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What is taken through the demo.
+struct Subject {
+    raw: PathBuf,
+    name: &'static str,
+    size: u64,
+}
+
+/// Runs the demo; fine only if `cmp`, which is not ours, finds the device and the raw image equal.
+pub fn run(options: &Options) -> Outcome<()> {
+    demand_root("cargo xtask demo")?;
+    let from_cache = options.quick || options.image.is_some();
+    ensure(if from_cache {
+        Lane::DemoQuick
+    } else {
+        Lane::Demo
+    })?;
+    let began = Instant::now();
+    let mut steps = Steps::new();
+
+    steps.start("Build the two programs");
+    steps.run(cargo().args([
+        "build",
+        "--quiet",
+        "--release",
+        "-p",
+        "imgstream",
+        "-p",
+        "provisioner",
+    ]))?;
+    let (imgstream, agent) = (
+        release_binary("imgstream")?,
+        release_binary("z-provisioner")?,
+    );
+
+    let subject = subject(options, &mut steps)?;
+    let scratch = Scratch::new("z-provisioner-demo", options.keep)?;
+    let (key, packed) = (scratch.path("builder.key"), scratch.path("image"));
+    let trusted = scratch.path("builder.key.pub");
+
+    steps.start("Make a signing key, as the image builder");
+    steps.run(tool(&imgstream).arg("keygen").arg(&key))?;
+
+    steps.start("Pack: compress in chunks, index, sign");
+    let mut pack = tool(&imgstream);
+    pack.arg("pack").arg(&subject.raw).arg(&packed).args([
+        "--name",
+        subject.name,
+        "--image-version",
+        "1",
+    ]);
+    steps.run(pack.args(["--arch", "s390x", "--key"]).arg(&key))?;
+    let packed_size = crate::image::used(&packed)?;
+
+    steps.start("Inspect what was packed");
+    steps.run(tool(&imgstream).arg("inspect").arg(&packed))?;
+
+    steps.start("Serve it over HTTP (in the background)");
+    let mut serve = tool(&imgstream);
+    serve
+        .arg("serve")
+        .arg(&packed)
+        .args(["--listen", "127.0.0.1:0"]);
+    steps.show(&serve);
+    let server = Server::start(&mut serve, &scratch.path("serve.log"))?;
+    steps.say(&format!("listening on {}", server.url));
+
+    steps.start("Attach a block device: the server's disk");
+    let disk = attach(&scratch, &subject, &mut steps)?;
+
+    steps.start("Provision: stream, verify, write, read back, sum up");
+    let file = scratch.path("spec.json");
+    let text = spec::text(&spec::Run {
+        name: subject.name,
+        source: &server.url,
+        trust: &trusted,
+        device: &disk.device,
+    });
+    std::fs::write(&file, &text).tried("write the run spec")?;
+    steps.say(&format!("{} holds {}", file.display(), text.trim_end()));
+    let provisioning = Instant::now();
+    steps.run(tool(&agent).args(["run", "--spec"]).arg(&file))?;
+    let provisioned = provisioning.elapsed();
+
+    steps.start("Compare the device with the raw image, by means that are not ours");
+    compare(&disk, &subject, &mut steps)?;
+
+    let mib = |bytes: u64| bytes / MIB;
+    eprintln!(
+        "\nDone in {:.1} s. {}",
+        began.elapsed().as_secs_f64(),
+        subject.raw.display()
+    );
+    eprintln!("  raw image      {} MiB", mib(subject.size));
+    eprintln!("  packed         {} MiB, signed", mib(packed_size));
+    eprintln!(
+        "  provisioned    {:.1} s onto {}",
+        provisioned.as_secs_f64(),
+        disk.device
+    );
+    eprintln!(
+        "  cmp            every one of {} bytes is the same",
+        subject.size
+    );
+    Ok(())
+}
+
+fn subject(options: &Options, steps: &mut Steps) -> Outcome<Subject> {
+    let (raw, name) = match &options.image {
+        Some(file) => (file.clone(), "demo"),
+        None if options.quick => {
+            steps.start("Get a small disk image (from the cache, or build it)");
+            steps.say("$ cargo xtask image --quick");
+            (image::raw(Kind::Quick, false)?, "quick-look")
+        }
+        None => {
+            steps.start("Get a Debian disk image for s390x (from the cache, or build it)");
+            steps.say("$ cargo xtask image");
+            (image::raw(Kind::Debian, false)?, "debian-13")
+        }
+    };
+    let facts = std::fs::metadata(&raw).tried(format_args!("read the image {}", raw.display()))?;
+    if !facts.is_file() || facts.len() == 0 {
+        return Err(Fail::usage(format!(
+            "{} is not a raw disk image: give a regular file with --image",
+            raw.display()
+        )));
+    }
+    Ok(Subject {
+        raw,
+        name,
+        size: facts.len(),
+    })
+}
+
+fn attach(scratch: &Scratch, subject: &Subject, steps: &mut Steps) -> Outcome<Loop> {
+    let backing = scratch.path("disk.img");
+    let size = subject.size.next_multiple_of(MIB) + SPARE;
+    steps.run(
+        tool("truncate")
+            .args(["--size", &size.to_string()])
+            .arg(&backing),
+    )?;
+    let options = ["--direct-io=on"];
+    steps.show(
+        tool("losetup")
+            .args(["--find", "--show"])
+            .args(options)
+            .arg(&backing),
+    );
+    let disk = Loop::attach(&backing, &options).map_err(|fail| Fail {
+        message: format!(
+            "{}; in a container, give it /dev/loop* and CAP_SYS_ADMIN",
+            fail.message
+        ),
+        ..fail
+    })?;
+    steps.say(&disk.device);
+    Ok(disk)
+}
+
+fn compare(disk: &Loop, subject: &Subject, steps: &mut Steps) -> Outcome<()> {
+    // What the kernel remembers of the device is forgotten first: the media is asked, not the memory.
+    steps.run(tool("blockdev").arg("--flushbufs").arg(disk))?;
+    steps.run(
+        tool("cmp")
+            .arg("-n")
+            .arg(subject.size.to_string())
+            .arg(disk)
+            .arg(&subject.raw),
+    )?;
+    steps.say("equal");
+    if subject.name == "debian-13" {
+        let mut list = tool("sfdisk");
+        list.arg("--list").arg(disk);
+        steps.show(&list);
+        let table = capture(&mut list)?;
+        steps.say(table.trim());
+    }
+    Ok(())
+}

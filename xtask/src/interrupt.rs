@@ -1,0 +1,66 @@
+//! Ctrl-C and SIGTERM: the running tools are told to end, the chore returns an error, and so every guard on the
+//! way out detaches what it attached.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+use crate::fail::{Outcome, Tried};
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// Takes over SIGINT and SIGTERM. Must run before any other thread exists, because threads inherit the mask;
+/// tools we start do not (the standard library clears it for them).
+pub fn take_over() -> Outcome<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().tried("block SIGINT and SIGTERM")?;
+    std::thread::spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            INTERRUPTED.store(true, Ordering::SeqCst);
+            // A terminal has already sent its Ctrl-C to the whole foreground group.
+            if signal == Signal::SIGINT && std::io::stdin().is_terminal() {
+                continue;
+            }
+            for pid in running().iter() {
+                let _ = kill(Pid::from_raw(*pid), signal);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Has somebody asked us to end?
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// A tool that is to be told when we are. Forgotten when dropped, which must happen before its pid can be reused.
+pub struct Tracked(i32);
+
+impl Tracked {
+    /// Remembers the tool.
+    pub fn new(pid: u32) -> Self {
+        let pid = i32::try_from(pid).unwrap_or_default();
+        running().insert(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        running().remove(&self.0);
+    }
+}
+
+fn running() -> std::sync::MutexGuard<'static, BTreeSet<i32>> {
+    RUNNING
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

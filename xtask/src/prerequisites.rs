@@ -1,0 +1,166 @@
+//! The Debian packages a lane needs. Missing ones are installed when we may; otherwise we say exactly what to
+//! install and stop. Nothing is skipped because a tool is missing.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::fail::{Fail, Outcome, Tried};
+use crate::shell::{find, run, tool};
+
+/// A package, and the commands that show it is there (any one of them: names changed between releases).
+type Package = (&'static str, &'static [&'static str]);
+
+const DISK: [Package; 4] = [
+    ("fdisk", &["sfdisk"]),
+    ("e2fsprogs", &["mke2fs"]),
+    ("mount", &["losetup"]),
+    ("diffutils", &["cmp"]),
+];
+
+const DEBIAN: [Package; 5] = [
+    ("mmdebstrap", &["mmdebstrap"]),
+    ("arch-test", &["arch-test"]),
+    ("qemu-user-static", &["qemu-s390x-static"]),
+    ("openssl", &["openssl"]),
+    ("util-linux", &["unshare"]),
+];
+
+const SERVERS: [Package; 4] = [
+    ("nginx-light", &["nginx"]),
+    ("docker-registry", &["docker-registry"]),
+    ("skopeo", &["skopeo"]),
+    ("openssl", &["openssl"]),
+];
+
+const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
+
+/// What is about to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// The demo with the Debian image: build it as well.
+    Demo,
+    /// The demo with a small image, or with one that is there already.
+    DemoQuick,
+    /// Unit, property and end-to-end tests.
+    Test,
+    /// The benchmarks, ours beside the peers'.
+    Bench,
+}
+
+impl Lane {
+    fn packages(self) -> Vec<Package> {
+        match self {
+            Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
+            Self::DemoQuick => DISK.to_vec(),
+            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).collect(),
+            Self::Bench => SERVERS
+                .into_iter()
+                .take(1)
+                .chain(PEERS)
+                .chain([("coreutils", &["dd"] as &[&str])])
+                .collect(),
+        }
+    }
+}
+
+/// Makes sure that a lane finds its tools.
+pub fn ensure(lane: Lane) -> Outcome<()> {
+    let missing = missing(&lane.packages(), |command| find(command).is_some());
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if find("apt-get").is_none() {
+        return Err(Fail::usage(format!(
+            "this needs what Debian's packages {list} contain, and there is no apt-get here: install them by hand"
+        )));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Fail::usage(format!(
+            "packages are missing and only root can install them; run: sudo apt-get install --no-install-recommends {list}"
+        )));
+    }
+    install(&missing)?;
+    let still = self::missing(&lane.packages(), |command| find(command).is_some());
+    if still.is_empty() {
+        return Ok(());
+    }
+    Err(Fail::usage(format!(
+        "installed {list}, but the commands of {} are still not in PATH",
+        still.join(" ")
+    )))
+}
+
+fn missing(packages: &[Package], there: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let lacking = packages
+        .iter()
+        .filter(|(_, commands)| !commands.iter().any(|command| there(command)));
+    lacking.map(|(package, _)| *package).collect()
+}
+
+fn install(packages: &[&str]) -> Outcome<()> {
+    let _quiet = NoServices::new()?;
+    let mut apt = apt_get();
+    apt.args(["install", "--yes", "--no-install-recommends"])
+        .args(packages);
+    eprintln!("$ {}", crate::shell::line(&apt));
+    if crate::shell::status(&mut apt)?.success() {
+        return Ok(());
+    }
+    eprintln!("that failed, perhaps only because the package lists are old\n$ apt-get update");
+    run(apt_get().arg("update"))?;
+    run(&mut apt)
+}
+
+fn apt_get() -> Command {
+    let mut apt = tool("apt-get");
+    apt.args(["-qq", "-o", "Dpkg::Use-Pty=0"])
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    // What is printed on our stdout is the chore's result; apt's errors still come on stderr.
+    apt.stdin(Stdio::null()).stdout(Stdio::null());
+    apt
+}
+
+/// While this lives, packages that bring a server do not start it: the tests start their own, on their own ports.
+struct NoServices {
+    ours: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn new() -> Outcome<Self> {
+        if Path::new(POLICY).exists() {
+            return Ok(Self { ours: false });
+        }
+        let tried = format!("write {POLICY}");
+        std::fs::write(POLICY, "#!/bin/sh\nexit 101\n").tried(&tried)?;
+        let guard = Self { ours: true };
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(POLICY, executable).tried(&tried)?;
+        Ok(guard)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if !self.ours {
+            return;
+        }
+        if let Err(error) = std::fs::remove_file(POLICY) {
+            eprintln!("xtask: cleaning up: could not remove {POLICY}: {error}; please remove it");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_there_is_asked_for() {
+        let packages: [Package; 2] = [("one", &["a", "b"]), ("two", &["c"])];
+        assert_eq!(missing(&packages, |command| command == "b"), ["two"]);
+        assert!(missing(&packages, |_| true).is_empty());
+    }
+}
