@@ -331,3 +331,6 @@ fn decode(field: &'static str, text: &str) -> Result<Vec<u8>, Error> {
         .decode(text)
         .map_err(|source| Error::Base64 { field, source })
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,9 +123,9 @@ pub enum Error {
         max: usize,
     },
 
-    /// There is no `-----BEGIN …-----` line.
+    /// There is no `-----BEGIN ...-----` line.
     #[error(
-        "expected a PEM section \"{expected}\", found no line \"-----BEGIN …-----\"; DER can be converted with `openssl pkey -inform DER`"
+        "expected a PEM section \"{expected}\", found no line \"-----BEGIN ...-----\"; DER can be converted with `openssl pkey -inform DER`"
     )]
     NoPemSection {
         /// The label looked for.
@@ -227,7 +227,7 @@ const SHOWN: usize = 8;
 fn quote(text: &str) -> String {
     const MAX: usize = 100;
     match text.char_indices().nth(MAX) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
+        Some((end, _)) => format!("{:?}...", &text[..end]),
         None => format!("{text:?}"),
     }
 }

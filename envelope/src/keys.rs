@@ -388,3 +388,6 @@ fn is_small_order(raw: &[u8; KEY_LEN]) -> bool {
     let near_p = (0xec..=0xee).contains(&y[0]) && rest_is(0xff) && y[31] == 0x7f;
     near_zero || near_p || ORDER_8.contains(&y)
 }
+
+#[cfg(test)]
+mod tests;
