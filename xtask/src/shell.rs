@@ -75,14 +75,16 @@ pub fn release_binary(name: &str) -> Outcome<PathBuf> {
         .ok_or_else(|| Fail::new("xtask must be started by cargo"))
 }
 
-/// The command line as a person would type it.
+/// The command line as a person would type it here: programs below the current folder by their relative path.
 pub fn line(command: &Command) -> String {
-    let program = command.get_program();
-    let shown = match Path::new(program).file_name() {
-        Some(name) if name == "cargo" => name,
+    let program = Path::new(command.get_program());
+    let here = std::env::current_dir().unwrap_or_default();
+    let shown = match program.strip_prefix(&here) {
+        Ok(relative) if program.is_absolute() => relative,
+        _ if program.file_name().is_some_and(|name| name == "cargo") => Path::new("cargo"),
         _ => program,
     };
-    let words = std::iter::once(shown).chain(command.get_args());
+    let words = std::iter::once(shown.as_os_str()).chain(command.get_args());
     words
         .map(|word| quoted(&word.to_string_lossy()))
         .collect::<Vec<_>>()

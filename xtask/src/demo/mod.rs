@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     steps.say(&format!("listening on {}", server.url));
 
     steps.start("Attach a block device: the server's disk");
-    let disk = attach(&scratch, &subject, &mut steps)?;
+    let disk = attach(&scratch, &subject, &steps)?;
 
     steps.start("Provision: stream, verify, write, read back, sum up");
     let file = scratch.path("spec.json");
@@ -118,7 +118,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     let provisioned = provisioning.elapsed();
 
     steps.start("Compare the device with the raw image, by means that are not ours");
-    compare(&disk, &subject, &mut steps)?;
+    compare(&disk, &subject, &steps)?;
 
     let mib = |bytes: u64| bytes / MIB;
     eprintln!(
@@ -137,6 +137,9 @@ pub fn run(options: &Options) -> Outcome<()> {
         "  cmp            every one of {} bytes is the same",
         subject.size
     );
+    if !options.keep {
+        eprintln!("The files above are removed now; --keep keeps them, to run the steps by hand.");
+    }
     Ok(())
 }
 
@@ -168,7 +171,7 @@ fn subject(options: &Options, steps: &mut Steps) -> Outcome<Subject> {
     })
 }
 
-fn attach(scratch: &Scratch, subject: &Subject, steps: &mut Steps) -> Outcome<Loop> {
+fn attach(scratch: &Scratch, subject: &Subject, steps: &Steps) -> Outcome<Loop> {
     let backing = scratch.path("disk.img");
     let size = subject.size.next_multiple_of(MIB) + SPARE;
     steps.run(
@@ -194,16 +197,17 @@ fn attach(scratch: &Scratch, subject: &Subject, steps: &mut Steps) -> Outcome<Lo
     Ok(disk)
 }
 
-fn compare(disk: &Loop, subject: &Subject, steps: &mut Steps) -> Outcome<()> {
+fn compare(disk: &Loop, subject: &Subject, steps: &Steps) -> Outcome<()> {
     // What the kernel remembers of the device is forgotten first: the media is asked, not the memory.
     steps.run(tool("blockdev").arg("--flushbufs").arg(disk))?;
-    steps.run(
-        tool("cmp")
-            .arg("-n")
-            .arg(subject.size.to_string())
-            .arg(disk)
-            .arg(&subject.raw),
-    )?;
+    let mut cmp = tool("cmp");
+    cmp.arg("-n").arg(subject.size.to_string());
+    cmp.arg(disk).arg(&subject.raw);
+    steps.show(&cmp);
+    capture(&mut cmp).map_err(|fail| Fail {
+        message: format!("the device does not hold the image: {}", fail.message),
+        ..fail
+    })?;
     steps.say("equal");
     if subject.name == "debian-13" {
         let mut list = tool("sfdisk");
