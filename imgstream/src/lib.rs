@@ -1,1 +1,34 @@
-//! Under construction.
+//! Signed images as chunked, verified zstd streams, from any OCI layout, static server or registry to a block device.
+//!
+//! The folder reads like the data's way:
+//!
+//! | room | what happens |
+//! |---|---|
+//! | [`manifest`] | what an image is: descriptor, chunk index, OCI layout, policy |
+//! | [`pack`] | raw image → signed, chunked image |
+//! | [`source`] | where blobs come from |
+//! | [`open`], [`plan`] | sources → a trusted descriptor → chunks to fetch |
+//! | [`fetch`] | what to ask for next |
+//! | [`decode`] | untrusted frame → [`decode::VerifiedChunk`] |
+//! | [`sink`] | verified chunks → device |
+//! | [`pipeline`] | joins them; [`readback`] proves what is on the media |
+//!
+//! [`buffer`] is the aligned pool they share, [`progress`] counts, [`error`] has the eight kinds of error.
+//! The library draws nothing, reads no arguments and knows nothing of servers; the command `imgstream` does the first two.
+
+pub mod abort;
+pub mod buffer;
+pub mod decode;
+pub mod digest;
+pub mod error;
+pub mod fetch;
+pub mod manifest;
+pub mod open;
+pub mod pipeline;
+pub mod plan;
+pub mod progress;
+pub mod readback;
+pub mod serve;
+pub mod sink;
+pub mod size;
+pub mod source;

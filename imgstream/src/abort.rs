@@ -1,0 +1,56 @@
+//! The first fatal error of a run, and how everybody learns that it is over.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+
+/// Shared by everything that works on one run.
+#[derive(Debug)]
+pub struct Abort {
+    token: CancellationToken,
+    first: Mutex<Option<Error>>,
+}
+
+impl Abort {
+    /// Also over when `parent` is cancelled.
+    pub fn new(parent: &CancellationToken) -> Self {
+        Abort { token: parent.child_token(), first: Mutex::new(None) }
+    }
+
+    /// Ends the run because of `error`. Later errors are consequences of the first, and only logged.
+    pub fn fail(&self, error: Error) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_some() || self.token.is_cancelled() {
+            tracing::debug!(%error, "after the run was over");
+        }
+        if first.is_none() {
+            *first = Some(error);
+        }
+        drop(first);
+        self.token.cancel();
+    }
+
+    /// Whether the run is over.
+    pub fn is_over(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Becomes ready when the run is over.
+    pub fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// `Ok` while the run goes on; else why it is over: `what` was being done.
+    ///
+    /// # Errors
+    /// The first error, or `Cancelled`.
+    pub fn check(&self, what: &str) -> Result<(), Error> {
+        if !self.is_over() {
+            return Ok(());
+        }
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Err(first.unwrap_or_else(|| Error::cancelled(what)))
+    }
+}

@@ -1,0 +1,195 @@
+//! What can go wrong, in eight kinds. Rules:
+//!
+//! - A kind says whose problem it is, and is the exit code of the commands.
+//! - [`Error::retry`] says whether trying the same again can help; nothing matches on message text.
+//! - The message says what was tried, on what, and what happened; the hint says what to do next.
+//! - Sources are kept, so `-v` can print the whole chain.
+
+use std::fmt;
+
+/// Whose problem an error is. The discriminant is the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// The command line or an option's value makes no sense.
+    Usage = 2,
+    /// The image is refused: signature, policy or format.
+    Image = 3,
+    /// The target is refused: safety, size or identity.
+    Target = 4,
+    /// A source or the network failed; bytes that do not match their digest included.
+    Source = 5,
+    /// A device or file answered with an I/O error.
+    Device = 6,
+    /// The media do not hold what was written.
+    Proof = 7,
+    /// Somebody asked us to stop.
+    Cancelled = 8,
+}
+
+impl Kind {
+    /// The process exit code for this kind.
+    pub fn exit_code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Whether the same attempt can succeed later, or elsewhere, without anybody changing anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// No: the input itself is wrong.
+    Permanent,
+    /// Yes: a connection was lost, a server was busy.
+    Temporary,
+    /// The bytes of one source are wrong; another source may have the right ones.
+    OtherSource,
+}
+
+/// An error with its kind, context and cause.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    retry: Retry,
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` that trying again does not mend.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner { kind, retry: Retry::Permanent, message: message.into(), hint: None, source: None }))
+    }
+
+    /// A wrong command line or option.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// An image that must not be used.
+    pub fn image(message: impl Into<String>) -> Self {
+        Self::new(Kind::Image, message)
+    }
+
+    /// A target that must not be written.
+    pub fn target(message: impl Into<String>) -> Self {
+        Self::new(Kind::Target, message)
+    }
+
+    /// A source that failed in a way that may pass.
+    pub fn source_failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Source, message).with_retry(Retry::Temporary)
+    }
+
+    /// Bytes from a source that are not what their digest says.
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(Kind::Source, message).with_retry(Retry::OtherSource)
+    }
+
+    /// A device or file error.
+    pub fn device(message: impl Into<String>) -> Self {
+        Self::new(Kind::Device, message)
+    }
+
+    /// Media that differ from the image.
+    pub fn proof(message: impl Into<String>) -> Self {
+        Self::new(Kind::Proof, message)
+    }
+
+    /// Cancelled by request while doing `what`.
+    pub fn cancelled(what: &str) -> Self {
+        Self::new(Kind::Cancelled, format!("cancelled while {what}"))
+    }
+
+    /// Sets whether trying again can help.
+    #[must_use]
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.0.retry = retry;
+        self
+    }
+
+    /// Adds what the person should do next.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Whose problem it is.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Whether trying again can help.
+    pub fn retry(&self) -> Retry {
+        self.0.retry
+    }
+
+    /// What to do next, where we know.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// The causes, outermost first, as text.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            causes.push(cause.to_string());
+            next = cause.source();
+        }
+        causes
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<envelope::Error> for Error {
+    fn from(error: envelope::Error) -> Self {
+        Error::image(error.to_string())
+    }
+}
+
+/// Attaches what was being done to an operating system error.
+pub trait IoContext<T> {
+    /// A device error: `what` failed.
+    fn device(self, what: impl FnOnce() -> String) -> Result<T>;
+    /// An error of another kind: `what` failed.
+    fn context(self, kind: Kind, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> IoContext<T> for Result<T, E> {
+    fn device(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.context(Kind::Device, what)
+    }
+
+    fn context(self, kind: Kind, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| {
+            let error = error.into();
+            Error::new(kind, format!("{}: {error}", what())).with_source(error)
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! Counters of the data path, one per stage, and what they say: how far, how fast, and which stage limits.
+//!
+//! Writers add, readers take a [`Snapshot`]; nothing here blocks. Drawing is the commands' business.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// What the data path is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Phase {
+    /// Nothing yet.
+    Starting = 0,
+    /// Zeroing the first and last extents, so that the old content cannot boot.
+    Invalidating = 1,
+    /// Fetching, verifying, writing.
+    Writing = 2,
+    /// Making the device write back its cache.
+    Flushing = 3,
+    /// Hashing what the media hold.
+    ReadingBack = 4,
+    /// Writing the withheld extents.
+    Committing = 5,
+    /// Finished.
+    Done = 6,
+}
+
+const PHASES: [Phase; 7] = [
+    Phase::Starting,
+    Phase::Invalidating,
+    Phase::Writing,
+    Phase::Flushing,
+    Phase::ReadingBack,
+    Phase::Committing,
+    Phase::Done,
+];
+
+/// A stage of the pipeline, as an answer to "what limits?".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The source or the network: workers wait for bytes.
+    Source,
+    /// Hashing and decoding: workers are busy.
+    Decode,
+    /// The device: workers wait for buffers that are still being written.
+    Write,
+}
+
+impl Stage {
+    /// The stage in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Source => "source",
+            Stage::Decode => "decode",
+            Stage::Write => "write",
+        }
+    }
+}
+
+/// The counters. Shared by everything that works on one image.
+#[derive(Debug, Default)]
+pub struct Progress {
+    phase: AtomicU8,
+    /// Compressed bytes the plan will fetch; grows as indexes arrive.
+    pub planned_fetch: AtomicU64,
+    /// Raw bytes of the image.
+    pub raw_total: AtomicU64,
+    /// Compressed bytes received.
+    pub fetched: AtomicU64,
+    /// Raw bytes decoded and verified.
+    pub decoded: AtomicU64,
+    /// Raw bytes of data chunks on the device.
+    pub written: AtomicU64,
+    /// Raw bytes zeroed or left as holes.
+    pub zeroed: AtomicU64,
+    /// Raw bytes read back and found right.
+    pub read_back: AtomicU64,
+    /// Chunks fetched again: lost connections and wrong bytes.
+    pub retries: AtomicU64,
+    /// Nanoseconds workers waited for compressed bytes.
+    pub source_wait: AtomicU64,
+    /// Nanoseconds workers hashed and decoded.
+    pub decode_busy: AtomicU64,
+    /// Nanoseconds workers waited for a free buffer or a place in the device's queue.
+    pub write_wait: AtomicU64,
+}
+
+impl Progress {
+    /// Enters a phase.
+    pub fn enter(&self, phase: Phase) {
+        tracing::debug!(?phase, "phase");
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// The phase it is in.
+    pub fn phase(&self) -> Phase {
+        PHASES.get(usize::from(self.phase.load(Relaxed))).copied().unwrap_or(Phase::Done)
+    }
+
+    /// The counters at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        Snapshot {
+            at: Instant::now(),
+            phase: self.phase(),
+            planned_fetch: get(&self.planned_fetch),
+            raw_total: get(&self.raw_total),
+            fetched: get(&self.fetched),
+            decoded: get(&self.decoded),
+            written: get(&self.written),
+            zeroed: get(&self.zeroed),
+            read_back: get(&self.read_back),
+            retries: get(&self.retries),
+            source_wait: Duration::from_nanos(get(&self.source_wait)),
+            decode_busy: Duration::from_nanos(get(&self.decode_busy)),
+            write_wait: Duration::from_nanos(get(&self.write_wait)),
+        }
+    }
+}
+
+/// Adds the time since `since` to a counter of nanoseconds.
+pub fn add_time(counter: &AtomicU64, since: Instant) {
+    counter.fetch_add(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+}
+
+/// The counters at one moment. Bytes and durations as in [`Progress`].
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Snapshot {
+    pub at: Instant,
+    pub phase: Phase,
+    pub planned_fetch: u64,
+    pub raw_total: u64,
+    pub fetched: u64,
+    pub decoded: u64,
+    pub written: u64,
+    pub zeroed: u64,
+    pub read_back: u64,
+    pub retries: u64,
+    pub source_wait: Duration,
+    pub decode_busy: Duration,
+    pub write_wait: Duration,
+}
+
+impl Snapshot {
+    /// Raw bytes of the image that have reached the target: data and zeros.
+    pub fn landed(&self) -> u64 {
+        (self.written + self.zeroed).min(self.raw_total)
+    }
+
+    /// The stage that limited since `earlier`: where the workers' time went. `None` when nothing happened.
+    pub fn limiting_stage(&self, earlier: &Snapshot) -> Option<Stage> {
+        let since = |now: Duration, then: Duration| now.saturating_sub(then);
+        let shares = [
+            (since(self.source_wait, earlier.source_wait), Stage::Source),
+            (since(self.decode_busy, earlier.decode_busy), Stage::Decode),
+            (since(self.write_wait, earlier.write_wait), Stage::Write),
+        ];
+        shares.into_iter().max_by_key(|(time, _)| *time).filter(|(time, _)| !time.is_zero()).map(|(_, stage)| stage)
+    }
+}

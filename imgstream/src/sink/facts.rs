@@ -1,0 +1,97 @@
+//! What the kernel says about an open file or block device: size, sector, read-only. System calls only; no judgement.
+#![allow(unsafe_code)] // ioctl and statx; each block says why it is sound.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+mod ioctl {
+    #![allow(missing_docs)]
+    nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
+    nix::ioctl_read_bad!(blksszget, 0x1268, libc::c_int);
+    nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
+}
+
+/// What kind of thing a target is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A block device.
+    Block,
+}
+
+/// Facts about an open target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Regular file or block device.
+    pub kind: FileKind,
+    /// Length in bytes.
+    pub size: u64,
+    /// Logical sector size in bytes; 1 for a regular file, which has none.
+    pub sector_size: u32,
+    /// Whether the device refuses writes.
+    pub read_only: bool,
+    /// Device number of a block device (`st_rdev`).
+    pub number: u64,
+}
+
+/// Asks the kernel about `file`.
+///
+/// # Errors
+/// Those of the system calls; `InvalidInput` when it is neither a regular file nor a block device.
+pub fn of(file: &File) -> io::Result<Facts> {
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_file() {
+        return Ok(Facts {
+            kind: FileKind::Regular,
+            size: metadata.len(),
+            sector_size: 1,
+            read_only: false,
+            number: 0,
+        });
+    }
+    if !metadata.file_type().is_block_device() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is neither a regular file nor a block device"));
+    }
+    let (mut size, mut sector, mut read_only) = (0u64, 0, 0);
+    // SAFETY: the three requests write one u64 or one int through a valid pointer to just that.
+    unsafe {
+        ioctl::blkgetsize64(file.as_raw_fd(), &raw mut size)?;
+        ioctl::blksszget(file.as_raw_fd(), &raw mut sector)?;
+        ioctl::blkroget(file.as_raw_fd(), &raw mut read_only)?;
+    }
+    let sector_size = u32::try_from(sector).map_err(io::Error::other)?;
+    Ok(Facts { kind: FileKind::Block, size, sector_size, read_only: read_only != 0, number: metadata.rdev() })
+}
+
+/// The alignment O_DIRECT needs on a regular file's offsets and lengths, where the kernel (6.1 and later) says it.
+/// `Some(0)` means the file does not take O_DIRECT.
+pub fn direct_alignment(file: &File) -> Option<u32> {
+    // SAFETY: statx fills the zeroed structure it is given; the empty path with AT_EMPTY_PATH means the descriptor itself.
+    let (answer, facts) = unsafe {
+        let mut facts: libc::statx = std::mem::zeroed();
+        let answer =
+            libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &raw mut facts);
+        (answer, facts)
+    };
+    (answer == 0 && facts.stx_mask & libc::STATX_DIOALIGN != 0).then_some(facts.stx_dio_offset_align)
+}
+
+/// Zeroes a range by a means the kernel guarantees and that never falls back to slow writing: a punched hole.
+/// On a block device this is a discard or write-same that is known to read as zeros afterwards.
+///
+/// # Errors
+/// `Unsupported` when the device or file system has no such means.
+pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    use nix::fcntl::{FallocateFlags, fallocate};
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let signed = |n: u64| i64::try_from(n).map_err(io::Error::other);
+    fallocate(file, flags, signed(offset)?, signed(len)?).map_err(|errno| match errno {
+        nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::ENOSYS | nix::errno::Errno::EINVAL => {
+            io::ErrorKind::Unsupported.into()
+        }
+        other => other.into(),
+    })
+}

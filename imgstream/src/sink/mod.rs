@@ -1,0 +1,18 @@
+//! Where verified chunks go: device facts and interlocks, the target's map, the write engines, zeroing.
+//!
+//! Nothing here fetches or decodes. A sink takes [`crate::decode::VerifiedChunk`]s and zeros, nothing else.
+
+pub mod device;
+pub mod engine;
+pub mod facts;
+mod interlock;
+pub mod target;
+mod threads;
+mod uring;
+pub mod writer;
+mod zero;
+
+pub use device::{Device, OpenOptions};
+pub use engine::{Engine, EngineChoice, EngineKind};
+pub use target::{Extent, Target, ZeroPolicy};
+pub use writer::Writer;

@@ -1,0 +1,73 @@
+//! Engines made of threads that call `pwrite`: with O_DIRECT, or through the page cache. Where `io_uring` is forbidden
+//! (seccomp) or missing, several blocking writers keep a device busy nearly as well.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::device::Device;
+use super::engine::{Engine, EngineKind, OnOutcome, Write};
+
+/// More threads than this do not help a device further.
+const MAX_THREADS: usize = 16;
+
+pub(super) struct Threads {
+    kind: EngineKind,
+    queue: Option<Sender<Write>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    pub(super) fn start(
+        kind: EngineKind,
+        devices: Arc<[Device]>,
+        depth: usize,
+        on_outcome: OnOutcome,
+    ) -> io::Result<Self> {
+        let (queue, writes) = unbounded();
+        // The page cache takes one writer's bytes at memory speed; more only fight over the file's lock.
+        let count = if kind == EngineKind::Buffered { 1 } else { depth.clamp(1, MAX_THREADS) };
+        let threads = (0..count)
+            .map(|number| {
+                let (writes, devices, on_outcome) = (writes.clone(), Arc::clone(&devices), Arc::clone(&on_outcome));
+                std::thread::Builder::new()
+                    .name(format!("write-{number}"))
+                    .spawn(move || serve(&writes, &devices, &on_outcome))
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Threads { kind, queue: Some(queue), threads })
+    }
+}
+
+fn serve(writes: &Receiver<Write>, devices: &[Device], on_outcome: &OnOutcome) {
+    for write in writes {
+        let mut next = Some(write);
+        while let Some(write) = next {
+            let outcome = devices[write.device].file().write_at(write.bytes(), write.offset);
+            next = on_outcome(write, outcome);
+        }
+    }
+}
+
+impl Engine for Threads {
+    fn kind(&self) -> EngineKind {
+        self.kind
+    }
+
+    fn submit(&self, write: Write) -> io::Result<()> {
+        let queue = self.queue.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        queue.send(write).map_err(|_| io::Error::other("the writer threads are gone"))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.queue = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The `io_uring` engine: O_DIRECT, registered buffers and files, out of order, one ring for the device.
+//!
+//! Whoever has a chunk submits it himself, under a short lock; one thread does nothing but reap. So a chunk reaches the
+//! device without passing through another thread, and reaping waits for nobody.
+#![allow(unsafe_code)] // The kernel is given raw addresses; each block says why they stay valid.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, opcode, types};
+
+use super::device::Device;
+use super::engine::{Engine, EngineKind, OnOutcome, Write};
+use crate::buffer::Pool;
+
+/// `user_data` of the no-op that wakes the reaper for good.
+const STOP: u64 = u64::MAX;
+/// How long to go on asking a kernel that says "not now" to take a submission.
+const SUBMIT_PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) struct Uring {
+    shared: Arc<Shared>,
+    reaper: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    // Field order is drop order: the ring goes first, so no write can still be in flight when the buffers go.
+    ring: IoUring,
+    in_flight: Mutex<InFlight>,
+    registered_buffers: bool,
+    stopping: AtomicBool,
+    on_outcome: OnOutcome,
+    _devices: Arc<[Device]>,
+    _pool: Arc<Pool>,
+}
+
+/// Owns every write from its submission until its completion.
+struct InFlight {
+    writes: Vec<Option<Write>>,
+    vacant: Vec<usize>,
+    /// Writes whose submission failed for good. Their entries stay queued, so the kernel may still read their bytes.
+    stranded: Vec<Write>,
+}
+
+impl Uring {
+    /// Starts a ring. The text says what of it could not be had.
+    pub(super) fn start(
+        devices: Arc<[Device]>,
+        pool: Arc<Pool>,
+        depth: usize,
+        on_outcome: OnOutcome,
+    ) -> io::Result<(Self, Option<String>)> {
+        // Twice the depth: a resubmission is queued while its predecessor still counts.
+        let entries = (depth * 2 + 1).next_power_of_two();
+        let ring = IoUring::new(u32::try_from(entries).map_err(io::Error::other)?)?;
+        let files: Vec<i32> = devices.iter().map(|device| device.file().as_raw_fd()).collect();
+        ring.submitter().register_files(&files)?;
+        // SAFETY: the mapping lives as long as the pool, which `Shared` keeps until after the ring is gone.
+        let registered = unsafe { ring.submitter().register_buffers(&[pool.as_iovec()]) };
+        let note = registered.as_ref().err().map(|error| {
+            format!("io_uring without registered buffers ({error}): raise the limit of locked memory (RLIMIT_MEMLOCK) to have them")
+        });
+        let shared = Arc::new(Shared {
+            ring,
+            in_flight: Mutex::new(InFlight {
+                writes: (0..entries).map(|_| None).collect(),
+                vacant: (0..entries).collect(),
+                stranded: Vec::new(),
+            }),
+            registered_buffers: registered.is_ok(),
+            stopping: AtomicBool::new(false),
+            on_outcome,
+            _devices: devices,
+            _pool: pool,
+        });
+        let reaper = std::thread::Builder::new().name("reap".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.reap()
+        })?;
+        Ok((Uring { shared, reaper: Some(reaper) }, note))
+    }
+}
+
+impl Shared {
+    fn submit(&self, write: Write) -> io::Result<()> {
+        let mut in_flight = self.lock();
+        let slot = in_flight.vacant.pop().ok_or_else(|| io::Error::other("more writes than the ring was made for"))?;
+        let entry = self.entry(&write).user_data(slot as u64);
+        in_flight.writes[slot] = Some(write);
+        self.push(&entry).inspect_err(|_| {
+            let stranded = in_flight.writes[slot].take();
+            in_flight.stranded.extend(stranded);
+        })
+    }
+
+    fn entry(&self, write: &Write) -> io_uring::squeue::Entry {
+        let bytes = write.bytes();
+        // The writer bounds a write to one buffer, far below 4 GiB.
+        let (address, len) = (bytes.as_ptr(), bytes.len() as u32);
+        let file = types::Fixed(write.device as u32);
+        if self.registered_buffers {
+            opcode::WriteFixed::new(file, address, len, 0).offset(write.offset).build()
+        } else {
+            opcode::Write::new(file, address, len).offset(write.offset).build()
+        }
+    }
+
+    /// Hands one entry to the kernel. The caller holds the lock of `in_flight`.
+    fn push(&self, entry: &io_uring::squeue::Entry) -> io::Result<()> {
+        // SAFETY: only lock holders touch the submission queue, so this is the only handle to it. The bytes the entry
+        // points at belong to a write that stays in `in_flight` until its completion arrives.
+        unsafe { self.ring.submission_shared().push(entry) }
+            .map_err(|_| io::Error::other("the submission queue is full"))?;
+        let since = Instant::now();
+        loop {
+            match self.ring.submit() {
+                Ok(_) => return Ok(()),
+                Err(error) if is_passing(&error) && since.elapsed() < SUBMIT_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn reap(&self) {
+        let mut done: Vec<(u64, i32)> = Vec::new();
+        loop {
+            // SAFETY: no argument is passed. With nothing to submit this only waits for a completion.
+            let waited = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 1, 1, None) };
+            if let Err(error) = waited.as_ref() {
+                if !is_passing(error) {
+                    tracing::error!(%error, "waiting for completions failed");
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+            // SAFETY: this thread alone touches the completion queue.
+            done.extend(unsafe { self.ring.completion_shared() }.map(|entry| (entry.user_data(), entry.result())));
+            for (user_data, result) in done.drain(..) {
+                if user_data != STOP {
+                    self.finish(user_data as usize, result);
+                }
+            }
+            if self.stopping.load(SeqCst) && self.lock().writes.iter().all(Option::is_none) {
+                return;
+            }
+        }
+    }
+
+    fn finish(&self, slot: usize, result: i32) {
+        let write = {
+            let mut in_flight = self.lock();
+            let Some(write) = in_flight.writes.get_mut(slot).and_then(Option::take) else {
+                return;
+            };
+            in_flight.vacant.push(slot);
+            write
+        };
+        let outcome = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+        if let Some(next) = (self.on_outcome)(write, outcome) {
+            let again = next.clone();
+            if let Err(error) = self.submit(next) {
+                (self.on_outcome)(again, Err(error));
+            }
+        }
+    }
+
+    // The list of slots is changed in whole steps, so a poisoned lock is used as it is.
+    fn lock(&self) -> MutexGuard<'_, InFlight> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY))
+}
+
+impl Engine for Uring {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Uring
+    }
+
+    fn submit(&self, write: Write) -> io::Result<()> {
+        self.shared.submit(write)
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, SeqCst);
+        let woken = {
+            let _in_flight = self.shared.lock();
+            self.shared.push(&opcode::Nop::new().build().user_data(STOP))
+        };
+        // Without the wake-up the reaper may sleep for ever; it then keeps ring and buffers alive, which is safe.
+        if let (Ok(()), Some(reaper)) = (woken, self.reaper.take()) {
+            let _ = reaper.join();
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A layout in a directory.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Boxed, Source, Stream, fetch_blob};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::manifest::BlobRef;
+use crate::manifest::layout::{self, Choice};
+
+/// Bytes per read. Large enough to hide the hop to a blocking thread.
+const READ: u64 = 1 << 20;
+
+/// A directory that holds an OCI image layout.
+#[derive(Debug)]
+pub struct Dir {
+    root: PathBuf,
+    name: String,
+}
+
+impl Dir {
+    /// The layout in `root`; nothing is opened yet.
+    pub fn new(root: &Path) -> Self {
+        Dir { root: root.to_owned(), name: root.display().to_string() }
+    }
+
+    async fn read_small(&self, file: &str) -> Result<Vec<u8>> {
+        let path = self.root.join(file);
+        blocking(move || {
+            let context = || format!("reading {}", path.display());
+            let size = std::fs::metadata(&path).context(Kind::Source, context)?.len();
+            if size > layout::MAX_MANIFEST {
+                return Err(Error::image(format!(
+                    "{} has {size} bytes; at most {} are accepted",
+                    path.display(),
+                    layout::MAX_MANIFEST
+                )));
+            }
+            std::fs::read(&path).context(Kind::Source, context)
+        })
+        .await
+    }
+}
+
+impl Source for Dir {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn manifest<'a>(&'a self, choice: &'a Choice) -> Boxed<'a, Result<Vec<u8>>> {
+        Box::pin(async move {
+            let index = self.read_small("index.json").await.map_err(|error| {
+                error
+                    .with_hint(format!("{} must be the directory of an image, as `imgstream pack` makes it", self.name))
+            })?;
+            fetch_blob(self, layout::choose(&index, choice)?, layout::MAX_MANIFEST, "the OCI manifest").await
+        })
+    }
+
+    fn range(&self, blob: BlobRef, range: Range<u64>) -> Boxed<'_, Result<Box<dyn Stream>>> {
+        Box::pin(async move {
+            let path = self.root.join("blobs/sha256").join(blob.digest.hex());
+            let file = blocking(move || {
+                let file = File::open(&path).context(Kind::Source, || format!("opening {}", path.display()))?;
+                let size = file.metadata().context(Kind::Source, || format!("looking at {}", path.display()))?.len();
+                if size != blob.size {
+                    return Err(Error::corrupt(format!(
+                        "{} has {size} bytes instead of {}",
+                        path.display(),
+                        blob.size
+                    )));
+                }
+                Ok(file)
+            })
+            .await?;
+            Ok(Box::new(FileStream { file: Arc::new(file), left: range, name: self.name.clone() }) as Box<dyn Stream>)
+        })
+    }
+}
+
+struct FileStream {
+    file: Arc<File>,
+    left: Range<u64>,
+    name: String,
+}
+
+impl Stream for FileStream {
+    fn next(&mut self) -> Boxed<'_, Result<Option<Bytes>>> {
+        Box::pin(async move {
+            let len = (self.left.end - self.left.start).min(READ);
+            if len == 0 {
+                return Ok(None);
+            }
+            let (file, offset) = (Arc::clone(&self.file), self.left.start);
+            let read = move || {
+                let mut bytes = vec![0; len as usize];
+                file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+            };
+            let name = &self.name;
+            let bytes = blocking(move || read().context(Kind::Source, || "reading a blob".into()))
+                .await
+                .map_err(|error| Error::source_failed(format!("{name}: {error}")).with_source(error))?;
+            self.left.start += len;
+            Ok(Some(bytes.into()))
+        })
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or_else(|error| Err(Error::source_failed(format!("a reading thread died: {error}"))))
+}
