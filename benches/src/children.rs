@@ -44,11 +44,7 @@ pub fn interrupted() -> bool {
 
 /// An error once a signal asked us to stop.
 pub fn check_interrupted() -> Result<()> {
-    if interrupted() {
-        Err(Failure::new("interrupted"))
-    } else {
-        Ok(())
-    }
+    if interrupted() { Err(Failure::new("interrupted")) } else { Ok(()) }
 }
 
 /// A running child.
@@ -63,16 +59,10 @@ impl Running {
     pub fn start(command: &mut Command) -> Result<Self> {
         let mut live = live();
         check_interrupted()?;
-        let child = command
-            .spawn()
-            .context(format!("could not start {:?}", command.get_program()))?;
+        let child = command.spawn().context(format!("could not start {:?}", command.get_program()))?;
         let pid = Pid::from_raw(i32::try_from(child.id()).context("an impossible process id")?);
         live.push(pid);
-        Ok(Self {
-            child,
-            pid,
-            ended: false,
-        })
+        Ok(Self { child, pid, ended: false })
     }
 
     /// Its process id.
@@ -103,10 +93,7 @@ impl Running {
     pub fn has_ended(&mut self) -> bool {
         let pid = Id::Pid(self.pid);
         let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        !matches!(
-            waitid(pid, peek),
-            Ok(nix::sys::wait::WaitStatus::StillAlive)
-        )
+        !matches!(waitid(pid, peek), Ok(nix::sys::wait::WaitStatus::StillAlive))
     }
 }
 

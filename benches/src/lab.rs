@@ -47,28 +47,14 @@ pub struct Lab {
 impl Lab {
     /// Makes the folders and finds imgstream.
     pub fn open(options: &Options) -> Result<Self> {
-        let imgstream = if options.peers_only {
-            None
-        } else {
-            Some(tools::imgstream()?)
-        };
-        let cache = options
-            .cache
-            .clone()
-            .or_else(default_cache)
-            .context("neither XDG_CACHE_HOME nor HOME is set")?;
+        let imgstream = if options.peers_only { None } else { Some(tools::imgstream()?) };
+        let cache = options.cache.clone().or_else(default_cache).context("neither XDG_CACHE_HOME nor HOME is set")?;
         fs::create_dir_all(&cache).context(format!("could not create {}", cache.display()))?;
-        let cache = cache
-            .canonicalize()
-            .context("could not resolve the cache's path")?;
+        let cache = cache.canonicalize().context("could not resolve the cache's path")?;
         let folder = options.target_dir.as_deref().unwrap_or(&cache);
         let scratch = TempDir::with_prefix_in("bench-", folder)
             .context(format!("could not make a folder in {}", folder.display()))?;
-        Ok(Self {
-            cache,
-            scratch,
-            imgstream,
-        })
+        Ok(Self { cache, scratch, imgstream })
     }
 
     /// The scratch folder, on the disk under test.
@@ -84,14 +70,8 @@ impl Lab {
     /// A report with the machine's facts and the versions of `programs`.
     pub fn report(&self, benchmark: &'static str, programs: &[&str]) -> Report {
         let mut report = Report::new(benchmark, machine::facts(self.scratch()));
-        let ours = self
-            .imgstream
-            .as_deref()
-            .map(|path| format!("{}; ", tools::version(path)));
-        report.fact(
-            "tools",
-            ours.unwrap_or_default() + &tools::versions(programs),
-        );
+        let ours = self.imgstream.as_deref().map(|path| format!("{}; ", tools::version(path)));
+        report.fact("tools", ours.unwrap_or_default() + &tools::versions(programs));
         report
     }
 
@@ -117,39 +97,17 @@ impl Lab {
     pub fn key(&self) -> Result<String> {
         let key = self.cache.join("key");
         if !key.exists() {
-            self.run(&Job::one(
-                self.ours(&["keygen", &key.display().to_string()])?,
-            ))?;
+            self.run(&Job::one(self.ours(&["keygen", &key.display().to_string()])?))?;
         }
         Ok(key.display().to_string())
     }
 
     /// The job that packs `raw` into `image`, at the default level or at `level`.
     pub fn pack(&self, raw: &Path, image: &Path, level: Option<&str>) -> Result<Job> {
-        let (raw, image, key) = (
-            raw.display().to_string(),
-            image.display().to_string(),
-            self.key()?,
-        );
-        let words = [
-            "pack",
-            &raw,
-            &image,
-            "--name",
-            "bench",
-            "--image-version",
-            "1",
-            "--arch",
-            "s390x",
-            "--key",
-            &key,
-        ];
+        let (raw, image, key) = (raw.display().to_string(), image.display().to_string(), self.key()?);
+        let words = ["pack", &raw, &image, "--name", "bench", "--image-version", "1", "--arch", "s390x", "--key", &key];
         let mut argv = self.ours(&words)?;
-        argv.extend(
-            level
-                .into_iter()
-                .flat_map(|level| ["--level".to_string(), level.to_string()]),
-        );
+        argv.extend(level.into_iter().flat_map(|level| ["--level".to_string(), level.to_string()]));
         Ok(Job::one(argv))
     }
 
@@ -157,22 +115,35 @@ impl Lab {
     pub fn compress(&self, raw: &Path, zst: &Path) -> Job {
         let level = format!("-{LEVEL}");
         let (raw, zst) = (raw.display().to_string(), zst.display().to_string());
-        Job::one(command(&[
-            "zstd", "-q", "-f", "-T0", &level, &raw, "-o", &zst,
-        ]))
+        Job::one(command(&["zstd", "-q", "-f", "-T0", &level, &raw, "-o", &zst]))
     }
 
-    /// The subject as our image in the cache; packed again when imgstream has changed since.
+    /// The subject as our image in the cache; packed again by any other imgstream than the one that packed it.
     pub fn image_of(&self, subject: &Subject) -> Result<String> {
         let name = format!("image-{}", subject.name());
-        let image = self.cache.join(&name);
+        let (image, stamp) = (self.cache.join(&name), self.cache.join(format!("{name}.by")));
         let program = self.imgstream.as_ref().context("imgstream was left out")?;
-        if !newer(&image, &[program, &subject.raw]) {
+        let facts = fs::metadata(program).context("could not look at imgstream")?;
+        let by = format!("{} {} {:?}", program.display(), facts.len(), facts.modified().ok());
+        let same = fs::read_to_string(&stamp).is_ok_and(|known| known == by);
+        if !(same && newer(&image, &[&subject.raw])) {
             eprintln!("packing {name} with imgstream (cached)");
             let _ = fs::remove_dir_all(&image);
             self.run(&self.pack(&subject.raw, &image, Some(LEVEL))?)?;
+            fs::write(&stamp, by).context("could not note who packed the image")?;
         }
         Ok(name)
+    }
+
+    /// A command line as it can stand in a document: without the places of this machine.
+    pub fn anywhere(&self, job: &Job, server: &str) -> String {
+        let program = self.imgstream.as_ref().map_or_else(String::new, |p| p.display().to_string());
+        let target = self.scratch().join("target").display().to_string();
+        let mut shown = job.shown().replace(&target, "TARGET").replace(server, "http://SERVER/");
+        if !program.is_empty() {
+            shown = shown.replace(&program, "imgstream");
+        }
+        shown.replace(&format!("{}/", self.cache.display()), "")
     }
 
     /// The subject as one zstd file in the cache.
@@ -191,23 +162,14 @@ impl Lab {
     /// The data blobs of an image: the blobs that begin as zstd frames do.
     pub fn data_blobs(&self, image: &Path) -> Result<Vec<PathBuf>> {
         let blobs = image.join("blobs/sha256");
-        let entries =
-            fs::read_dir(&blobs).context(format!("could not list {}", blobs.display()))?;
-        Ok(entries
-            .flatten()
-            .map(|e| e.path())
-            .filter(|p| begins_as_zstd(p))
-            .collect())
+        let entries = fs::read_dir(&blobs).context(format!("could not list {}", blobs.display()))?;
+        Ok(entries.flatten().map(|e| e.path()).filter(|p| begins_as_zstd(p)).collect())
     }
 }
 
 /// Bytes in `files` together.
 pub fn total_length<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> u64 {
-    files
-        .into_iter()
-        .filter_map(|f| fs::metadata(f).ok())
-        .map(|m| m.len())
-        .sum()
+    files.into_iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum()
 }
 
 fn default_cache() -> Option<PathBuf> {
@@ -220,10 +182,7 @@ fn default_cache() -> Option<PathBuf> {
 
 fn newer(made: &Path, from: &[&PathBuf]) -> bool {
     let time = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    time(made).is_some_and(|made| {
-        from.iter()
-            .all(|f| time(f).is_some_and(|source| source <= made))
-    })
+    time(made).is_some_and(|made| from.iter().all(|f| time(f).is_some_and(|source| source <= made)))
 }
 
 fn begins_as_zstd(path: &Path) -> bool {

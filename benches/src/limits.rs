@@ -66,18 +66,10 @@ struct Parts {
 }
 
 /// Measures every part `rounds` times and adds the tables to `report`.
-pub fn run(
-    lab: &Lab,
-    server: &Server,
-    material: &Material,
-    rounds: usize,
-    report: &mut Report,
-) -> Result<()> {
+pub fn run(lab: &Lab, server: &Server, material: &Material, rounds: usize, report: &mut Report) -> Result<()> {
     let fio = tools::present("fio");
     if !fio {
-        report
-            .notes
-            .push("fio is not installed: the device's figure is dd's".into());
+        report.notes.push("fio is not installed: the device's figure is dd's".into());
     }
     let mut parts = Parts::default();
     for round in 0..rounds {
@@ -95,11 +87,7 @@ pub fn run(
 /// Decoding alone: on one core, and as many copies at once as there are cores.
 fn decode(lab: &Lab, material: &Material, parts: &mut Parts) -> Result<()> {
     let mut argv = command(&["zstd", "-dcq"]);
-    let files = if material.blobs.is_empty() {
-        std::slice::from_ref(&material.zst)
-    } else {
-        &material.blobs
-    };
+    let files = if material.blobs.is_empty() { std::slice::from_ref(&material.zst) } else { &material.blobs };
     argv.extend(files.iter().map(|f| f.display().to_string()));
     let one = lab.run_quietly(&Job::one(argv.clone()))?.usage;
     parts.decode.add(one.wall, one.cpu());
@@ -110,17 +98,7 @@ fn decode(lab: &Lab, material: &Material, parts: &mut Parts) -> Result<()> {
 
 /// SHA-256 of the compressed bytes on one core, from OpenSSL's rate for blocks of 1 MiB.
 fn hash(lab: &Lab, material: &Material, parts: &mut Parts) -> Result<()> {
-    let argv = command(&[
-        "openssl",
-        "speed",
-        "-mr",
-        "-seconds",
-        "3",
-        "-bytes",
-        &MIB.to_string(),
-        "-evp",
-        "sha256",
-    ]);
+    let argv = command(&["openssl", "speed", "-mr", "-seconds", "3", "-bytes", &MIB.to_string(), "-evp", "sha256"]);
     let told = lab.run(&Job::one(argv))?.stdout;
     let per_second = openssl_rate(&told).context("openssl speed printed no rate")?;
     let seconds = material.compressed as f64 / per_second;
@@ -131,20 +109,13 @@ fn hash(lab: &Lab, material: &Material, parts: &mut Parts) -> Result<()> {
 /// Bytes per second in `openssl speed -mr` output: the last field of the `+F:` line.
 fn openssl_rate(told: &str) -> Option<f64> {
     let line = told.lines().find(|l| l.starts_with("+F:"))?;
-    line.rsplit(':')
-        .next()?
-        .trim()
-        .parse()
-        .ok()
-        .filter(|rate| *rate > 0.0)
+    line.rsplit(':').next()?.trim().parse().ok().filter(|rate| *rate > 0.0)
 }
 
 /// Fetching alone, and what the server spends on it.
 fn receive(lab: &Lab, server: &Server, material: &Material, parts: &mut Parts) -> Result<()> {
     let before = server.cpu();
-    let usage = lab
-        .run_quietly(&Job::one(command(&["curl", "-sf", &material.zst_url])))?
-        .usage;
+    let usage = lab.run_quietly(&Job::one(command(&["curl", "-sf", &material.zst_url])))?.usage;
     parts.receive.add(usage.wall, usage.cpu());
     parts.server.add(usage.wall, server.cpu() - before);
     Ok(())
@@ -153,21 +124,9 @@ fn receive(lab: &Lab, server: &Server, material: &Material, parts: &mut Parts) -
 /// Writing alone, to targets made as for the measured runs, and reading back.
 fn device(lab: &Lab, material: &Material, fio: bool, parts: &mut Parts) -> Result<()> {
     let target = Target::preallocated(lab.scratch(), material.size)?;
-    let (output, blocks) = (
-        format!("of={}", target.path().display()),
-        material.size.div_ceil(4 * MIB).to_string(),
-    );
+    let (output, blocks) = (format!("of={}", target.path().display()), material.size.div_ceil(4 * MIB).to_string());
     let count = format!("count={blocks}");
-    let dd = [
-        "dd",
-        "if=/dev/zero",
-        &output,
-        "bs=4M",
-        &count,
-        "oflag=direct",
-        "conv=notrunc,fsync",
-        "status=none",
-    ];
+    let dd = ["dd", "if=/dev/zero", &output, "bs=4M", &count, "oflag=direct", "conv=notrunc,fsync", "status=none"];
     let usage: Usage = lab.run(&Job::one(command(&dd)))?.usage;
     parts.dd.add(usage.wall, usage.cpu());
     drop(target);
@@ -184,25 +143,10 @@ fn device(lab: &Lab, material: &Material, fio: bool, parts: &mut Parts) -> Resul
 }
 
 fn run_fio(lab: &Lab, target: &Target, size: u64, direction: &str) -> Result<(f64, f64)> {
-    let own = [
-        format!("--filename={}", target.path().display()),
-        format!("--size={size}"),
-        format!("--rw={direction}"),
-    ];
-    let mut argv = command(&[
-        "fio",
-        "--name=device",
-        "--ioengine=io_uring",
-        "--iodepth=16",
-        "--bs=1M",
-        "--direct=1",
-    ]);
-    argv.extend(command(&[
-        "--end_fsync=1",
-        "--fallocate=none",
-        "--allow_file_create=0",
-        "--output-format=json",
-    ]));
+    let own =
+        [format!("--filename={}", target.path().display()), format!("--size={size}"), format!("--rw={direction}")];
+    let mut argv = command(&["fio", "--name=device", "--ioengine=io_uring", "--iodepth=16", "--bs=1M", "--direct=1"]);
+    argv.extend(command(&["--end_fsync=1", "--fallocate=none", "--allow_file_create=0", "--output-format=json"]));
     argv.extend(own);
     let told = lab.run(&Job::one(argv))?.stdout;
     let begin = told.find('{').context("fio printed no JSON")?;
@@ -214,69 +158,29 @@ fn run_fio(lab: &Lab, target: &Target, size: u64, direction: &str) -> Result<(f6
 fn fio_cost(told: &Value, direction: &str) -> Option<(f64, f64)> {
     let job = told.get("jobs")?.get(0)?;
     // `job_runtime` covers the final fsync, the direction's own `runtime` does not.
-    let seconds = job
-        .get("job_runtime")?
-        .as_f64()?
-        .max(job.get(direction)?.get("runtime")?.as_f64()?)
-        / 1e3;
+    let seconds = job.get("job_runtime")?.as_f64()?.max(job.get(direction)?.get("runtime")?.as_f64()?) / 1e3;
     let percent = job.get("usr_cpu")?.as_f64()? + job.get("sys_cpu")?.as_f64()?;
     Some((seconds, seconds * percent / 100.0))
 }
 
 fn table(parts: &Parts, material: &Material) -> Table {
     let cores = machine::cores();
-    let decoder = if material.blobs.is_empty() {
-        "zstd -dc of the .zst"
-    } else {
-        "zstd -dc of our data blobs"
-    };
-    let mut table = Table::new(
-        "Each part alone, medians",
-        &["part", "seconds", "MiB/s", "CPU s"],
-    );
+    let decoder = if material.blobs.is_empty() { "zstd -dc of the .zst" } else { "zstd -dc of our data blobs" };
+    let mut table = Table::new("Each part alone, medians", &["part", "seconds", "MiB/s", "CPU s"]);
     let mut row = |name: String, part: &Part, bytes: u64| {
         if !part.wall.is_empty() {
-            table.row([
-                name,
-                format!("{:.2}", part.wall()),
-                rate(bytes, part.wall()),
-                format!("{:.2}", part.cpu()),
-            ]);
+            table.row([name, format!("{:.2}", part.wall()), rate(bytes, part.wall()), format!("{:.2}", part.cpu())]);
         }
     };
     row(format!("decode, {decoder}"), &parts.decode, material.size);
-    row(
-        format!("decode, {cores} copies at once"),
-        &parts.decode_copies,
-        material.size * cores as u64,
-    );
-    row(
-        "SHA-256 of the compressed bytes (openssl speed)".into(),
-        &parts.hash,
-        material.compressed,
-    );
-    row(
-        "receive, curl to /dev/null".into(),
-        &parts.receive,
-        material.compressed,
-    );
+    row(format!("decode, {cores} copies at once"), &parts.decode_copies, material.size * cores as u64);
+    row("SHA-256 of the compressed bytes (openssl speed)".into(), &parts.hash, material.compressed);
+    row("receive, curl to /dev/null".into(), &parts.receive, material.compressed);
     row("nginx meanwhile".into(), &parts.server, material.compressed);
-    row(
-        "device write, dd bs=4M oflag=direct".into(),
-        &parts.dd,
-        material.size,
-    );
+    row("device write, dd bs=4M oflag=direct".into(), &parts.dd, material.size);
     if !parts.device_read.wall.is_empty() {
-        row(
-            "device write, fio io_uring 16 × 1 MiB".into(),
-            &parts.device_write,
-            material.size,
-        );
-        row(
-            "device read, fio io_uring 16 × 1 MiB".into(),
-            &parts.device_read,
-            material.size,
-        );
+        row("device write, fio io_uring 16 × 1 MiB".into(), &parts.device_write, material.size);
+        row("device read, fio io_uring 16 × 1 MiB".into(), &parts.device_read, material.size);
     }
     table
 }
@@ -285,26 +189,15 @@ fn table(parts: &Parts, material: &Material) -> Table {
 /// the source.
 fn conclude(parts: &Parts, report: &mut Report) -> Result<()> {
     let cores = machine::cores() as f64;
-    let work = [
-        &parts.decode,
-        &parts.hash,
-        &parts.receive,
-        &parts.device_write,
-        &parts.server,
-    ];
+    let work = [&parts.decode, &parts.hash, &parts.receive, &parts.device_write, &parts.server];
     let cpu: f64 = work.iter().map(|part| part.cpu()).sum();
     let speedup = match parts.decode_copies.wall() {
         copies if copies > 0.0 => (cores * parts.decode.wall() / copies).min(cores),
         _ => cores,
     };
-    let candidates = [
-        ("the cores", cpu / speedup),
-        ("the device", parts.device_write.wall()),
-        ("the source", parts.receive.wall()),
-    ];
-    let (name, seconds) = candidates
-        .into_iter()
-        .fold(candidates[0], |a, b| if b.1 > a.1 { b } else { a });
+    let candidates =
+        [("the cores", cpu / speedup), ("the device", parts.device_write.wall()), ("the source", parts.receive.wall())];
+    let (name, seconds) = candidates.into_iter().fold(candidates[0], |a, b| if b.1 > a.1 { b } else { a });
     report.notes.push(format!(
         "limit without read-back: {seconds:.2} s, set by {name} ({cpu:.2} CPU seconds, the server's included, over a speed-up of \
          {speedup:.2} that {cores} decoders get; device {:.2} s; source {:.2} s)",
@@ -319,10 +212,7 @@ mod tests {
 
     #[test]
     fn openssl_and_fio_are_understood() {
-        assert_eq!(
-            openssl_rate("+H:1048576\n+F:25:SHA256:1846000000.00\n"),
-            Some(1_846_000_000.0)
-        );
+        assert_eq!(openssl_rate("+H:1048576\n+F:25:SHA256:1846000000.00\n"), Some(1_846_000_000.0));
         let told = serde_json::json!({"jobs": [{"job_runtime": 2500, "usr_cpu": 10.0, "sys_cpu": 30.0, "write": {"runtime": 2000}}]});
         assert_eq!(fio_cost(&told, "write"), Some((2.5, 1.0)));
     }

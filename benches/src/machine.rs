@@ -10,28 +10,11 @@ use crate::units::{KIB, gib};
 pub fn facts(folder: &Path) -> Vec<(String, String)> {
     let fact = |name: &str, value: String| (name.to_string(), value);
     vec![
-        fact(
-            "processor",
-            format!("{}, {} cores seen", processor(), cores()),
-        ),
+        fact("processor", format!("{}, {} cores seen", processor(), cores())),
         fact("memory", memory()),
-        fact(
-            "system",
-            format!(
-                "{}, Linux {}",
-                distribution(),
-                read("/proc/sys/kernel/osrelease")
-            ),
-        ),
+        fact("system", format!("{}, Linux {}", distribution(), read("/proc/sys/kernel/osrelease"))),
         fact("file system", findmnt(folder)),
-        fact(
-            "load before",
-            read("/proc/loadavg")
-                .split(' ')
-                .take(3)
-                .collect::<Vec<_>>()
-                .join(" "),
-        ),
+        fact("load before", read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" ")),
     ]
 }
 
@@ -41,40 +24,24 @@ pub fn cores() -> usize {
 }
 
 fn read(path: &str) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_else(|_| "unknown".into())
-        .trim()
-        .to_string()
+    fs::read_to_string(path).unwrap_or_else(|_| "unknown".into()).trim().to_string()
 }
 
 fn field(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|l| l.starts_with(name))?;
-    Some(
-        line.split_once([':', '='])?
-            .1
-            .trim()
-            .trim_matches('"')
-            .to_string(),
-    )
+    Some(line.split_once([':', '='])?.1.trim().trim_matches('"').to_string())
 }
 
 fn processor() -> String {
     let info = read("/proc/cpuinfo");
     // s390x has no model name; its machine number stands in the line of the first processor.
     field(&info, "model name")
-        .or_else(|| {
-            Some(format!(
-                "{}, {}",
-                field(&info, "vendor_id")?,
-                field(&info, "processor 0")?
-            ))
-        })
+        .or_else(|| Some(format!("{}, {}", field(&info, "vendor_id")?, field(&info, "processor 0")?)))
         .unwrap_or_else(|| std::env::consts::ARCH.into())
 }
 
 fn memory() -> String {
-    let kib = field(&read("/proc/meminfo"), "MemTotal")
-        .and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
+    let kib = field(&read("/proc/meminfo"), "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
     kib.map_or_else(|| "unknown".into(), |kib| gib(kib * KIB))
 }
 
@@ -83,17 +50,8 @@ fn distribution() -> String {
 }
 
 fn findmnt(folder: &Path) -> String {
-    let output = Command::new("findmnt")
-        .args(["-no", "FSTYPE,SOURCE,OPTIONS", "-T"])
-        .arg(folder)
-        .output();
-    let text = output
-        .map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
-        .unwrap_or_default();
+    let output = Command::new("findmnt").args(["-no", "FSTYPE,SOURCE,OPTIONS", "-T"]).arg(folder).output();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
     let words: Vec<&str> = text.split_whitespace().collect();
-    if words.is_empty() {
-        "unknown".into()
-    } else {
-        words.join(" ")
-    }
+    if words.is_empty() { "unknown".into() } else { words.join(" ") }
 }

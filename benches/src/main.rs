@@ -83,14 +83,7 @@ fn dispatch(command: &Command) -> Result<bool> {
 }
 
 fn publish(report: &Report, options: &Options) -> Result<bool> {
-    println!(
-        "{}",
-        if options.markdown {
-            report.markdown()
-        } else {
-            report.text()
-        }
-    );
+    println!("{}", if options.markdown { report.markdown() } else { report.text() });
     if let Some(path) = &options.json {
         report.save(path)?;
     }

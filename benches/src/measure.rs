@@ -68,36 +68,23 @@ pub fn command<S: ToString>(argv: &[S]) -> Vec<String> {
 impl Job {
     /// One command.
     pub fn one(argv: Vec<String>) -> Self {
-        Self {
-            commands: vec![argv],
-            joined: Joined::Pipe,
-        }
+        Self { commands: vec![argv], joined: Joined::Pipe }
     }
 
     /// A pipeline.
     pub fn pipe(commands: Vec<Vec<String>>) -> Self {
-        Self {
-            commands,
-            joined: Joined::Pipe,
-        }
+        Self { commands, joined: Joined::Pipe }
     }
 
     /// `copies` of one command at once.
     pub fn copies(argv: Vec<String>, copies: usize) -> Self {
-        Self {
-            commands: vec![argv; copies],
-            joined: Joined::SideBySide,
-        }
+        Self { commands: vec![argv; copies], joined: Joined::SideBySide }
     }
 
     /// The job as a person would type it.
     pub fn shown(&self) -> String {
         let lines: Vec<String> = self.commands.iter().map(|argv| argv.join(" ")).collect();
-        lines.join(if self.joined == Joined::Pipe {
-            " | "
-        } else {
-            " & "
-        })
+        lines.join(if self.joined == Joined::Pipe { " | " } else { " & " })
     }
 
     /// Runs it, with `scratch` for its output; an error when any of its commands fails.
@@ -107,39 +94,22 @@ impl Job {
 
     /// As [`Job::run`], with the last command's output going to `sink`.
     pub fn run_into(&self, scratch: &Path, sink: Option<&Path>) -> Result<Outcome> {
-        let (kept, errors, result) = (
-            scratch.join("stdout"),
-            scratch.join("stderr"),
-            scratch.join("usage"),
-        );
+        let (kept, errors, result) = (scratch.join("stdout"), scratch.join("stderr"), scratch.join("usage"));
         let out = sink.unwrap_or(&kept);
-        let create = |path: &Path| {
-            File::create(path).context(format!("could not create {}", path.display()))
-        };
+        let create = |path: &Path| File::create(path).context(format!("could not create {}", path.display()));
         let job = serde_json::to_string(self).context("could not describe the job")?;
         let own = std::env::current_exe().context("could not find this executable")?;
         let mut tally = Command::new(own);
         tally.arg("tally").arg(&result).arg(job);
-        tally
-            .stdin(Stdio::null())
-            .stdout(create(out)?)
-            .stderr(create(&errors)?);
+        tally.stdin(Stdio::null()).stdout(create(out)?).stderr(create(&errors)?);
         let status = Running::start(&mut tally)?.wait()?;
         check_interrupted()?;
         if !status.success() {
-            return Err(Failure::new(format!(
-                "`{}` failed ({status}):\n{}",
-                self.shown(),
-                tail(&errors)
-            )));
+            return Err(Failure::new(format!("`{}` failed ({status}):\n{}", self.shown(), tail(&errors))));
         }
         let usage = fs::read_to_string(&result).context("the tally left no result")?;
         let usage = serde_json::from_str(&usage).context("the tally's result makes no sense")?;
-        let stdout = if sink.is_some() {
-            String::new()
-        } else {
-            fs::read_to_string(&kept).unwrap_or_default()
-        };
+        let stdout = if sink.is_some() { String::new() } else { fs::read_to_string(&kept).unwrap_or_default() };
         Ok(Outcome { usage, stdout })
     }
 }
@@ -167,8 +137,7 @@ pub fn tally(result: &Path, job: &str) -> Result<()> {
     if !failed.is_empty() {
         return Err(Failure::new(failed.join("; ")));
     }
-    let spent =
-        getrusage(UsageWho::RUSAGE_CHILDREN).context("could not read the resource usage")?;
+    let spent = getrusage(UsageWho::RUSAGE_CHILDREN).context("could not read the resource usage")?;
     let seconds = |t: nix::sys::time::TimeVal| t.num_microseconds() as f64 / 1e6;
     let usage = Usage {
         wall,
@@ -186,22 +155,9 @@ fn start_all(job: &Job) -> Result<Vec<Running>> {
     for (i, argv) in job.commands.iter().enumerate() {
         let (program, arguments) = argv.split_first().context("an empty command")?;
         let piped = job.joined == Joined::Pipe && i + 1 < job.commands.len();
-        let output = if piped {
-            Stdio::piped()
-        } else {
-            Stdio::inherit()
-        };
-        let mut child = Running::start(
-            Command::new(program)
-                .args(arguments)
-                .stdin(input)
-                .stdout(output),
-        )?;
-        input = child
-            .pipes()
-            .stdout
-            .take()
-            .map_or_else(Stdio::null, Stdio::from);
+        let output = if piped { Stdio::piped() } else { Stdio::inherit() };
+        let mut child = Running::start(Command::new(program).args(arguments).stdin(input).stdout(output))?;
+        input = child.pipes().stdout.take().map_or_else(Stdio::null, Stdio::from);
         running.push(child);
     }
     Ok(running)

@@ -49,9 +49,7 @@ impl Memory {
 /// Runs the benchmark.
 pub fn run(options: &Memory) -> Result<Report> {
     if options.options.peers_only {
-        return Err(Failure::new(
-            "`memory` measures imgstream; it makes no sense with --peers-only",
-        ));
+        return Err(Failure::new("`memory` measures imgstream; it makes no sense with --peers-only"));
     }
     tools::require(&["nginx", "findmnt"])?;
     let lab = Lab::open(&options.options)?;
@@ -81,38 +79,18 @@ fn measure(lab: &Lab, server: &Server, subject: &Subject, kind: &str) -> Result<
     let packed = lab.run(&lab.pack(&subject.raw, &folder, None)?)?.usage;
     eprintln!("writing {image}");
     let target = Target::sparse(lab.scratch(), subject.size)?;
-    let (url, path, trust) = (
-        server.url("image"),
-        target.path().display().to_string(),
-        format!("{}.pub", lab.key()?),
-    );
-    let write = Job::one(lab.ours(&[
-        "write",
-        &url,
-        &path,
-        "--trust",
-        &trust,
-        "--no-read-back",
-        "--json",
-    ])?);
+    let (url, path, trust) = (server.url("image"), target.path().display().to_string(), format!("{}.pub", lab.key()?));
+    let write = Job::one(lab.ours(&["write", &url, &path, "--trust", &trust, "--no-read-back", "--json"])?);
     let written = lab.run(&write)?.usage;
     let removed = fs::remove_dir_all(&folder);
     removed.map_err(|e| Failure::new(format!("could not remove {}: {e}", folder.display())))?;
-    let sample = |command, usage| Sample {
-        image: image.clone(),
-        command,
-        usage,
-    };
+    let sample = |command, usage| Sample { image: image.clone(), command, usage };
     Ok(vec![sample("pack", packed), sample("write", written)])
 }
 
 fn tabulate(report: &mut Report, samples: &[Sample], budget: u64) {
-    let mut table = Table::new(
-        "Peak resident memory",
-        &[
-            "image", "command", "peak MiB", "seconds", "CPU s", "verdict",
-        ],
-    );
+    let mut table =
+        Table::new("Peak resident memory", &["image", "command", "peak MiB", "seconds", "CPU s", "verdict"]);
     for sample in samples {
         let fits = sample.usage.max_rss <= budget;
         table.row([
@@ -125,10 +103,7 @@ fn tabulate(report: &mut Report, samples: &[Sample], budget: u64) {
         ]);
         if !fits {
             let (command, image) = (sample.command, &sample.image);
-            report.missed.push(format!(
-                "MISSED: {command} of {image} is above the budget of {} MiB",
-                mib(budget)
-            ));
+            report.missed.push(format!("MISSED: {command} of {image} is above the budget of {} MiB", mib(budget)));
         }
     }
     report.tables.push(table);

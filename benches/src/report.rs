@@ -40,11 +40,7 @@ pub struct Table {
 impl Table {
     /// An empty table.
     pub fn new(title: impl Into<String>, head: &[&str]) -> Self {
-        Self {
-            title: title.into(),
-            head: head.iter().map(|h| h.to_string()).collect(),
-            rows: Vec::new(),
-        }
+        Self { title: title.into(), head: head.iter().map(|h| h.to_string()).collect(), rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -55,14 +51,7 @@ impl Table {
     fn widths(&self) -> Vec<usize> {
         let cell = |row: &Vec<String>, i: usize| row.get(i).map_or(0, |c| c.chars().count());
         (0..self.head.len())
-            .map(|i| {
-                self.rows
-                    .iter()
-                    .map(|r| cell(r, i))
-                    .max()
-                    .unwrap_or(0)
-                    .max(cell(&self.head, i))
-            })
+            .map(|i| self.rows.iter().map(|r| cell(r, i)).max().unwrap_or(0).max(cell(&self.head, i)))
             .collect()
     }
 
@@ -71,13 +60,7 @@ impl Table {
             .iter()
             .zip(self.widths())
             .enumerate()
-            .map(|(i, (c, w))| {
-                if i == 0 {
-                    format!("{c:<w$}")
-                } else {
-                    format!("{c:>w$}")
-                }
-            })
+            .map(|(i, (c, w))| if i == 0 { format!("{c:<w$}") } else { format!("{c:>w$}") })
             .collect();
         cells.join(separator)
     }
@@ -92,25 +75,13 @@ impl Table {
 
     fn markdown(&self) -> String {
         let escape = |row: &Vec<String>| row.iter().map(|c| c.replace('|', "\\|")).collect();
-        let safe = Self {
-            title: self.title.clone(),
-            head: escape(&self.head),
-            rows: self.rows.iter().map(escape).collect(),
-        };
+        let safe =
+            Self { title: self.title.clone(), head: escape(&self.head), rows: self.rows.iter().map(escape).collect() };
         let dashes = |(i, w): (usize, &usize)| {
-            if i == 0 {
-                "-".repeat(*w)
-            } else {
-                "-".repeat(w - 1) + ":"
-            }
+            if i == 0 { "-".repeat(*w) } else { "-".repeat(w - 1) + ":" }
         };
         let rule: Vec<String> = safe.widths().iter().enumerate().map(dashes).collect();
-        let mut out = format!(
-            "**{}**\n\n| {} |\n| {} |\n",
-            safe.title,
-            safe.line(&safe.head, " | "),
-            rule.join(" | ")
-        );
+        let mut out = format!("**{}**\n\n| {} |\n| {} |\n", safe.title, safe.line(&safe.head, " | "), rule.join(" | "));
         for row in &safe.rows {
             out += &format!("| {} |\n", safe.line(row, " | "));
         }
@@ -121,14 +92,7 @@ impl Table {
 impl Report {
     /// A report with the facts that are known before anything is measured.
     pub fn new(benchmark: &'static str, facts: Vec<(String, String)>) -> Self {
-        Self {
-            benchmark,
-            facts,
-            tables: Vec::new(),
-            notes: Vec::new(),
-            data: Map::new(),
-            missed: Vec::new(),
-        }
+        Self { benchmark, facts, tables: Vec::new(), notes: Vec::new(), data: Map::new(), missed: Vec::new() }
     }
 
     /// Adds a fact.
@@ -138,53 +102,25 @@ impl Report {
 
     /// Keeps `value` under `name` in the JSON.
     pub fn keep(&mut self, name: &str, value: impl Serialize) -> Result<()> {
-        let value =
-            serde_json::to_value(value).context(format!("could not put {name} into the report"))?;
+        let value = serde_json::to_value(value).context(format!("could not put {name} into the report"))?;
         self.data.insert(name.into(), value);
         Ok(())
     }
 
     /// For a terminal.
     pub fn text(&self) -> String {
-        let width = self
-            .facts
-            .iter()
-            .map(|(n, _)| n.chars().count())
-            .max()
-            .unwrap_or(0);
-        let facts: String = self
-            .facts
-            .iter()
-            .map(|(n, v)| format!("  {n:<width$}  {v}\n"))
-            .collect();
+        let width = self.facts.iter().map(|(n, _)| n.chars().count()).max().unwrap_or(0);
+        let facts: String = self.facts.iter().map(|(n, v)| format!("  {n:<width$}  {v}\n")).collect();
         let tables: Vec<String> = self.tables.iter().map(Table::text).collect();
-        let notes: String = self
-            .notes
-            .iter()
-            .chain(&self.missed)
-            .map(|n| format!("  {n}\n"))
-            .collect();
-        format!(
-            "{}\n{facts}\n{}\n{notes}",
-            self.benchmark,
-            tables.join("\n")
-        )
+        let notes: String = self.notes.iter().chain(&self.missed).map(|n| format!("  {n}\n")).collect();
+        format!("{}\n{facts}\n{}\n{notes}", self.benchmark, tables.join("\n"))
     }
 
     /// For `docs/performance.md`.
     pub fn markdown(&self) -> String {
-        let facts: String = self
-            .facts
-            .iter()
-            .map(|(n, v)| format!("- {n}: {v}\n"))
-            .collect();
+        let facts: String = self.facts.iter().map(|(n, v)| format!("- {n}: {v}\n")).collect();
         let tables: Vec<String> = self.tables.iter().map(Table::markdown).collect();
-        let notes: String = self
-            .notes
-            .iter()
-            .chain(&self.missed)
-            .map(|n| format!("- {n}\n"))
-            .collect();
+        let notes: String = self.notes.iter().chain(&self.missed).map(|n| format!("- {n}\n")).collect();
         format!("{}\n{facts}\n{notes}", tables.join("\n"))
     }
 
@@ -206,14 +142,7 @@ mod tests {
         let mut table = Table::new("T", &["way", "s"]);
         table.row(["ours".into(), "1.00".into()]);
         table.row(["a | b".into(), "22.00".into()]);
-        assert_eq!(
-            table.text(),
-            "T\n  way        s\n  ours    1.00\n  a | b  22.00\n"
-        );
-        assert!(
-            table
-                .markdown()
-                .contains("| ------ | ----: |\n| ours   |  1.00 |\n| a \\| b | 22.00 |")
-        );
+        assert_eq!(table.text(), "T\n  way        s\n  ours    1.00\n  a | b  22.00\n");
+        assert!(table.markdown().contains("| ------ | ----: |\n| ours   |  1.00 |\n| a \\| b | 22.00 |"));
     }
 }

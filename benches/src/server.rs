@@ -27,26 +27,17 @@ pub struct Server {
 impl Server {
     /// Serves `root`.
     pub fn start(root: &Path) -> Result<Self> {
-        let folder =
-            TempDir::with_prefix("bench-nginx-").context("could not make a folder for nginx")?;
+        let folder = TempDir::with_prefix("bench-nginx-").context("could not make a folder for nginx")?;
         let port = free_port()?;
         let config = folder.path().join("nginx.conf");
-        fs::write(&config, configuration(root, folder.path(), port))
-            .context("could not write nginx.conf")?;
+        fs::write(&config, configuration(root, folder.path(), port)).context("could not write nginx.conf")?;
         let program = tools::find("nginx").context("nginx is not installed")?;
         let log = folder.path().join("start.log");
         let errors = File::create(&log).context("could not create nginx's log")?;
         let mut nginx = Command::new(program);
         nginx.arg("-p").arg(folder.path()).arg("-c").arg(&config);
-        nginx
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(errors);
-        let mut server = Self {
-            running: Running::start(&mut nginx)?,
-            port,
-            _folder: folder,
-        };
+        nginx.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        let mut server = Self { running: Running::start(&mut nginx)?, port, _folder: folder };
         server.wait_until_up(&log)?;
         Ok(server)
     }
@@ -95,19 +86,12 @@ fn ticks_of_child(stat: &str, parent: &str) -> Option<u64> {
 
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("could not bind a loopback port")?;
-    Ok(listener
-        .local_addr()
-        .context("could not read the port")?
-        .port())
+    Ok(listener.local_addr().context("could not read the port")?.port())
 }
 
 fn configuration(root: &Path, folder: &Path, port: u16) -> String {
     // Workers of a server started by root would become nobody, who may not read a home directory.
-    let user = if Uid::effective().is_root() {
-        "user root root;"
-    } else {
-        ""
-    };
+    let user = if Uid::effective().is_root() { "user root root;" } else { "" };
     let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", folder.display()))
         .concat();

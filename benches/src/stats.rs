@@ -22,17 +22,8 @@ impl Spread {
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
         let half = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            sorted[half]
-        } else {
-            (sorted[half - 1] + sorted[half]) / 2.0
-        };
-        Some(Self {
-            median,
-            min,
-            max,
-            samples: sorted.len(),
-        })
+        let median = if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 };
+        Some(Self { median, min, max, samples: sorted.len() })
     }
 
     /// `6.31 (6.20–6.55)`
@@ -50,9 +41,6 @@ mod tests {
         assert_eq!(Spread::of([]), None);
         assert_eq!(Spread::of([3.0, 1.0, 2.0]).unwrap().median, 2.0);
         let even = Spread::of([4.0, 1.0, 2.0, 3.0]).unwrap();
-        assert_eq!(
-            (even.median, even.min, even.max, even.samples),
-            (2.5, 1.0, 4.0, 4)
-        );
+        assert_eq!((even.median, even.min, even.max, even.samples), (2.5, 1.0, 4.0, 4));
     }
 }

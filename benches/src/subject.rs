@@ -42,52 +42,26 @@ impl Subject {
 
     /// For the report.
     pub fn fact(&self) -> String {
-        let again = if self.passes > 1 {
-            format!(", the list begun {} times", self.passes)
-        } else {
-            String::new()
-        };
-        format!(
-            "{} ({}) with {} of real data from {} files{again}",
-            self.name(),
-            self.size,
-            gib(self.data),
-            self.files
-        )
+        let again = if self.passes > 1 { format!(", the list begun {} times", self.passes) } else { String::new() };
+        format!("{} ({}) with {} of real data from {} files{again}", self.name(), self.size, gib(self.data), self.files)
     }
 }
 
 /// The dense subject of `size` bytes, from the cache or made now.
 pub fn dense(cache: &Path, size: u64) -> Result<Subject> {
-    cached(cache, &format!("subject-{}", size_name(size)), |raw| {
-        fill(raw, size)
-    })
+    cached(cache, &format!("subject-{}", size_name(size)), |raw| fill(raw, size))
 }
 
 /// A subject of `size` bytes that is all hole but for 64 short stretches of data.
 pub fn sparse(cache: &Path, size: u64) -> Result<Subject> {
-    cached(cache, &format!("sparse-{}", size_name(size)), |raw| {
-        sprinkle(raw, size)
-    })
+    cached(cache, &format!("sparse-{}", size_name(size)), |raw| sprinkle(raw, size))
 }
 
-fn cached(
-    cache: &Path,
-    name: &str,
-    make: impl FnOnce(&Path) -> Result<Subject>,
-) -> Result<Subject> {
-    let (raw, card) = (
-        cache.join(format!("{name}.raw")),
-        cache.join(format!("{name}.json")),
-    );
-    if let Some(mut known) = fs::read(&card)
-        .ok()
-        .and_then(|text| serde_json::from_slice::<Subject>(&text).ok())
-    {
-        if fs::metadata(&raw).is_ok_and(|m| m.len() == known.size) {
-            known.raw = raw;
-            return Ok(known);
-        }
+fn cached(cache: &Path, name: &str, make: impl FnOnce(&Path) -> Result<Subject>) -> Result<Subject> {
+    let (raw, card) = (cache.join(format!("{name}.raw")), cache.join(format!("{name}.json")));
+    let known = fs::read(&card).ok().and_then(|text| serde_json::from_slice::<Subject>(&text).ok());
+    if let Some(known) = known.filter(|known| fs::metadata(&raw).is_ok_and(|m| m.len() == known.size)) {
+        return Ok(Subject { raw, ..known });
     }
     eprintln!("making {name} (once; cached)");
     let partial = cache.join(format!("{name}.partial"));
@@ -102,13 +76,7 @@ fn cached(
 fn fill(raw: &Path, size: u64) -> Result<Subject> {
     let mut files = Files::of_this_machine()?;
     let mut image = create(raw, size)?;
-    let mut subject = Subject {
-        raw: raw.into(),
-        size,
-        data: 0,
-        files: 0,
-        passes: 1,
-    };
+    let mut subject = Subject { raw: raw.into(), size, data: 0, files: 0, passes: 1 };
     let stretch = size / STRETCHES / ALIGN * ALIGN;
     for start in (0..STRETCHES).map(|i| i * stretch) {
         let end = start + stretch / 8 * 7 / ALIGN * ALIGN;
@@ -130,26 +98,15 @@ fn append(image: &mut File, at: u64, room: u64, file: &Path) -> Result<u64> {
     let Ok(source) = File::open(file) else {
         return Ok(0);
     };
-    image
-        .seek(SeekFrom::Start(at))
-        .context("could not seek in the subject")?;
-    std::io::copy(&mut source.take(room), image).context(format!(
-        "could not copy {} into the subject",
-        file.display()
-    ))
+    image.seek(SeekFrom::Start(at)).context("could not seek in the subject")?;
+    std::io::copy(&mut source.take(room), image).context(format!("could not copy {} into the subject", file.display()))
 }
 
 fn sprinkle(raw: &Path, size: u64) -> Result<Subject> {
     const PIECES: u64 = 64;
     let mut files = Files::of_this_machine()?;
     let image = create(raw, size)?;
-    let mut subject = Subject {
-        raw: raw.into(),
-        size,
-        data: 0,
-        files: 0,
-        passes: 1,
-    };
+    let mut subject = Subject { raw: raw.into(), size, data: 0, files: 0, passes: 1 };
     let step = size / PIECES / ALIGN * ALIGN;
     for i in 0..PIECES {
         let mut data = Vec::new();
@@ -159,9 +116,7 @@ fn sprinkle(raw: &Path, size: u64) -> Result<Subject> {
             let _ = source.and_then(|f| f.take(room).read_to_end(&mut data));
             subject.files += 1;
         }
-        image
-            .write_all_at(&data, i * step)
-            .context("could not write the sparse subject")?;
+        image.write_all_at(&data, i * step).context("could not write the sparse subject")?;
         subject.data += data.len() as u64;
     }
     image.sync_all().context("could not sync the subject")?;
@@ -169,11 +124,7 @@ fn sprinkle(raw: &Path, size: u64) -> Result<Subject> {
 }
 
 fn create(raw: &Path, size: u64) -> Result<File> {
-    let what = format!(
-        "could not make a file of {} at {}",
-        size_name(size),
-        raw.display()
-    );
+    let what = format!("could not make a file of {} at {}", size_name(size), raw.display());
     let mut file = File::create(raw).context(&what)?;
     file.set_len(size).context(&what)?;
     file.flush().context(&what)?;
@@ -188,12 +139,8 @@ struct Files {
 
 impl Files {
     fn of_this_machine() -> Result<Self> {
-        let home = std::env::var_os("HOME")
-            .map(PathBuf::from)
-            .unwrap_or_default();
-        let own = |name: &str, fallback: &str| {
-            std::env::var_os(name).map_or(home.join(fallback), PathBuf::from)
-        };
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        let own = |name: &str, fallback: &str| std::env::var_os(name).map_or(home.join(fallback), PathBuf::from);
         let roots = [
             PathBuf::from("/usr"),
             own("RUSTUP_HOME", ".rustup"),
@@ -205,14 +152,9 @@ impl Files {
             list.walk(&root);
         }
         if list.bytes < 64 * MIB {
-            return Err(Failure::new(
-                "this machine has hardly any files below /usr to make an image from",
-            ));
+            return Err(Failure::new("this machine has hardly any files below /usr to make an image from"));
         }
-        Ok(Self {
-            paths: list.paths,
-            next: 0,
-        })
+        Ok(Self { paths: list.paths, next: 0 })
     }
 
     fn next(&mut self, passes: &mut u64) -> Result<PathBuf> {
@@ -221,10 +163,7 @@ impl Files {
             *passes += 1;
         }
         self.next += 1;
-        self.paths
-            .get(self.next - 1)
-            .cloned()
-            .context("no files to copy")
+        self.paths.get(self.next - 1).cloned().context("no files to copy")
     }
 }
 
@@ -249,10 +188,7 @@ impl Listing {
             };
             if facts.is_dir() {
                 self.walk(&path);
-            } else if facts.is_file()
-                && facts.len() > 0
-                && self.seen.insert((facts.dev(), facts.ino()))
-            {
+            } else if facts.is_file() && facts.len() > 0 && self.seen.insert((facts.dev(), facts.ino())) {
                 self.bytes += facts.len();
                 self.paths.push(path);
             }

@@ -9,7 +9,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use crate::failure::{Context, Result};
 
 /// How [`Target::preallocated`] makes a target, for the report.
-pub const HOW: &str = "each run writes to a new file whose blocks were allocated with fallocate(2) and synced, never written";
+pub const HOW: &str =
+    "each run writes to a new file whose blocks were allocated with fallocate(2) and synced, never written";
 
 /// A target file, removed when dropped.
 pub struct Target {
@@ -21,10 +22,8 @@ impl Target {
     pub fn preallocated(folder: &Path, size: u64) -> Result<Self> {
         let (target, file) = Self::create(folder)?;
         let length = i64::try_from(size).context("the size is too large")?;
-        fallocate(&file, FallocateFlags::empty(), 0, length).context(format!(
-            "could not allocate {size} bytes in {}",
-            folder.display()
-        ))?;
+        fallocate(&file, FallocateFlags::empty(), 0, length)
+            .context(format!("could not allocate {size} bytes in {}", folder.display()))?;
         settle(&file)?;
         Ok(target)
     }
@@ -32,10 +31,7 @@ impl Target {
     /// A fresh sparse file of `size` bytes without any block.
     pub fn sparse(folder: &Path, size: u64) -> Result<Self> {
         let (target, file) = Self::create(folder)?;
-        file.set_len(size).context(format!(
-            "could not make a sparse file of {size} bytes in {}",
-            folder.display()
-        ))?;
+        file.set_len(size).context(format!("could not make a sparse file of {size} bytes in {}", folder.display()))?;
         settle(&file)?;
         Ok(target)
     }
@@ -43,8 +39,7 @@ impl Target {
     fn create(folder: &Path) -> Result<(Self, File)> {
         let path = folder.join("target");
         let _ = fs::remove_file(&path);
-        let file =
-            File::create_new(&path).context(format!("could not create {}", path.display()))?;
+        let file = File::create_new(&path).context(format!("could not create {}", path.display()))?;
         Ok((Self { path }, file))
     }
 
@@ -63,8 +58,6 @@ impl Drop for Target {
 /// Nothing of what went before may still be on its way to the device when the clock starts.
 fn settle(file: &File) -> Result<()> {
     file.sync_all().context("could not sync the target")?;
-    Command::new("sync")
-        .status()
-        .context("could not run sync")?;
+    Command::new("sync").status().context("could not run sync")?;
     Ok(())
 }

@@ -9,9 +9,7 @@ use crate::failure::{Context, Failure, Result};
 pub fn imgstream() -> Result<PathBuf> {
     let path = match std::env::var_os("IMGSTREAM_BIN") {
         Some(named) => PathBuf::from(named),
-        None => std::env::current_exe()
-            .context("could not find this executable")?
-            .with_file_name("imgstream"),
+        None => std::env::current_exe().context("could not find this executable")?.with_file_name("imgstream"),
     };
     if path.is_file() {
         return Ok(path);
@@ -76,14 +74,9 @@ fn shorten(line: &str) -> String {
             keep
         })
         .collect();
-    let plain = plain
-        .trim_start()
-        .trim_start_matches("nginx version: ")
-        .to_string();
+    let plain = plain.trim_start().trim_start_matches("nginx version: ").to_string();
     let plain = plain.split([',', ':']).next().unwrap_or_default();
-    let words = plain
-        .split_whitespace()
-        .take_while(|w| !w.starts_with("libcurl"));
+    let words = plain.split_whitespace().take_while(|w| !w.starts_with("libcurl"));
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -103,20 +96,11 @@ mod tests {
     #[test]
     fn version_lines() {
         for (told, short) in [
-            (
-                "*** Zstandard CLI (64-bit) v1.5.4, by Yann Collet ***",
-                "Zstandard CLI v1.5.4",
-            ),
-            (
-                "curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.1 zlib/1.2",
-                "curl 7.88.1",
-            ),
+            ("*** Zstandard CLI (64-bit) v1.5.4, by Yann Collet ***", "Zstandard CLI v1.5.4"),
+            ("curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.1 zlib/1.2", "curl 7.88.1"),
             ("dd (coreutils) 9.1", "dd 9.1"),
             ("nginx version: nginx/1.22.1", "nginx/1.22.1"),
-            (
-                "OpenSSL 3.0.19 27 Jan 2026 (Library: OpenSSL 3.0.19)",
-                "OpenSSL 3.0.19 27 Jan 2026",
-            ),
+            ("OpenSSL 3.0.19 27 Jan 2026 (Library: OpenSSL 3.0.19)", "OpenSSL 3.0.19 27 Jan 2026"),
         ] {
             assert_eq!(shorten(told), short);
         }

@@ -17,21 +17,15 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         .find_map(|(suffix, unit)| text.strip_suffix(suffix).map(|digits| (digits, *unit)))
         .unwrap_or((text, 1));
     let number: u64 = digits.trim().parse().map_err(|_| refuse())?;
-    number
-        .checked_mul(unit)
-        .filter(|size| *size > 0)
-        .ok_or_else(refuse)
+    number.checked_mul(unit).filter(|size| *size > 0).ok_or_else(refuse)
 }
 
 /// The shortest exact name of a size (`8GiB`), also used in file names.
 pub fn size_name(bytes: u64) -> String {
     SUFFIXES
         .iter()
-        .find(|(_, unit)| bytes >= *unit && bytes % unit == 0)
-        .map_or_else(
-            || bytes.to_string(),
-            |(suffix, unit)| format!("{}{suffix}", bytes / unit),
-        )
+        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit))
+        .map_or_else(|| bytes.to_string(), |(suffix, unit)| format!("{}{suffix}", bytes / unit))
 }
 
 /// Bytes as MiB, rounded.
@@ -46,11 +40,7 @@ pub fn gib(bytes: u64) -> String {
 
 /// A rate in MiB/s.
 pub fn rate(bytes: u64, seconds: f64) -> String {
-    if seconds > 0.0 {
-        format!("{:.0}", bytes as f64 / MIB as f64 / seconds)
-    } else {
-        "–".into()
-    }
+    if seconds > 0.0 { format!("{:.0}", bytes as f64 / MIB as f64 / seconds) } else { "–".into() }
 }
 
 #[cfg(test)]

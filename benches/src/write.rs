@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::children::check_interrupted;
 use crate::failure::{Context, Failure, Result};
 use crate::lab::{Lab, Options, total_length};
 use crate::limits::{self, Material};
@@ -102,13 +103,9 @@ impl Track<'_> {
                 ]),
             ]));
         }
-        let url = self
-            .server
-            .url(self.image.as_deref().context("there is no image")?);
+        let url = self.server.url(self.image.as_deref().context("there is no image")?);
         let trust = format!("{}.pub", self.lab.key()?);
-        let mut argv = self
-            .lab
-            .ours(&["write", &url, &path, "--trust", &trust, "--json"])?;
+        let mut argv = self.lab.ours(&["write", &url, &path, "--trust", &trust, "--json"])?;
         if way == Way::Ours {
             argv.push("--no-read-back".into());
         }
@@ -125,30 +122,18 @@ impl Track<'_> {
         if check {
             self.compare(way, &target)?;
         }
-        let summary = outcome
-            .stdout
-            .lines()
-            .last()
-            .and_then(|line| serde_json::from_str(line).ok());
-        Ok(Sample {
-            usage: outcome.usage,
-            server_cpu,
-            summary,
-        })
+        let summary = outcome.stdout.lines().last().and_then(|line| serde_json::from_str(line).ok());
+        Ok(Sample { usage: outcome.usage, server_cpu, summary })
     }
 
     /// A benchmark of a writer that writes something else is worth nothing.
     fn compare(&self, way: Way, target: &Target) -> Result<()> {
-        let (raw, written) = (
-            self.subject.raw.display().to_string(),
-            target.path().display().to_string(),
-        );
+        let (raw, written) = (self.subject.raw.display().to_string(), target.path().display().to_string());
         let length = self.subject.size.to_string();
         let equal = Job::one(command(&["cmp", "-n", &length, &raw, &written]));
-        self.lab
-            .run(&equal)
-            .map(drop)
-            .map_err(|e| Failure::new(format!("{} wrote something else: {e}", way.name())))
+        let compared = self.lab.run(&equal);
+        check_interrupted()?;
+        compared.map(drop).map_err(|e| Failure::new(format!("{} wrote something else: {e}", way.name())))
     }
 }
 
@@ -168,42 +153,22 @@ pub fn run(options: &Write) -> Result<Report> {
     let image = lab.has_ours().then(|| lab.image_of(&subject)).transpose()?;
     let zst = lab.zst_of(&subject)?;
     let server = Server::start(&lab.cache)?;
-    let track = Track {
-        lab: &lab,
-        server,
-        subject,
-        ours: options.ours.clone(),
-        image,
-        zst,
-    };
+    let track = Track { lab: &lab, server, subject, ours: options.ours.clone(), image, zst };
     let material = material(&track)?;
     describe(&mut report, &track, &material, options)?;
     let samples = measure(&track, usize::from(options.rounds))?;
     tabulate(&mut report, &track, &samples)?;
     if !options.no_limits {
-        limits::run(
-            &lab,
-            &track.server,
-            &material,
-            usize::from(options.rounds).min(3),
-            &mut report,
-        )?;
+        limits::run(&lab, &track.server, &material, usize::from(options.rounds).min(3), &mut report)?;
     }
     Ok(report)
 }
 
 fn measure(track: &Track<'_>, rounds: usize) -> Result<Vec<(Way, Vec<Sample>)>> {
-    let ways: &[Way] = if track.lab.has_ours() {
-        &[Way::Ours, Way::Pipe, Way::OursProved]
-    } else {
-        &[Way::Pipe]
-    };
+    let ways: &[Way] = if track.lab.has_ours() { &[Way::Ours, Way::Pipe, Way::OursProved] } else { &[Way::Pipe] };
     let mut samples: Vec<(Way, Vec<Sample>)> = ways.iter().map(|way| (*way, Vec::new())).collect();
     for way in ways {
-        eprintln!(
-            "warm-up: {}, result compared with the raw image",
-            way.name()
-        );
+        eprintln!("warm-up: {}, result compared with the raw image", way.name());
         track.run(*way, true)?;
     }
     for round in 0..rounds {
@@ -213,12 +178,7 @@ fn measure(track: &Track<'_>, rounds: usize) -> Result<Vec<(Way, Vec<Sample>)>> 
         }
         for i in order {
             let sample = track.run(samples[i].0, false)?;
-            eprintln!(
-                "round {}/{rounds}: {:.2} s  {}",
-                round + 1,
-                sample.usage.wall,
-                samples[i].0.name()
-            );
+            eprintln!("round {}/{rounds}: {:.2} s  {}", round + 1, sample.usage.wall, samples[i].0.name());
             samples[i].1.push(sample);
         }
     }
@@ -231,93 +191,34 @@ fn material(track: &Track<'_>) -> Result<Material> {
         Some(image) => track.lab.data_blobs(&track.lab.cache.join(image))?,
         None => Vec::new(),
     };
-    let compressed = total_length(if blobs.is_empty() {
-        std::slice::from_ref(&zst)
-    } else {
-        &blobs
-    });
-    Ok(Material {
-        size: track.subject.size,
-        zst_url: track.server.url(&track.zst),
-        zst,
-        blobs,
-        compressed,
-    })
+    let compressed = total_length(if blobs.is_empty() { std::slice::from_ref(&zst) } else { &blobs });
+    Ok(Material { size: track.subject.size, zst_url: track.server.url(&track.zst), zst, blobs, compressed })
 }
 
-fn describe(
-    report: &mut Report,
-    track: &Track<'_>,
-    material: &Material,
-    options: &Write,
-) -> Result<()> {
+fn describe(report: &mut Report, track: &Track<'_>, material: &Material, options: &Write) -> Result<()> {
     let zst = total_length([&material.zst]);
-    let ratio = |bytes: u64| {
-        format!(
-            "{} ({bytes} bytes, {:.2} : 1)",
-            gib(bytes),
-            track.subject.size as f64 / bytes as f64
-        )
-    };
+    let ratio =
+        |bytes: u64| format!("{} ({bytes} bytes, {:.2} : 1)", gib(bytes), track.subject.size as f64 / bytes as f64);
     report.fact("image", track.subject.fact());
-    report.fact(
-        "compressed for the pipe",
-        format!("zstd -T0 -{}: {}", crate::lab::LEVEL, ratio(zst)),
-    );
+    report.fact("compressed for the pipe", format!("zstd -T0 -{}: {}", crate::lab::LEVEL, ratio(zst)));
     if track.image.is_some() {
-        report.fact(
-            "compressed for imgstream",
-            format!(
-                "level {}: {}",
-                crate::lab::LEVEL,
-                ratio(material.compressed)
-            ),
-        );
+        report.fact("compressed for imgstream", format!("level {}: {}", crate::lab::LEVEL, ratio(material.compressed)));
     }
-    report.fact(
-        "source",
-        "nginx on loopback, sendfile, all files in the page cache after the warm-up",
-    );
-    report.fact(
-        "target",
-        format!("{}; every way ends in fsync", target::HOW),
-    );
-    report.fact(
-        "rounds",
-        format!(
-            "{} interleaved, order alternating, after one warm-up each",
-            options.rounds
-        ),
-    );
+    report.fact("source", "nginx on loopback, sendfile, all files in the page cache after the warm-up");
+    report.fact("target", format!("{}; every way ends in fsync", target::HOW));
+    report.fact("rounds", format!("{} interleaved, order alternating, after one warm-up each", options.rounds));
     let target = Target::sparse(track.lab.scratch(), units::MIB)?;
-    let ways = if track.lab.has_ours() {
-        vec![Way::Ours, Way::Pipe, Way::OursProved]
-    } else {
-        vec![Way::Pipe]
-    };
-    let lines: Result<Vec<Value>> = ways
-        .into_iter()
-        .map(|way| {
-            Ok(serde_json::json!({ "way": way.key(), "command": track.job(way, &target)?.shown() }))
-        })
-        .collect();
-    report.keep("commands", lines?)?;
+    let ways = if track.lab.has_ours() { vec![Way::Ours, Way::Pipe, Way::OursProved] } else { vec![Way::Pipe] };
+    for way in ways {
+        let shown = track.lab.anywhere(&track.job(way, &target)?, &track.server.url(""));
+        report.fact(way.name(), format!("`{shown}`"));
+    }
     report.keep("subject", &track.subject)?;
-    report.keep(
-        "compressed_bytes",
-        serde_json::json!({ "zst": zst, "imgstream": material.compressed }),
-    )
+    report.keep("compressed_bytes", serde_json::json!({ "zst": zst, "imgstream": material.compressed }))
 }
 
 fn tabulate(report: &mut Report, track: &Track<'_>, samples: &[(Way, Vec<Sample>)]) -> Result<()> {
-    let head = [
-        "way",
-        "seconds",
-        "MiB/s",
-        "CPU s",
-        "server CPU s",
-        "peak MiB",
-    ];
+    let head = ["way", "seconds", "MiB/s", "CPU s", "server CPU s", "peak MiB"];
     let mut table = Table::new("From HTTP to the disk, median (min–max)", &head);
     for (way, runs) in samples {
         let spread = |f: fn(&Sample) -> f64| Spread::of(runs.iter().map(f)).context("no samples");
@@ -334,54 +235,33 @@ fn tabulate(report: &mut Report, track: &Track<'_>, samples: &[(Way, Vec<Sample>
         report.keep(way.key(), runs)?;
     }
     report.tables.push(table);
-    report
-        .notes
-        .push("MiB/s is bytes of the raw image; peak MiB is the largest single process".into());
-    report
-        .notes
-        .push("the pipe verifies nothing but zstd's own checksum".into());
+    report.notes.push("MiB/s is bytes of the raw image; peak MiB is the largest single process".into());
+    report.notes.push("the pipe verifies nothing but zstd's own checksum, and writes the zeros too".into());
     compare_pairs(report, samples)
 }
 
 /// How many times as long the pipe took.
 fn compare_pairs(report: &mut Report, samples: &[(Way, Vec<Sample>)]) -> Result<()> {
-    let of = |way| {
-        samples
-            .iter()
-            .find(|(w, _)| *w == way)
-            .map(|(_, runs)| runs.as_slice())
-            .unwrap_or_default()
-    };
+    let of = |way| samples.iter().find(|(w, _)| *w == way).map(|(_, runs)| runs.as_slice()).unwrap_or_default();
     let pipe = of(Way::Pipe);
     for way in [Way::Ours, Way::OursProved] {
         let ours = of(way);
-        let pairs = ours
-            .iter()
-            .zip(pipe)
-            .map(|(a, b)| b.usage.wall / a.usage.wall);
-        let cpu = ours
-            .iter()
-            .zip(pipe)
-            .map(|(a, b)| b.usage.cpu() / a.usage.cpu());
+        let pairs = ours.iter().zip(pipe).map(|(a, b)| b.usage.wall / a.usage.wall);
+        let cpu = ours.iter().zip(pipe).map(|(a, b)| b.usage.cpu() / a.usage.cpu());
         let (Some(pairs), Some(cpu)) = (Spread::of(pairs), Spread::of(cpu)) else {
             continue;
         };
-        let median = |runs: &[Sample]| {
-            Spread::of(runs.iter().map(|s| s.usage.wall)).map_or(0.0, |s| s.median)
-        };
+        let median = |runs: &[Sample]| Spread::of(runs.iter().map(|s| s.usage.wall)).map_or(0.0, |s| s.median);
         let medians = median(pipe) / median(ours);
         let (wall_pairs, cpu_pairs) = (pairs.show(), cpu.show());
         report.notes.push(format!(
             "{}: the pipe took {medians:.2} times as long (ratio of medians; per pair {wall_pairs}; CPU {cpu_pairs})",
             way.name()
         ));
-        let figures =
-            serde_json::json!({ "of_medians": medians, "per_pair": pairs, "cpu_per_pair": cpu });
+        let figures = serde_json::json!({ "of_medians": medians, "per_pair": pairs, "cpu_per_pair": cpu });
         report.keep(&format!("{}_speedup", way.key()), figures)?;
         if way == Way::Ours && medians <= 1.0 {
-            report
-                .missed
-                .push("MISSED: imgstream write is not faster than the pipe".into());
+            report.missed.push("MISSED: imgstream write is not faster than the pipe".into());
         }
     }
     Ok(())
