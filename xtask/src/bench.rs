@@ -8,11 +8,7 @@ use crate::shell::{cargo, line, release_binary, run as run_tool};
 #[derive(clap::Args)]
 pub struct Options {
     /// Handed to the benchmarks as they are
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "ARGS"
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     arguments: Vec<String>,
 }
 
@@ -20,20 +16,9 @@ pub struct Options {
 pub fn run(options: &Options) -> Outcome<()> {
     ensure(Lane::Bench)?;
     let mut build = cargo();
-    run_tool(build.args([
-        "build",
-        "--release",
-        "-p",
-        "imgstream",
-        "-p",
-        "provisioner",
-        "-p",
-        "benches",
-    ]))?;
+    run_tool(build.args(["build", "--release", "-p", "imgstream", "-p", "provisioner", "-p", "benches"]))?;
     let mut bench = cargo();
-    bench
-        .args(["run", "--quiet", "--release", "-p", "benches", "--"])
-        .args(&options.arguments);
+    bench.args(["run", "--quiet", "--release", "-p", "benches", "--"]).args(&options.arguments);
     bench.env("IMGSTREAM_BIN", release_binary("imgstream")?);
     bench.env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
     eprintln!("$ {}", line(&bench));

@@ -16,26 +16,15 @@ const RECIPE: &str = "recipe";
 
 /// `$XDG_CACHE_HOME/z-provisioner`, or the same under `~/.cache`.
 fn folder() -> Outcome<PathBuf> {
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let base =
-        absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-    let base =
-        base.ok_or_else(|| Fail::usage("neither XDG_CACHE_HOME nor HOME is set: set one of them"))?;
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let base = base.ok_or_else(|| Fail::usage("neither XDG_CACHE_HOME nor HOME is set: set one of them"))?;
     Ok(base.join("z-provisioner"))
 }
 
 /// The folder of entry `kind` made by `recipe`, made by `build` in an empty folder if there is none yet (or if
 /// `again` is asked for).
-pub fn entry(
-    kind: &str,
-    recipe: &str,
-    again: bool,
-    build: impl FnOnce(&Path) -> Outcome<()>,
-) -> Outcome<PathBuf> {
+pub fn entry(kind: &str, recipe: &str, again: bool, build: impl FnOnce(&Path) -> Outcome<()>) -> Outcome<PathBuf> {
     entry_in(&folder()?, kind, recipe, again, build)
 }
 
@@ -46,8 +35,7 @@ fn entry_in(
     again: bool,
     build: impl FnOnce(&Path) -> Outcome<()>,
 ) -> Outcome<PathBuf> {
-    std::fs::create_dir_all(cache)
-        .tried(format_args!("create the cache folder {}", cache.display()))?;
+    std::fs::create_dir_all(cache).tried(format_args!("create the cache folder {}", cache.display()))?;
     let _lock = lock(&cache.join(format!("{kind}.lock")))?;
 
     let whole = cache.join(format!("{kind}-{:016x}", fnv1a(recipe)));
@@ -59,11 +47,9 @@ fn entry_in(
     remove(&half.0)?;
     std::fs::create_dir(&half.0).tried(format_args!("create {}", half.0.display()))?;
     build(&half.0)?;
-    std::fs::write(half.0.join(RECIPE), recipe)
-        .tried(format_args!("write into {}", half.0.display()))?;
+    std::fs::write(half.0.join(RECIPE), recipe).tried(format_args!("write into {}", half.0.display()))?;
     remove(&whole)?;
-    std::fs::rename(&half.0, &whole)
-        .tried(format_args!("rename {} to its place", half.0.display()))?;
+    std::fs::rename(&half.0, &whole).tried(format_args!("rename {} to its place", half.0.display()))?;
     Ok(whole)
 }
 
@@ -80,10 +66,9 @@ impl Drop for Half {
 
 fn remove(folder: &Path) -> Outcome<()> {
     match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Fail::new(format!(
-            "could not remove {}: {error}",
-            folder.display()
-        ))),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Fail::new(format!("could not remove {}: {error}", folder.display())))
+        }
         _ => Ok(()),
     }
 }
@@ -94,13 +79,8 @@ fn lock(path: &Path) -> Outcome<Flock<File>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
         Err((file, Errno::EWOULDBLOCK)) => {
-            eprintln!(
-                "another xtask is at work on this ({}); waiting for it",
-                path.display()
-            );
-            Flock::lock(file, FlockArg::LockExclusive)
-                .map_err(|(_, error)| error)
-                .tried(&tried)
+            eprintln!("another xtask is at work on this ({}); waiting for it", path.display());
+            Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error).tried(&tried)
         }
         Err((_, error)) => Err(error).tried(&tried),
     }
@@ -108,9 +88,7 @@ fn lock(path: &Path) -> Outcome<Flock<File>> {
 
 /// A short, stable name for a recipe; equality is decided by the recipe's text, not by this.
 fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -129,10 +107,7 @@ mod tests {
         assert_eq!(entry_in(&cache, "k", "r", false, broken).unwrap(), first);
         assert_ne!(entry_in(&cache, "k", "r2", false, fine).unwrap(), first);
         assert!(entry_in(&cache, "k", "r", true, broken).is_err());
-        assert!(
-            first.join("x").exists(),
-            "a failed rebuild must leave the old entry alone"
-        );
+        assert!(first.join("x").exists(), "a failed rebuild must leave the old entry alone");
         std::fs::remove_dir_all(&cache).unwrap();
     }
 }

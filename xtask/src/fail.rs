@@ -17,26 +17,17 @@ pub type Outcome<T> = Result<T, Fail>;
 impl Fail {
     /// The work itself failed.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            code: 1,
-        }
+        Self { message: message.into(), code: 1 }
     }
 
     /// The machine or the command line is not ready; nothing was tried.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            code: 2,
-        }
+        Self { message: message.into(), code: 2 }
     }
 
     /// Somebody pressed Ctrl-C or asked us to end.
     pub fn interrupted() -> Self {
-        Self {
-            message: "interrupted; everything that was opened has been closed again".into(),
-            code: 130,
-        }
+        Self { message: "interrupted; everything that was opened has been closed again".into(), code: 130 }
     }
 }
 

@@ -28,8 +28,8 @@ pub fn take_over() -> Outcome<()> {
             if signal == Signal::SIGINT && std::io::stdin().is_terminal() {
                 continue;
             }
-            for pid in running().iter() {
-                let _ = kill(Pid::from_raw(*pid), signal);
+            for pid in running().iter().flat_map(|pid| with_descendants(*pid)) {
+                let _ = kill(Pid::from_raw(pid), signal);
             }
         }
     });
@@ -59,8 +59,19 @@ impl Drop for Tracked {
     }
 }
 
+/// A tool and what it has started: mmdebstrap, for one, would wait minutes for a child that was told nothing.
+fn with_descendants(pid: i32) -> Vec<i32> {
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        found.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        next += 1;
+    }
+    found
+}
+
 fn running() -> std::sync::MutexGuard<'static, BTreeSet<i32>> {
-    RUNNING
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -19,10 +19,7 @@ impl Loop {
         losetup.args(["--find", "--show"]).args(options).arg(file);
         let device = capture(&mut losetup)?.trim().to_string();
         if device.is_empty() {
-            return Err(Fail::new(format!(
-                "`{}` named no device",
-                crate::shell::line(&losetup)
-            )));
+            return Err(Fail::new(format!("`{}` named no device", crate::shell::line(&losetup))));
         }
         Ok(Self { device })
     }

@@ -22,11 +22,7 @@ use crate::fail::Outcome;
 use crate::prerequisites::{Lane, ensure};
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "The chores of z-provisioner",
-    arg_required_else_help = true
-)]
+#[command(name = "cargo xtask", about = "The chores of z-provisioner", arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed, 2 this machine or the command line is not ready, 130 interrupted"
 )]
@@ -72,11 +68,7 @@ fn main() -> ExitCode {
 }
 
 fn image(quick: bool, again: bool) -> Outcome<()> {
-    let (lane, kind) = if quick {
-        (Lane::DemoQuick, image::Kind::Quick)
-    } else {
-        (Lane::Demo, image::Kind::Debian)
-    };
+    let (lane, kind) = if quick { (Lane::DemoQuick, image::Kind::Quick) } else { (Lane::Demo, image::Kind::Debian) };
     ensure(lane)?;
     println!("{}", image::raw(kind, again)?.display());
     Ok(())

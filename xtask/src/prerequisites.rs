@@ -10,12 +10,8 @@ use crate::shell::{find, run, tool};
 /// A package, and the commands that show it is there (any one of them: names changed between releases).
 type Package = (&'static str, &'static [&'static str]);
 
-const DISK: [Package; 4] = [
-    ("fdisk", &["sfdisk"]),
-    ("e2fsprogs", &["mke2fs"]),
-    ("mount", &["losetup"]),
-    ("diffutils", &["cmp"]),
-];
+const DISK: [Package; 4] =
+    [("fdisk", &["sfdisk"]), ("e2fsprogs", &["mke2fs"]), ("mount", &["losetup"]), ("diffutils", &["cmp"])];
 
 const DEBIAN: [Package; 5] = [
     ("mmdebstrap", &["mmdebstrap"]),
@@ -53,12 +49,9 @@ impl Lane {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).collect(),
-            Self::Bench => SERVERS
-                .into_iter()
-                .take(1)
-                .chain(PEERS)
-                .chain([("coreutils", &["dd"] as &[&str])])
-                .collect(),
+            Self::Bench => {
+                SERVERS.into_iter().take(1).chain(PEERS).chain([("coreutils", &["dd"] as &[&str])]).collect()
+            }
         }
     }
 }
@@ -85,24 +78,18 @@ pub fn ensure(lane: Lane) -> Outcome<()> {
     if still.is_empty() {
         return Ok(());
     }
-    Err(Fail::usage(format!(
-        "installed {list}, but the commands of {} are still not in PATH",
-        still.join(" ")
-    )))
+    Err(Fail::usage(format!("installed {list}, but the commands of {} are still not in PATH", still.join(" "))))
 }
 
 fn missing(packages: &[Package], there: impl Fn(&str) -> bool) -> Vec<&'static str> {
-    let lacking = packages
-        .iter()
-        .filter(|(_, commands)| !commands.iter().any(|command| there(command)));
+    let lacking = packages.iter().filter(|(_, commands)| !commands.iter().any(|command| there(command)));
     lacking.map(|(package, _)| *package).collect()
 }
 
 fn install(packages: &[&str]) -> Outcome<()> {
     let _quiet = NoServices::new()?;
     let mut apt = apt_get();
-    apt.args(["install", "--yes", "--no-install-recommends"])
-        .args(packages);
+    apt.args(["install", "--yes", "--no-install-recommends"]).args(packages);
     eprintln!("$ {}", crate::shell::line(&apt));
     if crate::shell::status(&mut apt)?.success() {
         return Ok(());
@@ -114,8 +101,7 @@ fn install(packages: &[&str]) -> Outcome<()> {
 
 fn apt_get() -> Command {
     let mut apt = tool("apt-get");
-    apt.args(["-qq", "-o", "Dpkg::Use-Pty=0"])
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    apt.args(["-qq", "-o", "Dpkg::Use-Pty=0"]).env("DEBIAN_FRONTEND", "noninteractive");
     // What is printed on our stdout is the chore's result; apt's errors still come on stderr.
     apt.stdin(Stdio::null()).stdout(Stdio::null());
     apt

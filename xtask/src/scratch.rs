@@ -13,11 +13,9 @@ pub struct Scratch {
 impl Scratch {
     /// A new one, under `$TMPDIR` or else /var/tmp: /tmp is often memory, and disk images are large.
     pub fn new(name: &str, keep: bool) -> Outcome<Self> {
-        let base =
-            std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
         let folder = base.join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir(&folder)
-            .tried(format_args!("create the work folder {}", folder.display()))?;
+        std::fs::create_dir(&folder).tried(format_args!("create the work folder {}", folder.display()))?;
         Ok(Self { folder, keep })
     }
 
@@ -32,10 +30,7 @@ impl Drop for Scratch {
         if self.keep {
             eprintln!("kept: {}", self.folder.display());
         } else if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            eprintln!(
-                "xtask: cleaning up: could not remove {}: {error}",
-                self.folder.display()
-            );
+            eprintln!("xtask: cleaning up: could not remove {}: {error}", self.folder.display());
         }
     }
 }

@@ -29,28 +29,14 @@ impl Server {
     /// Starts `command` and waits for its line `listening on URL` on stderr; what it says goes to `log`.
     pub fn start(command: &mut Command, log: &Path) -> Outcome<Self> {
         let mut file = File::create(log).tried(format_args!("create {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .tried(format_args!("start `{}`", line(command)))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().tried(format_args!("start `{}`", line(command)))?;
         let stderr = child.stderr.take();
-        let mut server = Self {
-            _tracked: Tracked::new(child.id()),
-            child,
-            url: String::new(),
-        };
+        let mut server = Self { _tracked: Tracked::new(child.id()), child, url: String::new() };
 
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
-            for text in stderr
-                .map(BufReader::new)
-                .into_iter()
-                .flat_map(BufRead::lines)
-                .map_while(Result::ok)
-            {
+            for text in stderr.map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
                 let _ = writeln!(file, "{text}");
                 if let Some((_, url)) = text.split_once(READY) {
                     let _ = tell.send(url.trim().trim_end_matches('/').to_string());
@@ -67,11 +53,7 @@ impl Server {
                     mpsc::RecvTimeoutError::Disconnected => "ended at once".into(),
                 };
                 let said = std::fs::read_to_string(log).unwrap_or_default();
-                return Err(Fail::new(format!(
-                    "`{}` {why}; it said: {}",
-                    line(command),
-                    said.trim()
-                )));
+                return Err(Fail::new(format!("`{}` {why}; it said: {}", line(command), said.trim())));
             }
         }
         Ok(server)

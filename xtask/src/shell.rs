@@ -23,9 +23,7 @@ pub fn search_path() -> OsString {
 
 /// Where a tool is, if it is anywhere.
 pub fn find(tool: &str) -> Option<PathBuf> {
-    std::env::split_paths(&search_path())
-        .map(|folder| folder.join(tool))
-        .find(|file| file.is_file())
+    std::env::split_paths(&search_path()).map(|folder| folder.join(tool)).find(|file| file.is_file())
 }
 
 /// A tool, not yet started.
@@ -41,14 +39,7 @@ pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let ours = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-        ]
-        .iter()
-        .any(|p| text.starts_with(p));
+        let ours = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"].iter().any(|p| text.starts_with(p));
         if ours || text == "CARGO_PRIMARY_PACKAGE" {
             command.env_remove(name);
         }
@@ -60,19 +51,14 @@ pub fn cargo() -> Command {
 /// The workspace's folder.
 pub fn workspace() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    package
-        .as_deref()
-        .and_then(Path::parent)
-        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    package.as_deref().and_then(Path::parent).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// A release binary of the workspace (cargo puts `xtask` itself into TARGET/debug/).
 pub fn release_binary(name: &str) -> Outcome<PathBuf> {
     let me = std::env::current_exe().tried("find the folder cargo builds into")?;
     let target = me.parent().and_then(Path::parent);
-    target
-        .map(|folder| folder.join("release").join(name))
-        .ok_or_else(|| Fail::new("xtask must be started by cargo"))
+    target.map(|folder| folder.join("release").join(name)).ok_or_else(|| Fail::new("xtask must be started by cargo"))
 }
 
 /// The command line as a person would type it here: programs below the current folder by their relative path.
@@ -85,10 +71,7 @@ pub fn line(command: &Command) -> String {
         _ => program,
     };
     let words = std::iter::once(shown.as_os_str()).chain(command.get_args());
-    words
-        .map(|word| quoted(&word.to_string_lossy()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| quoted(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {
@@ -105,22 +88,15 @@ pub fn run(command: &mut Command) -> Outcome<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Fail::new(format!(
-        "`{}` failed ({status}); its own message is above",
-        line(command)
-    )))
+    Err(Fail::new(format!("`{}` failed ({status}); its own message is above", line(command))))
 }
 
 /// Runs a tool on our own terminal and hands back how it ended.
 pub fn status(command: &mut Command) -> Outcome<ExitStatus> {
     refuse_if_interrupted()?;
-    let mut child = command
-        .spawn()
-        .tried(format_args!("start `{}`", line(command)))?;
+    let mut child = command.spawn().tried(format_args!("start `{}`", line(command)))?;
     let _tracked = Tracked::new(child.id());
-    let status = child
-        .wait()
-        .tried(format_args!("wait for `{}`", line(command)))?;
+    let status = child.wait().tried(format_args!("wait for `{}`", line(command)))?;
     refuse_if_interrupted()?;
     Ok(status)
 }
@@ -128,17 +104,10 @@ pub fn status(command: &mut Command) -> Outcome<ExitStatus> {
 /// Runs a tool silently; its output comes back, or, when it fails, stands in the error.
 pub fn capture(command: &mut Command) -> Outcome<String> {
     refuse_if_interrupted()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let child = command
-        .spawn()
-        .tried(format_args!("start `{}`", line(command)))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().tried(format_args!("start `{}`", line(command)))?;
     let _tracked = Tracked::new(child.id());
-    let output = child
-        .wait_with_output()
-        .tried(format_args!("wait for `{}`", line(command)))?;
+    let output = child.wait_with_output().tried(format_args!("wait for `{}`", line(command)))?;
     refuse_if_interrupted()?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
@@ -146,48 +115,24 @@ pub fn capture(command: &mut Command) -> Outcome<String> {
     }
     let mut said = String::from_utf8_lossy(&output.stderr).into_owned();
     said.push_str(&stdout);
-    let last: Vec<&str> = said
-        .lines()
-        .map(str::trim)
-        .filter(|text| !text.is_empty())
-        .collect();
-    let last = last
-        .get(last.len().saturating_sub(6)..)
-        .unwrap_or_default()
-        .join("; ");
-    Err(Fail::new(format!(
-        "`{}` failed ({}): {last}",
-        line(command),
-        output.status
-    )))
+    let last: Vec<&str> = said.lines().map(str::trim).filter(|text| !text.is_empty()).collect();
+    let last = last.get(last.len().saturating_sub(6)..).unwrap_or_default().join("; ");
+    Err(Fail::new(format!("`{}` failed ({}): {last}", line(command), output.status)))
 }
 
 /// Undoes something on the way out: runs even after Ctrl-C and out of a second one's reach, and says so when it
 /// does not work.
 pub fn undo(command: &mut Command) {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
     match command.status() {
         Ok(status) if status.success() => {}
-        Ok(status) => eprintln!(
-            "xtask: cleaning up: `{}` failed ({status}); please run it again",
-            line(command)
-        ),
-        Err(error) => eprintln!(
-            "xtask: cleaning up: `{}`: {error}; please run it",
-            line(command)
-        ),
+        Ok(status) => eprintln!("xtask: cleaning up: `{}` failed ({status}); please run it again", line(command)),
+        Err(error) => eprintln!("xtask: cleaning up: `{}`: {error}; please run it", line(command)),
     }
 }
 
 fn refuse_if_interrupted() -> Outcome<()> {
-    if interrupted() {
-        Err(Fail::interrupted())
-    } else {
-        Ok(())
-    }
+    if interrupted() { Err(Fail::interrupted()) } else { Ok(()) }
 }
 
 #[cfg(test)]

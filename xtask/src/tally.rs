@@ -16,6 +16,8 @@ struct Row {
 #[derive(Default)]
 pub struct Tally {
     rows: Vec<Row>,
+    /// The crate whose unit tests were the last to run.
+    package: String,
     /// The crate whose tests are running, and since when. None once their result was seen.
     open: Option<(usize, Instant)>,
 }
@@ -25,19 +27,20 @@ impl Tally {
     pub fn line(&mut self, line: &str, now: Instant) {
         let line = without_colours(line);
         let line = line.trim();
-        if let Some(name) = heading(line) {
+        if let Some(heading) = heading(line) {
             self.finish();
-            let row = self
-                .rows
-                .iter()
-                .position(|row| row.name == name)
-                .unwrap_or_else(|| {
-                    self.rows.push(Row {
-                        name,
-                        ..Row::default()
-                    });
-                    self.rows.len() - 1
-                });
+            // cargo names no crate before integration tests; it runs them after the unit tests of their crate.
+            let name = match heading {
+                Heading::Crate(name) => {
+                    self.package.clone_from(&name);
+                    name
+                }
+                Heading::Tests(file) => format!("{}: {file}", self.package),
+            };
+            let row = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {
+                self.rows.push(Row { name, ..Row::default() });
+                self.rows.len() - 1
+            });
             self.open = Some((row, now));
         } else if let Some(counts) = line.strip_prefix("test result: ") {
             self.result(counts, now);
@@ -56,15 +59,9 @@ impl Tally {
         let Some(last) = self.rows.len().checked_sub(1) else {
             return;
         };
-        let (row, began) = self
-            .open
-            .take()
-            .map_or((last, now), |(row, began)| (row, began));
+        let (row, began) = self.open.take().map_or((last, now), |(row, began)| (row, began));
         let row = &mut self.rows[row];
-        let words: Vec<&str> = counts
-            .split([' ', ';', '.'])
-            .filter(|word| !word.is_empty())
-            .collect();
+        let words: Vec<&str> = counts.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect();
         for pair in words.windows(2) {
             let Ok(number) = pair[0].parse::<u64>() else {
                 continue;
@@ -91,22 +88,9 @@ impl Tally {
 
     /// A row per crate that has tests.
     pub fn table(&self) -> String {
-        let mut table = format!(
-            "{:<28} {:>7} {:>7} {:>8} {:>9}",
-            "crate", "passed", "failed", "ignored", "seconds"
-        );
-        for row in self
-            .rows
-            .iter()
-            .filter(|row| row.passed + row.failed + row.ignored > 0)
-        {
-            let Row {
-                name,
-                passed,
-                failed,
-                ignored,
-                seconds,
-            } = row;
+        let mut table = format!("{:<28} {:>7} {:>7} {:>8} {:>9}", "crate", "passed", "failed", "ignored", "seconds");
+        for row in self.rows.iter().filter(|row| row.passed + row.failed + row.ignored > 0) {
+            let Row { name, passed, failed, ignored, seconds } = row;
             table += &format!("\n{name:<28} {passed:>7} {failed:>7} {ignored:>8} {seconds:>9.1}");
         }
         table
@@ -118,19 +102,23 @@ impl Tally {
     }
 }
 
-/// The crate that the following tests belong to: `Running unittests src/lib.rs (target/debug/deps/NAME-HASH)`
-/// or `Doc-tests NAME`.
-fn heading(line: &str) -> Option<String> {
+/// What the following tests are.
+enum Heading {
+    /// A crate's unit or documentation tests.
+    Crate(String),
+    /// An integration test program.
+    Tests(String),
+}
+
+/// `Running unittests src/lib.rs (target/debug/deps/NAME-HASH)`, `Running tests/FILE.rs (…)` or `Doc-tests NAME`.
+fn heading(line: &str) -> Option<Heading> {
     if let Some(name) = line.strip_prefix("Doc-tests ") {
-        return Some(format!("{name} (documentation)"));
+        return Some(Heading::Crate(format!("{name}: documentation")));
     }
-    let binary = line
-        .strip_prefix("Running ")?
-        .rsplit_once('(')?
-        .1
-        .strip_suffix(')')?;
-    let file = binary.rsplit('/').next()?;
-    Some(file.rsplit_once('-')?.0.to_string())
+    let running = line.strip_prefix("Running ")?;
+    let program = running.rsplit_once('(')?.1.strip_suffix(')')?.rsplit('/').next()?;
+    let name = program.rsplit_once('-')?.0.to_string();
+    Some(if running.starts_with("unittests ") { Heading::Crate(name) } else { Heading::Tests(name) })
 }
 
 fn without_colours(line: &str) -> String {
@@ -152,9 +140,7 @@ mod tests {
 
     fn tally(output: &str) -> Tally {
         let mut tally = Tally::default();
-        output
-            .lines()
-            .for_each(|line| tally.line(line, Instant::now()));
+        output.lines().for_each(|line| tally.line(line, Instant::now()));
         tally.finish();
         tally
     }
@@ -170,14 +156,13 @@ mod tests {
              test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s\n",
         );
         assert_eq!(tally.last_line(), "16 passed, 2 failed");
-        assert_eq!(tally.table().lines().count(), 4);
+        let names: Vec<&str> = tally.rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["envelope", "envelope: wire", "envelope: documentation"]);
     }
 
     #[test]
     fn a_test_program_that_crashes_is_a_failure() {
-        let tally = tally(
-            "Running unittests src/lib.rs (target/debug/deps/imgstream-0a1b)\nrunning 3 tests\n",
-        );
+        let tally = tally("Running unittests src/lib.rs (target/debug/deps/imgstream-0a1b)\nrunning 3 tests\n");
         assert_eq!(tally.last_line(), "0 passed, 1 failed");
     }
 }

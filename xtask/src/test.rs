@@ -24,30 +24,19 @@ const SOAK_CASES: &str = "4096";
 /// Runs every test there is and says how many.
 pub fn run(options: &Options) -> Outcome<()> {
     ensure(Lane::Test)?;
-    run_tool(cargo().args([
-        "build",
-        "--quiet",
-        "--release",
-        "-p",
-        "imgstream",
-        "-p",
-        "provisioner",
-    ]))?;
+    run_tool(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
 
     let mut tally = Tally::default();
     let mut fine = true;
     for arguments in rounds(options.soak) {
         let mut test = cargo();
-        test.args(["test", "--workspace", "--no-fail-fast"])
-            .args(*arguments);
+        test.args(["test", "--workspace", "--no-fail-fast"]).args(*arguments);
         fine &= stream(&mut test, options.soak, &mut tally)?;
     }
     println!("\n{}", tally.table());
     println!("{}", tally.last_line());
     if tally.failed() > 0 || !fine {
-        return Err(Fail::new(
-            "some tests failed or could not be built; what they said is above",
-        ));
+        return Err(Fail::new("some tests failed or could not be built; what they said is above"));
     }
     if tally.passed() == 0 {
         return Err(Fail::new("no test ran at all, which proves nothing"));
@@ -57,14 +46,7 @@ pub fn run(options: &Options) -> Outcome<()> {
 
 /// Ignored examples in documentation are not meant to be run, not even in a soak run: hence two rounds there.
 fn rounds(soak: bool) -> &'static [&'static [&'static str]] {
-    if soak {
-        &[
-            &["--lib", "--bins", "--tests", "--", "--include-ignored"],
-            &["--doc"],
-        ]
-    } else {
-        &[&[]]
-    }
+    if soak { &[&["--lib", "--bins", "--tests", "--", "--include-ignored"], &["--doc"]] } else { &[&[]] }
 }
 
 /// Runs `cargo test`, passing its output through line by line and counting; false if it did not end well.
@@ -72,9 +54,7 @@ fn stream(test: &mut Command, soak: bool, tally: &mut Tally) -> Outcome<bool> {
     eprintln!("$ {}", line(test));
     // cargo names the test binaries on stderr and they report on stdout: one pipe keeps the two in order.
     let mut both = tool("sh");
-    both.args(["-c", r#"exec "$@" 2>&1"#, "sh"])
-        .arg(test.get_program())
-        .args(test.get_args());
+    both.args(["-c", r#"exec "$@" 2>&1"#, "sh"]).arg(test.get_program()).args(test.get_args());
     if let Some(folder) = test.get_current_dir() {
         both.current_dir(folder);
     }
@@ -92,20 +72,13 @@ fn stream(test: &mut Command, soak: bool, tally: &mut Tally) -> Outcome<bool> {
     if std::io::stdout().is_terminal() {
         both.env("CARGO_TERM_COLOR", "always");
     }
-    let mut child = both
-        .stdout(Stdio::piped())
-        .spawn()
-        .tried(format_args!("start `{}`", line(test)))?;
+    let mut child = both.stdout(Stdio::piped()).spawn().tried(format_args!("start `{}`", line(test)))?;
     let _tracked = Tracked::new(child.id());
     let mut output = child.stdout.take().map(BufReader::new);
     let mut bytes = Vec::new();
     while let Some(reader) = &mut output {
         bytes.clear();
-        if reader
-            .read_until(b'\n', &mut bytes)
-            .tried("read what the tests say")?
-            == 0
-        {
+        if reader.read_until(b'\n', &mut bytes).tried("read what the tests say")? == 0 {
             break;
         }
         let text = String::from_utf8_lossy(&bytes);

@@ -45,28 +45,13 @@ struct Subject {
 pub fn run(options: &Options) -> Outcome<()> {
     demand_root("cargo xtask demo")?;
     let from_cache = options.quick || options.image.is_some();
-    ensure(if from_cache {
-        Lane::DemoQuick
-    } else {
-        Lane::Demo
-    })?;
+    ensure(if from_cache { Lane::DemoQuick } else { Lane::Demo })?;
     let began = Instant::now();
     let mut steps = Steps::new();
 
     steps.start("Build the two programs");
-    steps.run(cargo().args([
-        "build",
-        "--quiet",
-        "--release",
-        "-p",
-        "imgstream",
-        "-p",
-        "provisioner",
-    ]))?;
-    let (imgstream, agent) = (
-        release_binary("imgstream")?,
-        release_binary("z-provisioner")?,
-    );
+    steps.run(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
+    let (imgstream, agent) = (release_binary("imgstream")?, release_binary("z-provisioner")?);
 
     let subject = subject(options, &mut steps)?;
     let scratch = Scratch::new("z-provisioner-demo", options.keep)?;
@@ -78,12 +63,7 @@ pub fn run(options: &Options) -> Outcome<()> {
 
     steps.start("Pack: compress in chunks, index, sign");
     let mut pack = tool(&imgstream);
-    pack.arg("pack").arg(&subject.raw).arg(&packed).args([
-        "--name",
-        subject.name,
-        "--image-version",
-        "1",
-    ]);
+    pack.arg("pack").arg(&subject.raw).arg(&packed).args(["--name", subject.name, "--image-version", "1"]);
     steps.run(pack.args(["--arch", "s390x", "--key"]).arg(&key))?;
     let packed_size = crate::image::used(&packed)?;
 
@@ -92,10 +72,7 @@ pub fn run(options: &Options) -> Outcome<()> {
 
     steps.start("Serve it over HTTP (in the background)");
     let mut serve = tool(&imgstream);
-    serve
-        .arg("serve")
-        .arg(&packed)
-        .args(["--listen", "127.0.0.1:0"]);
+    serve.arg("serve").arg(&packed).args(["--listen", "127.0.0.1:0"]);
     steps.show(&serve);
     let server = Server::start(&mut serve, &scratch.path("serve.log"))?;
     steps.say(&format!("listening on {}", server.url));
@@ -105,12 +82,8 @@ pub fn run(options: &Options) -> Outcome<()> {
 
     steps.start("Provision: stream, verify, write, read back, sum up");
     let file = scratch.path("spec.json");
-    let text = spec::text(&spec::Run {
-        name: subject.name,
-        source: &server.url,
-        trust: &trusted,
-        device: &disk.device,
-    });
+    let text =
+        spec::text(&spec::Run { name: subject.name, source: &server.url, trust: &trusted, device: &disk.device });
     std::fs::write(&file, &text).tried("write the run spec")?;
     steps.say(&format!("{} holds {}", file.display(), text.trim_end()));
     let provisioning = Instant::now();
@@ -121,22 +94,11 @@ pub fn run(options: &Options) -> Outcome<()> {
     compare(&disk, &subject, &steps)?;
 
     let mib = |bytes: u64| bytes / MIB;
-    eprintln!(
-        "\nDone in {:.1} s. {}",
-        began.elapsed().as_secs_f64(),
-        subject.raw.display()
-    );
+    eprintln!("\nDone in {:.1} s. {}", began.elapsed().as_secs_f64(), subject.raw.display());
     eprintln!("  raw image      {} MiB", mib(subject.size));
     eprintln!("  packed         {} MiB, signed", mib(packed_size));
-    eprintln!(
-        "  provisioned    {:.1} s onto {}",
-        provisioned.as_secs_f64(),
-        disk.device
-    );
-    eprintln!(
-        "  cmp            every one of {} bytes is the same",
-        subject.size
-    );
+    eprintln!("  provisioned    {:.1} s onto {}", provisioned.as_secs_f64(), disk.device);
+    eprintln!("  cmp            every one of {} bytes is the same", subject.size);
     if !options.keep {
         eprintln!("The files above are removed now; --keep keeps them, to run the steps by hand.");
     }
@@ -164,33 +126,17 @@ fn subject(options: &Options, steps: &mut Steps) -> Outcome<Subject> {
             raw.display()
         )));
     }
-    Ok(Subject {
-        raw,
-        name,
-        size: facts.len(),
-    })
+    Ok(Subject { raw, name, size: facts.len() })
 }
 
 fn attach(scratch: &Scratch, subject: &Subject, steps: &Steps) -> Outcome<Loop> {
     let backing = scratch.path("disk.img");
     let size = subject.size.next_multiple_of(MIB) + SPARE;
-    steps.run(
-        tool("truncate")
-            .args(["--size", &size.to_string()])
-            .arg(&backing),
-    )?;
+    steps.run(tool("truncate").args(["--size", &size.to_string()]).arg(&backing))?;
     let options = ["--direct-io=on"];
-    steps.show(
-        tool("losetup")
-            .args(["--find", "--show"])
-            .args(options)
-            .arg(&backing),
-    );
+    steps.show(tool("losetup").args(["--find", "--show"]).args(options).arg(&backing));
     let disk = Loop::attach(&backing, &options).map_err(|fail| Fail {
-        message: format!(
-            "{}; in a container, give it /dev/loop* and CAP_SYS_ADMIN",
-            fail.message
-        ),
+        message: format!("{}; in a container, give it /dev/loop* and CAP_SYS_ADMIN", fail.message),
         ..fail
     })?;
     steps.say(&disk.device);
@@ -204,10 +150,8 @@ fn compare(disk: &Loop, subject: &Subject, steps: &Steps) -> Outcome<()> {
     cmp.arg("-n").arg(subject.size.to_string());
     cmp.arg(disk).arg(&subject.raw);
     steps.show(&cmp);
-    capture(&mut cmp).map_err(|fail| Fail {
-        message: format!("the device does not hold the image: {}", fail.message),
-        ..fail
-    })?;
+    capture(&mut cmp)
+        .map_err(|fail| Fail { message: format!("the device does not hold the image: {}", fail.message), ..fail })?;
     steps.say("equal");
     if subject.name == "debian-13" {
         let mut list = tool("sfdisk");

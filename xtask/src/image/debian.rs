@@ -12,7 +12,8 @@ use crate::interrupt::interrupted;
 use crate::shell::{capture, run, tool};
 
 const SUITE: &str = "trixie";
-const PACKAGES: &str = "linux-image-s390x,systemd-sysv,udev,s390-tools,initramfs-tools,e2fsprogs,login,passwd,kmod,zstd";
+const PACKAGES: &str =
+    "linux-image-s390x,systemd-sysv,udev,s390-tools,initramfs-tools,e2fsprogs,login,passwd,kmod,zstd";
 
 /// Change this whenever the steps below change what comes out.
 const STEPS: u32 = 1;
@@ -43,26 +44,13 @@ pub fn build(folder: &Path, file: &str) -> Outcome<()> {
     configure(&root)?;
 
     // Each folder becomes one partition.
-    let made = std::fs::rename(root.join("boot"), &boot)
-        .and_then(|()| std::fs::create_dir(root.join("boot")));
+    let made = std::fs::rename(root.join("boot"), &boot).and_then(|()| std::fs::create_dir(root.join("boot")));
     made.tried("take /boot out of the root")?;
     let boot_mib = disk::fitted(disk::used(&boot)?);
     let root_mib = disk::fitted(disk::used(&root)?);
     let parts = [
-        Part {
-            name: "boot",
-            kind: "L",
-            uuid: BOOT_ID,
-            mib: boot_mib,
-            files: &boot,
-        },
-        Part {
-            name: "root",
-            kind: ROOT_TYPE,
-            uuid: ROOT_ID,
-            mib: root_mib,
-            files: &root,
-        },
+        Part { name: "boot", kind: "L", uuid: BOOT_ID, mib: boot_mib, files: &boot },
+        Part { name: "root", kind: ROOT_TYPE, uuid: ROOT_ID, mib: root_mib, files: &root },
     ];
     eprintln!("laying out the disk: boot {boot_mib} MiB, root {root_mib} MiB");
     disk::make(&image, DISK_ID, &parts)?;
@@ -84,10 +72,7 @@ fn install(root: &Path) -> Outcome<()> {
     eprintln!("$ {}", crate::shell::line(&first));
     match run(&mut first) {
         Err(fail) if !interrupted() => {
-            eprintln!(
-                "xtask: {}\nonce more, in case the mirror was being updated",
-                fail.message
-            );
+            eprintln!("xtask: {}\nonce more, in case the mirror was being updated", fail.message);
             if root.exists() {
                 std::fs::remove_dir_all(root).tried("remove what the first attempt left")?;
             }
@@ -100,30 +85,19 @@ fn install(root: &Path) -> Outcome<()> {
 fn mmdebstrap(root: &Path, source: &str) -> Command {
     let mut command = tool("mmdebstrap");
     command.env("SOURCE_DATE_EPOCH", EPOCH).stdin(Stdio::null());
-    command.args([
-        "--variant=essential",
-        "--mode=root",
-        "--architectures=s390x",
-        "--format=directory",
-    ]);
+    command.args(["--variant=essential", "--mode=root", "--architectures=s390x", "--format=directory"]);
     // Signatures are still checked; only a clock that is ahead of the mirror is forgiven.
     command.arg(r#"--aptopt=Acquire::Check-Valid-Until "false""#);
     command.arg(r#"--aptopt=APT::Install-Recommends "false""#);
     for unread in ["man", "doc", "locale", "info"] {
         command.arg(format!("--dpkgopt=path-exclude=/usr/share/{unread}/*"));
     }
-    let lists =
-        r#"mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d""#;
+    let lists = r#"mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d""#;
     command.arg(format!("--essential-hook={lists}"));
     command.arg(r#"--essential-hook=echo MODULES=list >"$1/etc/initramfs-tools/conf.d/small""#);
-    let write =
-        format!(r#"printf '%s\n' {MODULES} >"$1/usr/share/initramfs-tools/modules.d/boot-disk""#);
+    let write = format!(r#"printf '%s\n' {MODULES} >"$1/usr/share/initramfs-tools/modules.d/boot-disk""#);
     command.arg(format!("--essential-hook={write}"));
-    command
-        .arg(format!("--include={PACKAGES}"))
-        .arg(SUITE)
-        .arg(root)
-        .arg(source);
+    command.arg(format!("--include={PACKAGES}")).arg(SUITE).arg(root).arg(source);
     command
 }
 
@@ -132,26 +106,13 @@ fn parameters() -> String {
 }
 
 fn configure(root: &Path) -> Outcome<()> {
-    let put = |path: &str, text: &str| {
-        std::fs::write(root.join(path), text).tried(format_args!("write /{path}"))
-    };
+    let put = |path: &str, text: &str| std::fs::write(root.join(path), text).tried(format_args!("write /{path}"));
     put("etc/hostname", "z-demo\n")?;
     put("etc/hosts", "127.0.0.1 localhost z-demo\n")?;
     put("etc/machine-id", MACHINE_ID)?;
-    let mounts = [
-        (ROOT_ID, "/", "errors=remount-ro 0 1"),
-        (BOOT_ID, "/boot", "defaults 0 2"),
-    ];
-    put(
-        "etc/fstab",
-        &mounts
-            .map(|(id, at, how)| format!("UUID={id} {at} ext4 {how}\n"))
-            .concat(),
-    )?;
-    put(
-        "etc/issue",
-        "z-provisioner demo image: log in as root, password demo\n\n",
-    )?;
+    let mounts = [(ROOT_ID, "/", "errors=remount-ro 0 1"), (BOOT_ID, "/boot", "defaults 0 2")];
+    put("etc/fstab", &mounts.map(|(id, at, how)| format!("UUID={id} {at} ext4 {how}\n")).concat())?;
+    put("etc/issue", "z-provisioner demo image: log in as root, password demo\n\n")?;
     let parameters = parameters();
     put(
         "etc/zipl.conf",
@@ -166,9 +127,7 @@ fn configure(root: &Path) -> Outcome<()> {
     for name in ["vmlinuz", "initrd.img"] {
         let file = format!("{name}-{kernel}");
         if !root.join("boot").join(&file).is_file() {
-            return Err(Fail::new(format!(
-                "the packages put a kernel {kernel} into /boot, but no {file}"
-            )));
+            return Err(Fail::new(format!("the packages put a kernel {kernel} into /boot, but no {file}")));
         }
         symlink(&file, root.join("boot").join(name)).tried(format_args!("link /boot/{name}"))?;
     }
@@ -180,14 +139,9 @@ fn password(root: &Path) -> Outcome<()> {
     let hash = capture(tool("openssl").args(["passwd", "-6", "-salt", "zprovisioner", "demo"]))?;
     let path = root.join("etc/shadow");
     let shadow = std::fs::read_to_string(&path).tried("read the image's /etc/shadow")?;
-    let set = shadow.lines().map(|line| {
-        match line
-            .strip_prefix("root:")
-            .and_then(|rest| rest.split_once(':'))
-        {
-            Some((_, rest)) => format!("root:{}:{rest}\n", hash.trim()),
-            None => format!("{line}\n"),
-        }
+    let set = shadow.lines().map(|line| match line.strip_prefix("root:").and_then(|rest| rest.split_once(':')) {
+        Some((_, rest)) => format!("root:{}:{rest}\n", hash.trim()),
+        None => format!("{line}\n"),
     });
     std::fs::write(&path, set.collect::<String>()).tried("write the image's /etc/shadow")
 }
@@ -196,7 +150,5 @@ fn newest_kernel(boot: &Path) -> Outcome<String> {
     let entries = std::fs::read_dir(boot).tried("read the image's /boot")?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let versions = names.filter_map(|name| name.strip_prefix("vmlinuz-").map(str::to_string));
-    versions
-        .max()
-        .ok_or_else(|| Fail::new("the packages left no kernel in /boot"))
+    versions.max().ok_or_else(|| Fail::new("the packages left no kernel in /boot"))
 }

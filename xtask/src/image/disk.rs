@@ -35,29 +35,19 @@ pub struct Part<'a> {
 pub fn make(disk: &Path, label_id: &str, parts: &[Part]) -> Outcome<()> {
     let total = FIRST + parts.iter().map(|part| part.mib * MIB).sum::<u64>() + MIB;
     let tried = format!("create {}", disk.display());
-    File::create(disk)
-        .and_then(|file| file.set_len(total))
-        .tried(tried)?;
+    File::create(disk).and_then(|file| file.set_len(total)).tried(tried)?;
 
     let table = table(label_id, parts);
     let script = disk.with_extension("sfdisk");
     std::fs::write(&script, table).tried(format_args!("write {}", script.display()))?;
     // `capture` gives a tool no stdin; sfdisk reads its script from there, so a shell joins them.
-    capture(
-        tool("sh")
-            .args(["-c", r#"exec sfdisk --quiet "$1" <"$2""#, "sh"])
-            .args([disk, &script]),
-    )?;
+    capture(tool("sh").args(["-c", r#"exec sfdisk --quiet "$1" <"$2""#, "sh"]).args([disk, &script]))?;
     std::fs::remove_file(&script).tried(format_args!("remove {}", script.display()))?;
 
     for (part, offset) in parts.iter().zip(offsets(parts)) {
         let mut mke2fs = tool("mke2fs");
-        mke2fs
-            .env("E2FSPROGS_FAKE_TIME", EPOCH)
-            .env("SOURCE_DATE_EPOCH", EPOCH);
-        mke2fs.args([
-            "-q", "-t", "ext4", "-b", "4096", "-U", part.uuid, "-L", part.name,
-        ]);
+        mke2fs.env("E2FSPROGS_FAKE_TIME", EPOCH).env("SOURCE_DATE_EPOCH", EPOCH);
+        mke2fs.args(["-q", "-t", "ext4", "-b", "4096", "-U", part.uuid, "-L", part.name]);
         mke2fs.arg("-d").arg(part.files);
         mke2fs.args(["-E", &format!("offset={offset},hash_seed={}", part.uuid)]);
         capture(mke2fs.arg(disk).arg(format!("{}M", part.mib)))?;
@@ -69,11 +59,7 @@ pub fn make(disk: &Path, label_id: &str, parts: &[Part]) -> Outcome<()> {
 pub fn check(disk: &Path, parts: &[Part]) -> Outcome<()> {
     capture(tool("sfdisk").args(["--verify", "--quiet"]).arg(disk))?;
     for offset in offsets(parts) {
-        capture(
-            tool("e2fsck")
-                .args(["-f", "-n"])
-                .arg(format!("{}?offset={offset}", disk.display())),
-        )?;
+        capture(tool("e2fsck").args(["-f", "-n"]).arg(format!("{}?offset={offset}", disk.display())))?;
     }
     Ok(())
 }
@@ -86,37 +72,21 @@ pub fn check_boot_record(disk: &Path) -> Outcome<()> {
     if &magic == b"zIPL" {
         return Ok(());
     }
-    Err(Fail::new(format!(
-        "zipl said it was done, but {} does not begin with its magic",
-        disk.display()
-    )))
+    Err(Fail::new(format!("zipl said it was done, but {} does not begin with its magic", disk.display())))
 }
 
 /// A partition for `used` bytes of files: a quarter more, some for the journal, in steps of 8 MiB.
 pub fn fitted(used: u64) -> u64 {
-    (used + used / 4)
-        .div_ceil(MIB)
-        .saturating_add(24)
-        .next_multiple_of(8)
+    (used + used / 4).div_ceil(MIB).saturating_add(24).next_multiple_of(8)
 }
 
 /// What a folder's files take up.
 pub fn used(folder: &Path) -> Outcome<u64> {
     let mut du = tool("du");
-    du.args(["--summarize", "--block-size=1", "--one-file-system"])
-        .arg(folder);
+    du.args(["--summarize", "--block-size=1", "--one-file-system"]).arg(folder);
     let said = capture(&mut du)?;
-    let bytes = said
-        .split_whitespace()
-        .next()
-        .and_then(|word| word.parse().ok());
-    bytes.ok_or_else(|| {
-        Fail::new(format!(
-            "du said {:?} about {}, which is no size",
-            said.trim(),
-            folder.display()
-        ))
-    })
+    let bytes = said.split_whitespace().next().and_then(|word| word.parse().ok());
+    bytes.ok_or_else(|| Fail::new(format!("du said {:?} about {}, which is no size", said.trim(), folder.display())))
 }
 
 fn offsets<'a>(parts: &'a [Part]) -> impl Iterator<Item = u64> + 'a {
@@ -131,10 +101,7 @@ fn table(label_id: &str, parts: &[Part]) -> String {
     let mut table = format!("label: gpt\nlabel-id: {label_id}\n");
     for (part, offset) in parts.iter().zip(offsets(parts)) {
         let (start, size) = (offset / 512, part.mib * MIB / 512);
-        table += &format!(
-            "start={start}, size={size}, type={}, uuid={}, name={}\n",
-            part.kind, part.uuid, part.name
-        );
+        table += &format!("start={start}, size={size}, type={}, uuid={}, name={}\n", part.kind, part.uuid, part.name);
     }
     table
 }
@@ -146,13 +113,7 @@ mod tests {
     #[test]
     fn partitions_follow_each_other() {
         let files = Path::new("/");
-        let part = |name, mib| Part {
-            name,
-            kind: "L",
-            uuid: "u",
-            mib,
-            files,
-        };
+        let part = |name, mib| Part { name, kind: "L", uuid: "u", mib, files };
         let table = table("id", &[part("boot", 64), part("root", 8)]);
         assert!(table.contains("start=2048, size=131072, type=L, uuid=u, name=boot\n"));
         assert!(table.contains("start=133120, size=16384, type=L, uuid=u, name=root\n"));

@@ -9,23 +9,18 @@ use crate::shell::{capture, tool};
 /// `-security` or `-updates` one is taken.
 pub fn main_archive() -> Outcome<String> {
     let mut apt = tool("apt-get");
-    apt.args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI) $(CODENAME)",
-        "Created-By: Packages",
-    ]);
+    apt.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"]);
     let list = capture(&mut apt)?;
     pick(&list).map(str::to_string).ok_or_else(|| {
-        Fail::usage("apt knows no Debian mirror on this machine: add one to /etc/apt/sources.list and run apt-get update")
+        Fail::usage(
+            "apt knows no Debian mirror on this machine: add one to /etc/apt/sources.list and run apt-get update",
+        )
     })
 }
 
 fn pick(list: &str) -> Option<&str> {
     let mut lines = list.lines().filter_map(|line| line.split_once(' '));
-    lines
-        .find(|(_, suite)| !suite.contains('-'))
-        .map(|(uri, _)| uri)
+    lines.find(|(_, suite)| !suite.contains('-')).map(|(uri, _)| uri)
 }
 
 #[cfg(test)]
@@ -34,7 +29,8 @@ mod tests {
 
     #[test]
     fn updates_and_security_are_not_the_main_archive() {
-        let list = "http://a.example/ bookworm-security\nhttp://b.example/ bookworm\nhttp://c.example/ bookworm-updates\n";
+        let list =
+            "http://a.example/ bookworm-security\nhttp://b.example/ bookworm\nhttp://c.example/ bookworm-updates\n";
         assert_eq!(pick(list), Some("http://b.example/"));
         assert_eq!(pick("http://c.example/ bookworm-updates\n"), None);
     }

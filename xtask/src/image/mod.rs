@@ -26,14 +26,10 @@ pub fn raw(kind: Kind, again: bool) -> Outcome<PathBuf> {
     let file = "disk.img";
     let folder = match kind {
         Kind::Debian => crate::cache::entry("debian-s390x", &debian::recipe(), again, |half| {
-            eprintln!(
-                "building a Debian disk image for s390x (once; 3 to 6 minutes, about 0.7 GB of disk)"
-            );
+            eprintln!("building a Debian disk image for s390x (once; 3 to 6 minutes, about 0.7 GB of disk)");
             debian::build(half, file)
         })?,
-        Kind::Quick => crate::cache::entry("quick", &quick::recipe(), again, |half| {
-            quick::build(half, file)
-        })?,
+        Kind::Quick => crate::cache::entry("quick", &quick::recipe(), again, |half| quick::build(half, file))?,
     };
     Ok(folder.join(file))
 }

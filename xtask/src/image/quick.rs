@@ -10,11 +10,7 @@ const DISK_ID: &str = "7a707276-0000-4000-8000-000000000010";
 const DATA_ID: &str = "7a707276-0000-4000-8000-000000000011";
 
 /// Readable by everyone and holding no secrets, with what is taken of each at most.
-const FOLDERS: [(&str, u64); 3] = [
-    ("/usr/share", 24 * MIB),
-    ("/usr/bin", 32 * MIB),
-    ("/usr/lib", 32 * MIB),
-];
+const FOLDERS: [(&str, u64); 3] = [("/usr/share", 24 * MIB), ("/usr/bin", 32 * MIB), ("/usr/lib", 32 * MIB)];
 
 /// No single file may be most of the image.
 const LARGEST: u64 = 8 * MIB;
@@ -32,13 +28,7 @@ pub fn build(folder: &Path, file: &str) -> Outcome<()> {
     }
     let image = folder.join(file);
     let mib = disk::fitted(disk::used(&staging)?).next_multiple_of(32);
-    let parts = [Part {
-        name: "data",
-        kind: "L",
-        uuid: DATA_ID,
-        mib,
-        files: &staging,
-    }];
+    let parts = [Part { name: "data", kind: "L", uuid: DATA_ID, mib, files: &staging }];
     disk::make(&image, DISK_ID, &parts)?;
     disk::check(&image, &parts)?;
     std::fs::remove_dir_all(&staging).tried("remove the copied files")

@@ -29,34 +29,16 @@ pub fn write_boot_record(root: &Path, disk: &Path, boot_mib: u64, parameters: &s
     let (offset, size) = (FIRST.to_string(), (boot_mib * MIB).to_string());
     let boot = Loop::attach(disk, &["--offset", &offset, "--sizelimit", &size])?;
     let mut script = tool("unshare");
-    script.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        CHROOT,
-        "zipl",
-    ]);
-    script
-        .arg(root)
-        .arg(&boot)
-        .arg(&whole)
-        .arg((FIRST / 512).to_string())
-        .arg(parameters);
-    capture(&mut script).map_err(|fail| Fail {
-        message: short(&fail.message),
-        ..fail
-    })?;
+    script.args(["--mount", "--propagation", "private", "sh", "-c", CHROOT, "zipl"]);
+    script.arg(root).arg(&boot).arg(&whole).arg((FIRST / 512).to_string()).arg(parameters);
+    capture(&mut script).map_err(|fail| Fail { message: short(&fail.message), ..fail })?;
     capture(tool("blockdev").arg("--flushbufs").arg(&whole))?;
     Ok(())
 }
 
 /// The script's text says nothing that its output does not; only the output is kept.
 fn short(message: &str) -> String {
-    let said = message
-        .rsplit_once("` failed")
-        .map_or(message, |(_, said)| said);
+    let said = message.rsplit_once("` failed").map_or(message, |(_, said)| said);
     format!("could not write the boot record with zipl, under qemu-user in the image's root{said}")
 }
 
@@ -68,13 +50,10 @@ pub fn ensure_qemu_user() -> Outcome<()> {
     }
     let registered = Path::new("/proc/sys/fs/binfmt_misc");
     if !registered.join("register").exists() {
-        run(tool("mount")
-            .args(["-t", "binfmt_misc", "binfmt_misc"])
-            .arg(registered))?;
+        run(tool("mount").args(["-t", "binfmt_misc", "binfmt_misc"]).arg(registered))?;
     }
     let format = "/usr/lib/binfmt.d/qemu-s390x.conf";
-    let text = std::fs::read_to_string(format)
-        .tried(format_args!("read {format} (package qemu-user-static)"))?;
+    let text = std::fs::read_to_string(format).tried(format_args!("read {format} (package qemu-user-static)"))?;
     if !registered.join("qemu-s390x").exists() {
         let register = std::fs::write(registered.join("register"), text.trim_end());
         register.tried("register qemu-user for s390x with the kernel (binfmt_misc)")?;
