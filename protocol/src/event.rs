@@ -1,0 +1,299 @@
+//! What happens in a run, as typed events. The terminal, `--json`, the orchestrator, its page and its metrics all read these.
+//!
+//! Each event carries run, attempt and an index that grows by one per event of that attempt, so a reader can order them and
+//! see a gap. Gaps are allowed where [`Body::priority`] is [`Priority::Low`]; an event of high priority is never dropped.
+//! A reader survives kinds, phases, steps, stages and error kinds it does not know: they are kept as they came.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::text::{Digest, RunId};
+
+mod words;
+
+pub use words::{ErrorKind, Phase, Stage, Step, TargetState};
+
+/// One event in its envelope.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// The run.
+    pub run: RunId,
+    /// Which attempt at it, from 1.
+    pub attempt: u32,
+    /// Position in the attempt's sequence, from 0.
+    pub index: u64,
+    /// Seconds since the attempt started, on a clock that never jumps.
+    pub at: f64,
+    /// The agent's wall clock, RFC 3339 in UTC. For people; order by `index`.
+    pub time: String,
+    /// What happened.
+    pub event: Body,
+}
+
+/// Whether an event may be thinned out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// A later one replaces it.
+    Low,
+    /// Must arrive.
+    High,
+}
+
+/// What happened. On the wire an object with a `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", remote = "Self")]
+pub enum Body {
+    /// The first event of an attempt.
+    RunStarted(RunStarted),
+    /// A phase began.
+    PhaseStarted {
+        /// Which.
+        phase: Phase,
+    },
+    /// A step within a phase began; the one before has ended.
+    StepStarted {
+        /// The phase.
+        phase: Phase,
+        /// The step.
+        step: Step,
+    },
+    /// How far a step is.
+    Progress(Progress),
+    /// Something had to be fetched again.
+    Retry {
+        /// The source that failed or sent wrong bytes.
+        source: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// Something a person should know; the run goes on.
+    Warning {
+        /// What.
+        message: String,
+    },
+    /// A phase ended well.
+    PhaseFinished {
+        /// Which.
+        phase: Phase,
+        /// How long it took.
+        seconds: f64,
+        /// What came of it, in one line.
+        detail: String,
+    },
+    /// The last event of an attempt that reached its goal.
+    RunFinished(Box<Summary>),
+    /// The last event of an attempt that did not.
+    RunFailed(Box<Failure>),
+    /// A kind this reader does not know, as it came, `kind` included.
+    #[serde(untagged, skip_deserializing)]
+    Unknown(Map<String, Value>),
+}
+
+/// Every kind of [`Body`] but `Unknown`.
+pub const KINDS: [&str; 9] = [
+    "run-started",
+    "phase-started",
+    "step-started",
+    "progress",
+    "retry",
+    "warning",
+    "phase-finished",
+    "run-finished",
+    "run-failed",
+];
+
+impl Serialize for Body {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Body::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Body {
+    /// A known kind must be well formed; an unknown one is kept.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let fields = Map::deserialize(deserializer)?;
+        let kind = fields.get("kind").and_then(Value::as_str);
+        let kind = kind.ok_or_else(|| serde::de::Error::custom("an event without a `kind`"))?;
+        if !KINDS.contains(&kind) {
+            return Ok(Body::Unknown(fields));
+        }
+        Body::deserialize(Value::Object(fields)).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Body {
+    /// Whether it may be thinned out. What is unknown may not.
+    pub fn priority(&self) -> Priority {
+        match self {
+            Body::Progress(_) => Priority::Low,
+            _ => Priority::High,
+        }
+    }
+
+    /// Whether it is the last event of its attempt.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Body::RunFinished(_) | Body::RunFailed(_))
+    }
+}
+
+/// What a run sets out to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// Program and version.
+    pub agent: String,
+    /// Name of the image asked for.
+    pub image: String,
+    /// The target.
+    pub target: String,
+}
+
+/// How far a step is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The phase.
+    pub phase: Phase,
+    /// The step.
+    pub step: Step,
+    /// Raw bytes this step has dealt with.
+    pub bytes: u64,
+    /// Raw bytes it will deal with.
+    pub total_bytes: u64,
+    /// Chunks dealt with.
+    pub chunks: u64,
+    /// Chunks to deal with.
+    pub total_chunks: u64,
+    /// Speed of each stage over the last seconds.
+    pub rates: Rates,
+    /// The stage that limited over the last seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by: Option<Stage>,
+    /// Seconds left at this speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+}
+
+/// Bytes per second of each stage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Compressed bytes that arrived.
+    pub source: u64,
+    /// Raw bytes verified and decoded.
+    pub decode: u64,
+    /// Raw bytes that landed on the target, zeros included.
+    pub write: u64,
+    /// Raw bytes read back and found right.
+    pub read_back: u64,
+}
+
+/// The result of a run that reached its goal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// What was written.
+    pub image: ImageFacts,
+    /// Where to.
+    pub target: TargetFacts,
+    /// Raw bytes of the image.
+    pub raw_bytes: u64,
+    /// Of these, bytes of data chunks written.
+    pub data_bytes: u64,
+    /// Of these, bytes zeroed or left as holes.
+    pub zero_bytes: u64,
+    /// Compressed bytes received.
+    pub fetched_bytes: u64,
+    /// What is known about the media.
+    pub proof: Proof,
+    /// The write engine.
+    pub engine: String,
+    /// What the automatic choice of engine could not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// The stage that limited writing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by: Option<Stage>,
+    /// Requests that had to be repeated.
+    pub retries: u64,
+    /// How long each phase took.
+    pub phases: Vec<PhaseTime>,
+    /// Seconds of fetching, verifying, writing and flushing.
+    pub write_seconds: f64,
+    /// Seconds of reading back.
+    pub read_back_seconds: f64,
+    /// Seconds from start to end.
+    pub total_seconds: f64,
+}
+
+/// The image that was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFacts {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// Its architecture.
+    pub architecture: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Ids of the trusted keys whose signatures were found.
+    pub signers: Vec<String>,
+}
+
+/// The target that was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetFacts {
+    /// Its path.
+    pub device: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// What is known about the media.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// Read back from the media and found equal.
+    ReadBack {
+        /// Raw bytes compared: all but holes.
+        bytes: u64,
+    },
+    /// Nothing.
+    NotProven {
+        /// Why not.
+        reason: String,
+    },
+    /// A proof this reader does not know.
+    #[serde(untagged)]
+    Unknown(Value),
+}
+
+/// How long a phase took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// The phase.
+    pub phase: Phase,
+    /// Its length.
+    pub seconds: f64,
+}
+
+/// Why a run did not reach its goal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Where it was.
+    pub phase: Phase,
+    /// Whose problem it is.
+    pub error: ErrorKind,
+    /// The exit code that says the same.
+    pub exit_code: u8,
+    /// What was tried, on what, and what happened.
+    pub message: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The causes, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// Whether the same run can succeed later without anybody changing anything.
+    pub retryable: bool,
+    /// What is on the target now.
+    pub target: TargetState,
+}

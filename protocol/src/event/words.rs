@@ -1,0 +1,124 @@
+//! Words events are made of. Each list is closed for whoever writes events, and open for whoever reads them.
+
+use serde::{Deserialize, Serialize};
+
+/// A closed list of words today, an open one for old readers.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub enum $name {
+            $($(#[$word_doc])* $variant,)+
+            /// A word this reader does not know.
+            Unknown(String),
+        }
+
+        impl $name {
+            /// The word on the wire.
+            pub fn name(&self) -> &str {
+                match self {
+                    $($name::$variant => $word,)+
+                    $name::Unknown(word) => word,
+                }
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(word: String) -> Self {
+                match word.as_str() {
+                    $($word => $name::$variant,)+
+                    _ => $name::Unknown(word),
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(word: $name) -> String {
+                word.name().to_owned()
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+words! {
+    /// A phase of a run, in the order they happen.
+    Phase {
+        /// Keys, sources and credentials that the spec names are read and checked.
+        Spec = "spec",
+        /// The image is found, its signature verified, and it is compared with what the run demands.
+        Image = "image",
+        /// The target passes the interlocks and is opened for this run alone.
+        Target = "target",
+        /// Fetch, verify, write, prove, commit.
+        Stream = "stream",
+        /// Everything is closed, the summary made.
+        HandOver = "hand-over",
+    }
+}
+
+words! {
+    /// A step of [`Phase::Stream`], in the order they happen.
+    Step {
+        /// The first and last extents are zeroed, so that the old content cannot boot.
+        Invalidate = "invalidate",
+        /// Chunks are fetched, verified and written.
+        Write = "write",
+        /// The device writes back its cache.
+        Flush = "flush",
+        /// What the media hold is compared with the image.
+        ReadBack = "read-back",
+        /// The withheld extents are written and proven: from here on the target boots.
+        Commit = "commit",
+    }
+}
+
+words! {
+    /// A stage of the data path, as an answer to "what limits?".
+    Stage {
+        /// The source or the network.
+        Source = "source",
+        /// Hashing and decompression.
+        Decode = "decode",
+        /// The target device.
+        Write = "write",
+    }
+}
+
+words! {
+    /// Whose problem a failure is. Each has an exit code of its own.
+    ErrorKind {
+        /// The command line or the spec makes no sense.
+        Usage = "usage",
+        /// The image is refused.
+        Image = "image",
+        /// The target is refused.
+        Target = "target",
+        /// A source or the network failed; wrong bytes included.
+        Source = "source",
+        /// The device answered with an error.
+        Device = "device",
+        /// The media do not hold what was written.
+        Proof = "proof",
+        /// Somebody asked to stop.
+        Cancelled = "cancelled",
+    }
+}
+
+words! {
+    /// What a failed attempt left on the target.
+    TargetState {
+        /// What it held before.
+        Untouched = "untouched",
+        /// Part of the image, without what makes it boot.
+        NotBootable = "not-bootable",
+        /// It failed while the boot extents were being taken away or put in place.
+        Uncertain = "uncertain",
+    }
+}
