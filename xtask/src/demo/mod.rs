@@ -68,7 +68,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     let packed_size = crate::image::used(&packed)?;
 
     steps.start("Inspect what was packed");
-    steps.run(tool(&imgstream).arg("inspect").arg(&packed))?;
+    steps.run(tool(&imgstream).arg("inspect").arg(&packed).arg("--trust").arg(&trusted))?;
 
     steps.start("Serve it over HTTP (in the background)");
     let mut serve = tool(&imgstream);
