@@ -147,6 +147,23 @@ impl SpanIndex {
         (start, length as usize)
     }
 
+    /// The seek table that ends the data blob: zstd's seekable format 0.1.0 without checksums, a skippable frame with the
+    /// compressed and raw length of every frame, little-endian.
+    /// Source: zstd, `contrib/seekable_format/zstd_seekable_compression_format.md`.
+    pub fn seek_table(&self) -> Vec<u8> {
+        let mut table = Vec::with_capacity(seek_table_len(self.rows.len()) as usize);
+        table.extend_from_slice(&0x184D_2A5Eu32.to_le_bytes());
+        table.extend_from_slice(&(seek_table_len(self.rows.len()) as u32 - 8).to_le_bytes());
+        for (number, row) in self.rows.iter().enumerate() {
+            table.extend_from_slice(&row.length.to_le_bytes());
+            table.extend_from_slice(&(self.raw_range(number).1 as u32).to_le_bytes());
+        }
+        table.extend_from_slice(&(self.rows.len() as u32).to_le_bytes());
+        table.push(0);
+        table.extend_from_slice(&0x8F92_EAB1u32.to_le_bytes());
+        table
+    }
+
     fn check_geometry(&self) -> Result<(), IndexError> {
         let SpanIndex { chunk_size, raw_length, rows, .. } = self;
         if !chunk_size.is_power_of_two() || !(MIN_CHUNK_SIZE..=MAX_CHUNK_SIZE).contains(chunk_size) {

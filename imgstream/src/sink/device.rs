@@ -40,6 +40,10 @@ impl Device {
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let name = path.display();
         let fresh = options.create.is_some() && !path.exists();
+        if fresh && path.starts_with("/dev") {
+            // A mistyped device would become a file in memory, and writing it would "succeed".
+            return Err(Error::target(format!("{name} does not exist")).with_hint("lsblk lists this machine's devices"));
+        }
         if !fresh {
             check_before_open(path)?;
         }

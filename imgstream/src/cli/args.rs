@@ -1,0 +1,279 @@
+//! What can be typed. Every option's help is its documentation.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use imgstream::digest::Digest;
+use imgstream::manifest::Policy;
+use imgstream::sink::EngineChoice;
+use imgstream::size::Size;
+use imgstream::source::Locator;
+use time::OffsetDateTime;
+
+/// Signed images as chunked, verified zstd streams.
+///
+/// IMAGE is the directory of an image, http(s)://host/path/ of one, or oci://registry/repository:tag (or @sha256:…;
+/// oci+http:// for a registry without TLS). Sizes take KiB, MiB, GiB, TiB.
+///
+/// Exit codes: 0 done · 2 usage · 3 image refused · 4 target refused · 5 source or network, corrupt chunks included ·
+/// 6 device I/O · 7 proof failed (media differ) · 8 cancelled.
+#[derive(Debug, Parser)]
+#[command(name = "imgstream", version, max_term_width = 100)]
+pub struct Arguments {
+    /// Say more: causes of errors; twice: what happens inside.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a signing key: KEY (private, mode 0600) and KEY.pub
+    Keygen(Keygen),
+    /// Pack a raw image into a new directory, and sign it
+    Pack(Pack),
+    /// Add a signature to an image in a directory
+    Sign(Sign),
+    /// Show what an image is; without --trust nothing shown is verified
+    Inspect(Inspect),
+    /// Check every blob and every chunk of an image
+    Verify(Verify),
+    /// Unpack a verified image into a new raw file
+    Unpack(Unpack),
+    /// Serve an image's directory over HTTP, with ranges
+    Serve(Serve),
+    /// Write a verified image to a block device or file, and prove it
+    Write(Write),
+}
+
+/// `keygen`
+#[derive(Debug, Args)]
+pub struct Keygen {
+    /// File for the private key; the public one gets `.pub` appended.
+    pub key: PathBuf,
+}
+
+/// `pack`
+#[derive(Debug, Args)]
+pub struct Pack {
+    /// The raw image: a file or a block device that nobody writes to.
+    pub raw: PathBuf,
+    /// The directory to make; must not exist.
+    pub image: PathBuf,
+    /// The image's name, such as debian-13.
+    #[arg(long)]
+    pub name: String,
+    /// The image's version; higher is newer.
+    #[arg(long)]
+    pub image_version: u64,
+    /// The architecture the image runs on.
+    #[arg(long, default_value = "s390x")]
+    pub arch: String,
+    /// Private key to sign with (PKCS#8 PEM, Ed25519).
+    #[arg(long)]
+    pub key: PathBuf,
+    /// Raw bytes per chunk: a power of two from 64KiB to 8MiB.
+    #[arg(long, default_value = "2MiB")]
+    pub chunk_size: Size,
+    /// Raw bytes per data blob.
+    #[arg(long, default_value = "4GiB")]
+    pub span_size: Size,
+    /// zstd level, 1 to 22.
+    #[arg(long, default_value_t = imgstream::pack::DEFAULT_LEVEL)]
+    pub level: i32,
+    /// Holes of a sparse file mean "content unspecified", not zeros. Only for files whose maker vouches for that.
+    #[arg(long)]
+    pub holes: bool,
+    /// The time to record (RFC 3339); the same time, input and options give the same bytes. Default: now.
+    #[arg(long, value_parser = parse_time)]
+    pub created: Option<OffsetDateTime>,
+    /// From when on the image must not be used (RFC 3339).
+    #[arg(long, value_parser = parse_time)]
+    pub expires: Option<OffsetDateTime>,
+    /// Logical sector size the image was built for: 512 or 4096. Default: found out.
+    #[arg(long)]
+    pub sector_size: Option<Size>,
+    /// Threads that compress. Default: one per core.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Write one JSON object to stdout at the end.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sign`
+#[derive(Debug, Args)]
+pub struct Sign {
+    /// The image's directory.
+    pub image: PathBuf,
+    /// Private key to sign with.
+    #[arg(long)]
+    pub key: PathBuf,
+    /// The image's name, where the directory has several.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The image's architecture, where the directory has several.
+    #[arg(long)]
+    pub arch: Option<String>,
+}
+
+/// Which keys are trusted, and how many must have signed.
+#[derive(Debug, Args)]
+pub struct Trust {
+    /// Public keys (SPKI PEM) that may have signed the image.
+    #[arg(long, value_name = "KEY.pub", num_args = 1..)]
+    pub trust: Vec<PathBuf>,
+    /// How many of the trusted keys must have signed.
+    #[arg(long, default_value_t = 1)]
+    pub threshold: usize,
+}
+
+/// What the image must be.
+#[derive(Debug, Args)]
+pub struct Wanted {
+    /// The image must have this name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The image must be for this architecture.
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// The image must have this digest.
+    #[arg(long)]
+    pub digest: Option<Digest>,
+    /// The image must have at least this version.
+    #[arg(long)]
+    pub min_version: Option<u64>,
+}
+
+impl Wanted {
+    /// As a policy.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            name: self.name.clone(),
+            architecture: self.arch.clone(),
+            digest: self.digest,
+            min_version: self.min_version,
+        }
+    }
+}
+
+/// How to reach sources.
+#[derive(Debug, Args)]
+pub struct Reach {
+    /// Certificates (PEM) to trust for TLS instead of the machine's.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Registry credentials, in the format of docker's config.json.
+    #[arg(long, value_name = "FILE")]
+    pub registry_auth: Option<PathBuf>,
+    /// Seconds without a connection, an answer or a byte after which a request counts as failed.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The image.
+    pub image: Locator,
+    #[command(flatten)]
+    pub trust: Trust,
+    #[command(flatten)]
+    pub wanted: Wanted,
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Write the descriptor and what is known of it as one JSON object to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The image.
+    pub image: Locator,
+    #[command(flatten)]
+    pub trust: Trust,
+    #[command(flatten)]
+    pub wanted: Wanted,
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Write the result as one JSON object to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `unpack`
+#[derive(Debug, Args)]
+pub struct Unpack {
+    /// The image.
+    pub image: Locator,
+    /// The raw file to make; must not exist.
+    pub raw: PathBuf,
+    #[command(flatten)]
+    pub trust: Trust,
+    #[command(flatten)]
+    pub wanted: Wanted,
+    #[command(flatten)]
+    pub reach: Reach,
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The image's directory.
+    pub image: PathBuf,
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Certificate chain (PEM), for https.
+    #[arg(long, requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// `write`
+#[derive(Debug, Args)]
+pub struct Write {
+    /// Where the image is, once or several times, and then the target: a whole block device, or a file.
+    #[arg(value_name = "IMAGE… TARGET", num_args = 2.., required = true)]
+    pub images_and_target: Vec<String>,
+    #[command(flatten)]
+    pub trust: Trust,
+    #[command(flatten)]
+    pub wanted: Wanted,
+    #[command(flatten)]
+    pub reach: Reach,
+    /// How to write: auto, uring, direct or buffered.
+    #[arg(long, default_value = "auto")]
+    pub engine: EngineChoice,
+    /// Do not read back what was written; the result then says that it is not proven.
+    #[arg(long)]
+    pub no_read_back: bool,
+    /// Requests in flight per source.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
+    /// Bytes per request.
+    #[arg(long, default_value = "16MiB")]
+    pub request_size: Size,
+    /// Writes in flight.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=512))]
+    pub depth: u16,
+    /// Threads that verify and decode. Default: one per core.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Write progress and the result as JSON objects, one per line, to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_time(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+        .map_err(|_| format!("{text:?} is not a time like 2026-11-22T12:00:00Z"))
+}

@@ -1,0 +1,146 @@
+//! `write` and `unpack`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use imgstream::error::{Error, IoContext, Kind, Result};
+use imgstream::open::Image;
+use imgstream::pipeline::{self, Report, WriteOptions};
+use imgstream::progress::Progress;
+use imgstream::sink::{Device, EngineChoice, EngineKind, OpenOptions, Target};
+use imgstream::size::Size;
+use imgstream::source::Locator;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::args;
+use super::display::{self, Display};
+use super::image;
+
+/// Writes an image to a target.
+pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result<()> {
+    let (target, locators) = arguments.images_and_target.split_last().ok_or_else(|| Error::usage("no target"))?;
+    let locators =
+        locators.iter().map(|text| text.parse()).collect::<Result<Vec<Locator>, _>>().map_err(Error::usage)?;
+    let target = PathBuf::from(target);
+    let image = image::open(&locators, &arguments.trust, &arguments.wanted, &arguments.reach).await?;
+    let buffered = arguments.engine == EngineChoice::Only(EngineKind::Buffered);
+    let device = open_device(&target, &image, buffered)?;
+    let defaults = WriteOptions::default();
+    let options = WriteOptions {
+        engine: arguments.engine,
+        read_back: !arguments.no_read_back,
+        workers: arguments.workers.unwrap_or(defaults.workers),
+        connections: arguments.connections.into(),
+        request_size: arguments.request_size.0,
+        depth: arguments.depth.into(),
+        ..defaults
+    };
+    let report = stream(image.clone(), device, &options, arguments.json, cancel).await?;
+    if arguments.json {
+        display::json_line(&json!({"event": "summary", "image": image.digest(), "target": target, "report": report}));
+    } else {
+        summary(&image, &target, &report);
+    }
+    Ok(())
+}
+
+fn open_device(path: &Path, image: &Image, buffered: bool) -> Result<Device> {
+    let descriptor = image.descriptor();
+    let device = Device::open(path, OpenOptions { buffered, create: Some(descriptor.raw_size) })?;
+    device.check_fits(descriptor.raw_size, descriptor.sector_size)?;
+    Ok(device)
+}
+
+async fn stream(
+    image: Image,
+    device: Device,
+    options: &WriteOptions,
+    json: bool,
+    cancel: &CancellationToken,
+) -> Result<Report> {
+    let progress = Arc::new(Progress::default());
+    let drawn = Display::start(display::data_path(Arc::clone(&progress)), json.then_some(display::progress_line));
+    let target = Target::single(device, image.descriptor().raw_size);
+    let report = pipeline::write(image, target, options, progress, cancel).await;
+    drop(drawn);
+    report
+}
+
+fn summary(image: &Image, target: &Path, report: &Report) {
+    let descriptor = image.descriptor();
+    let rate = |bytes: u64, seconds: f64| {
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let per_second = (bytes as f64 / seconds.max(0.001)) as u64;
+        format!("{}/s", Size(per_second))
+    };
+    eprintln!("image      {} version {} for {}", descriptor.name, descriptor.image_version, descriptor.architecture);
+    eprintln!("digest     {}", image.digest());
+    image.signers().iter().for_each(|signer| eprintln!("signed by  {signer}"));
+    eprintln!("target     {}", target.display());
+    eprintln!("engine     {}", report.engine);
+    if let Some(fallback) = &report.fallback {
+        eprintln!("           {fallback}");
+    }
+    let limit = report.limited_by.map(|stage| format!(", limited by {}", stage.name())).unwrap_or_default();
+    eprintln!(
+        "wrote      {} of data and {} of zeros in {:.1} s ({}{limit})",
+        Size(report.data_bytes),
+        Size(report.zero_bytes),
+        report.write_seconds,
+        rate(report.data_bytes, report.write_seconds)
+    );
+    eprintln!("fetched    {} ({} requests repeated)", Size(report.fetched_bytes), report.retries);
+    match report.read_back_bytes {
+        Some(bytes) => eprintln!(
+            "proven     {} read back and right, in {:.1} s ({})",
+            Size(bytes),
+            report.read_back_seconds,
+            rate(bytes, report.read_back_seconds)
+        ),
+        None => eprintln!("NOT PROVEN read-back was turned off"),
+    }
+}
+
+/// Unpacks an image into a new file, which gets its name only when it is whole.
+pub async fn unpack(arguments: args::Unpack, cancel: &CancellationToken) -> Result<()> {
+    let raw = &arguments.raw;
+    if std::fs::symlink_metadata(raw).is_ok() {
+        return Err(Error::usage(format!("{} exists; a raw image is never overwritten", raw.display()))
+            .with_hint("choose another name; to write onto a device, use `imgstream write`"));
+    }
+    let image =
+        image::open(std::slice::from_ref(&arguments.image), &arguments.trust, &arguments.wanted, &arguments.reach)
+            .await?;
+    let mut name = raw.clone().into_os_string();
+    name.push(format!(".{}.partial", std::process::id()));
+    let partial = Partial(PathBuf::from(name));
+    let device = open_device(&partial.0, &image, false)?;
+    let options = WriteOptions { read_back: false, ..WriteOptions::default() };
+    let report = stream(image.clone(), device, &options, false, cancel).await?;
+    nix::fcntl::renameat2(
+        nix::fcntl::AT_FDCWD,
+        &partial.0,
+        nix::fcntl::AT_FDCWD,
+        raw,
+        nix::fcntl::RenameFlags::RENAME_NOREPLACE,
+    )
+    .context(Kind::Device, || format!("renaming {} to {}", partial.0.display(), raw.display()))?;
+    eprintln!(
+        "unpacked {} version {} into {}",
+        image.descriptor().name,
+        image.descriptor().image_version,
+        raw.display()
+    );
+    eprintln!("raw      {} in {:.1} s", Size(report.raw_bytes), report.total_seconds);
+    Ok(())
+}
+
+/// A file that goes away unless it was renamed.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
