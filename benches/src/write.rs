@@ -192,7 +192,14 @@ fn material(track: &Track<'_>) -> Result<Material> {
         None => Vec::new(),
     };
     let compressed = total_length(if blobs.is_empty() { std::slice::from_ref(&zst) } else { &blobs });
-    Ok(Material { size: track.subject.size, zst_url: track.server.url(&track.zst), zst, blobs, compressed })
+    Ok(Material {
+        size: track.subject.size,
+        data: track.subject.data.next_multiple_of(units::MIB),
+        zst_url: track.server.url(&track.zst),
+        zst,
+        blobs,
+        compressed,
+    })
 }
 
 fn describe(report: &mut Report, track: &Track<'_>, material: &Material, options: &Write) -> Result<()> {
