@@ -27,7 +27,7 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (suffix, unit) = UNITS.iter().find(|(_, unit)| self.0 >= *unit).unwrap_or(&UNITS[4]);
-        if self.0 % unit == 0 {
+        if self.0.is_multiple_of(*unit) {
             write!(f, "{} {suffix}", self.0 / unit)
         } else {
             #[allow(clippy::cast_precision_loss)]

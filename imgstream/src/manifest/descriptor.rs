@@ -201,7 +201,10 @@ impl Descriptor {
         if !self.chunk_size.is_power_of_two() || !(MIN_CHUNK_SIZE..=MAX_CHUNK_SIZE).contains(&self.chunk_size) {
             return refuse(format!("chunk size {} is not a power of two from 64 KiB to 8 MiB", self.chunk_size));
         }
-        if self.raw_size == 0 || self.raw_size > MAX_RAW_SIZE || self.raw_size % u64::from(self.sector_size) != 0 {
+        if self.raw_size == 0
+            || self.raw_size > MAX_RAW_SIZE
+            || !self.raw_size.is_multiple_of(u64::from(self.sector_size))
+        {
             return refuse(format!(
                 "raw size {} is not a positive multiple of the {}-byte sector",
                 self.raw_size, self.sector_size
@@ -301,7 +304,7 @@ impl Luks {
                 8 | 13 | 18 | 23 => byte == b'-',
                 _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
             });
-        uuid_shape && self.header_bytes % 4096 == 0 && (1 << 20..region_length).contains(&self.header_bytes)
+        uuid_shape && self.header_bytes.is_multiple_of(4096) && (1 << 20..region_length).contains(&self.header_bytes)
     }
 }
 

@@ -141,7 +141,10 @@ fn check(options: &PackOptions) -> Result<()> {
         )));
     }
     let chunks = options.span_size / u64::from(chunk);
-    if options.span_size % u64::from(chunk) != 0 || chunks == 0 || chunks > crate::manifest::MAX_CHUNKS_PER_SPAN {
+    if !options.span_size.is_multiple_of(u64::from(chunk))
+        || chunks == 0
+        || chunks > crate::manifest::MAX_CHUNKS_PER_SPAN
+    {
         return Err(Error::usage(format!("a span of {} bytes is not 1 to 65536 whole chunks", options.span_size)));
     }
     if !(1..=22).contains(&options.level) {

@@ -7,9 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::facts::{self, Facts, FileKind};
 use super::interlock::{self, Host};
+use super::target::ZeroPolicy;
 use crate::buffer::ALIGNMENT;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::size::Size;
+
+/// Zeros that O_DIRECT accepts.
+#[repr(align(4096))]
+struct AlignedZeros([u8; ALIGNMENT]);
+
+impl Default for AlignedZeros {
+    fn default() -> Self {
+        AlignedZeros([0; ALIGNMENT])
+    }
+}
 
 /// How to open a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -160,6 +171,28 @@ impl Device {
             }
             Err(error) => Err(error).device(|| format!("zeroing {len} bytes at offset {offset} of {}", self.name())),
         }
+    }
+
+    /// Makes a range read as zeros, by the device where `policy` and device allow it, else by plain writes. For the few
+    /// ranges that matter even when the write engine has failed.
+    ///
+    /// # Errors
+    /// [`Kind::Device`].
+    pub fn force_zeros(&self, offset: u64, len: u64, policy: ZeroPolicy) -> Result<()> {
+        if policy == ZeroPolicy::Device && self.zero_out(offset, len)? {
+            return Ok(());
+        }
+        let zeros = AlignedZeros::default();
+        let end = offset + len.next_multiple_of(self.alignment as u64);
+        let mut at = offset;
+        while at < end {
+            let step = (end - at).min(ALIGNMENT as u64);
+            self.file
+                .write_all_at(&zeros.0[..step as usize], at)
+                .device(|| format!("zeroing {len} bytes at offset {offset} of {}", self.name()))?;
+            at += step;
+        }
+        Ok(())
     }
 
     /// Makes the device write back its cache, and forgets what the page cache holds, so that a read asks the media.

@@ -37,11 +37,11 @@ impl Host {
         }
         let mounts = self.mounts()?;
         let disk_and_partitions = self.with_partitions(number);
-        if let Some(root) = mounts.iter().find(|mount| mount.point == "/") {
-            if self.lies_on(&root.number, number, 0) {
-                return Err(Error::target(format!("{name} holds the running system's root file system"))
-                    .with_hint("this device is never a target on this machine"));
-            }
+        if let Some(root) = mounts.iter().find(|mount| mount.point == "/")
+            && self.lies_on(&root.number, number, 0)
+        {
+            return Err(Error::target(format!("{name} holds the running system's root file system"))
+                .with_hint("this device is never a target on this machine"));
         }
         for part in &disk_and_partitions {
             self.check_unused(name, part, &mounts)?;

@@ -132,11 +132,11 @@ impl Shared {
         loop {
             // SAFETY: no argument is passed. With nothing to submit this only waits for a completion.
             let waited = unsafe { self.ring.submitter().enter::<libc::sigset_t>(0, 1, 1, None) };
-            if let Err(error) = waited.as_ref() {
-                if !is_passing(error) {
-                    tracing::error!(%error, "waiting for completions failed");
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+            if let Err(error) = waited.as_ref()
+                && !is_passing(error)
+            {
+                tracing::error!(%error, "waiting for completions failed");
+                std::thread::sleep(Duration::from_millis(10));
             }
             // SAFETY: this thread alone touches the completion queue.
             done.extend(unsafe { self.ring.completion_shared() }.map(|entry| (entry.user_data(), entry.result())));

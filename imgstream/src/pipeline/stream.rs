@@ -1,0 +1,216 @@
+//! The flowing part: plan → lanes → workers → writer, and zero ranges beside it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Run;
+use crate::decode::{CorruptFrame, Decoder};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::fetch::{self, Frame, FrameBuffers, Lanes, Request};
+use crate::manifest::ChunkKind;
+use crate::plan::{self, SpanPlan};
+use crate::progress::add_time;
+
+impl Run {
+    /// Fetches, verifies and writes everything but the withheld chunks, which it keeps.
+    pub(super) async fn stream(self: &Arc<Self>) -> Result<()> {
+        let (frames, incoming) = unbounded();
+        let frame_buffers = Arc::new(FrameBuffers::default());
+        let workers = self.start_workers(&incoming, &frame_buffers)?;
+        let (zero_ranges, zero_requests) = mpsc::channel(64);
+        let zeroing = tokio::task::spawn_blocking({
+            let run = Arc::clone(self);
+            move || run.zero_ranges(zero_requests)
+        });
+        let mut tasks = JoinSet::new();
+        let planning = Arc::clone(self);
+        tasks.spawn(async move {
+            if let Err(error) = planning.plan(zero_ranges).await {
+                planning.abort.fail(error);
+            }
+        });
+        self.start_lanes(&mut tasks, frames, frame_buffers);
+        tokio::select! {
+            () = self.abort.token().cancelled() => {}
+            () = self.queue.finished() => while tasks.join_next().await.is_some() {},
+        }
+        // Over or finished: the lanes go, and with the last sender of frames the workers.
+        self.queue.close();
+        tasks.shutdown().await;
+        if self.abort.is_over() {
+            self.pool.close();
+        }
+        self.blocking(move |_| {
+            workers.into_iter().for_each(|worker| drop(worker.join()));
+            Ok(())
+        })
+        .await?;
+        let _ = zeroing.await;
+        self.abort.check("writing")
+    }
+
+    fn start_lanes(&self, tasks: &mut JoinSet<()>, frames: Sender<Frame>, buffers: Arc<FrameBuffers>) {
+        let sources = self.plans.image().sources().to_vec();
+        let (count, connections) = (sources.len(), self.options.connections.max(1));
+        let chunk_size = self.plans.image().descriptor().chunk_size;
+        let lanes = Arc::new(Lanes {
+            sources,
+            queue: Arc::clone(&self.queue),
+            frames,
+            budget: fetch::budget(self.options.frame_memory, count * connections, chunk_size),
+            buffers,
+            progress: Arc::clone(&self.progress),
+            abort: Arc::clone(&self.abort),
+            max_tries: self.options.max_tries.max(1),
+        });
+        for lane in 0..count * connections {
+            tasks.spawn(Arc::clone(&lanes).run(lane % count));
+        }
+    }
+
+    /// Walks the spans: data becomes requests, zeros and holes become ranges.
+    async fn plan(&self, zero_ranges: mpsc::Sender<(Range<u64>, ChunkKind)>) -> Result<()> {
+        for number in 0..self.plans.count() {
+            let span = self.plans.load(number).await?;
+            for (kind, run) in plan::runs(&span.index) {
+                if kind == ChunkKind::Data {
+                    if !self.plan_data(&span, run).await {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                let (start, _) = span.raw_range(run.start);
+                let (last, len) = span.raw_range(run.end - 1);
+                if zero_ranges.send((start..last + len as u64, kind)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        self.queue.planned();
+        Ok(())
+    }
+
+    /// Cuts a run of data chunks into requests. `false` once nobody wants them any more.
+    async fn plan_data(&self, span: &Arc<SpanPlan>, run: Range<usize>) -> bool {
+        let rows = span.index.rows();
+        let mut start = run.start;
+        while start < run.end {
+            let mut end = start;
+            let mut bytes = 0;
+            while end < run.end && (end == start || bytes + u64::from(rows[end].length) <= self.options.request_size) {
+                bytes += u64::from(rows[end].length);
+                end += 1;
+            }
+            self.progress.planned_fetch.fetch_add(bytes, Relaxed);
+            if !self.queue.plan(Request { span: Arc::clone(span), chunks: start..end, tries: 0, avoid: None }).await {
+                return false;
+            }
+            start = end;
+        }
+        true
+    }
+
+    fn zero_ranges(&self, mut ranges: mpsc::Receiver<(Range<u64>, ChunkKind)>) {
+        while let Some((raw, kind)) = ranges.blocking_recv() {
+            if self.abort.is_over() {
+                return;
+            }
+            if let Err(error) = self.writer.zero(raw, kind, &self.progress, &|| self.abort.is_over()) {
+                self.abort.fail(self.root_cause(error));
+                return;
+            }
+        }
+    }
+
+    fn start_workers(
+        self: &Arc<Self>,
+        incoming: &Receiver<Frame>,
+        buffers: &Arc<FrameBuffers>,
+    ) -> Result<Vec<JoinHandle<()>>> {
+        (0..self.options.workers.max(1))
+            .map(|number| {
+                let (run, incoming, buffers) = (Arc::clone(self), incoming.clone(), Arc::clone(buffers));
+                std::thread::Builder::new()
+                    .name(format!("decode-{number}"))
+                    .spawn(move || run.work(&incoming, &buffers))
+                    .context(Kind::Device, || "starting a thread".into())
+            })
+            .collect()
+    }
+
+    /// One worker: frame → verified chunk → writer, until no more frames come.
+    fn work(&self, incoming: &Receiver<Frame>, buffers: &FrameBuffers) {
+        let mut decoder = Decoder::new();
+        loop {
+            let waiting = Instant::now();
+            let Ok(frame) = incoming.recv() else { return };
+            add_time(&self.progress.source_wait, waiting);
+            if self.abort.is_over() {
+                continue;
+            }
+            if let Err(error) = self.handle(&mut decoder, frame, buffers) {
+                self.abort.fail(error);
+            }
+        }
+    }
+
+    fn handle(&self, decoder: &mut Decoder, frame: Frame, buffers: &FrameBuffers) -> Result<()> {
+        let waiting = Instant::now();
+        let Some(buffer) = self.pool.acquire() else {
+            return Ok(());
+        };
+        add_time(&self.progress.write_wait, waiting);
+        let decoding = Instant::now();
+        let (raw_offset, raw_len) = frame.span.raw_range(frame.chunk);
+        let row = &frame.span.index.rows()[frame.chunk];
+        let decoded = decoder.decode(row, raw_offset, raw_len, &frame.bytes, buffer);
+        add_time(&self.progress.decode_busy, decoding);
+        let chunk = match decoded {
+            Ok(chunk) => chunk,
+            Err(why) => return self.fetch_again(&frame, why),
+        };
+        buffers.give(frame.bytes);
+        self.progress.decoded.fetch_add(raw_len as u64, Relaxed);
+        let writing = Instant::now();
+        if self.is_withheld(raw_offset, raw_len) {
+            self.withheld().push(chunk);
+        } else {
+            self.writer.write(chunk).map_err(|error| self.root_cause(error))?;
+        }
+        add_time(&self.progress.write_wait, writing);
+        self.queue.delivered();
+        Ok(())
+    }
+
+    /// Wrong bytes are fetched once more, elsewhere if there is an elsewhere; the source that sent them is named.
+    fn fetch_again(&self, frame: &Frame, why: CorruptFrame) -> Result<()> {
+        let source = self.plans.image().sources()[frame.source].name();
+        let chunk = frame.span.chunk_name(frame.chunk);
+        if let CorruptFrame::Format(_) = why {
+            return Err(Error::image(format!("{chunk} is signed but wrong: {why}"))
+                .with_source(why)
+                .with_hint("the image was packed wrongly: no source can help, pack it again"));
+        }
+        if frame.second_try {
+            return Err(Error::corrupt(format!("{chunk} came corrupted twice, last from {source}: {why}"))
+                .with_source(why)
+                .with_hint("check the image on that server with `imgstream verify`, and what lies between"));
+        }
+        tracing::warn!(source, "{chunk} came corrupted: {why}; fetching it once more");
+        self.progress.retries.fetch_add(1, Relaxed);
+        self.queue.again(Request {
+            span: Arc::clone(&frame.span),
+            chunks: frame.chunk..frame.chunk + 1,
+            tries: 0,
+            avoid: Some(frame.source),
+        });
+        Ok(())
+    }
+}
