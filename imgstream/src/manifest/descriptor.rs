@@ -177,6 +177,9 @@ impl Descriptor {
     }
 
     fn check_identity(&self) -> Result<(), DescriptorError> {
+        if self.format != FORMAT {
+            return refuse(format!("format version {}; this program knows version {FORMAT}", self.format));
+        }
         if let Some(unknown) = self.critical.iter().find(|entry| !KNOWN_FIELDS.contains(&entry.as_str())) {
             return refuse(format!("it needs {unknown:?}, which this program does not know"));
         }

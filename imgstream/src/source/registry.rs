@@ -244,6 +244,6 @@ mod tests {
         assert_eq!(credentials(config, "registry.example.com").unwrap().as_deref(), Some(&"dTpw".to_owned()));
         assert!(credentials(config, "elsewhere").unwrap().is_none());
         assert!(credentials(config, "other").is_err());
-        assert!(credentials(b"[]", "other").is_err());
+        assert!(credentials(b"{", "other").is_err());
     }
 }
