@@ -33,8 +33,10 @@ pub struct Request {
     pub chunks: Range<usize>,
     /// Tries without a single chunk's progress.
     pub tries: u32,
-    /// The source that sent wrong bytes for it, not to be asked again while there is another.
+    /// A source that cannot serve it, not to be asked while there is another.
     pub avoid: Option<usize>,
+    /// Whether wrong bytes came for it before.
+    pub corrupted: bool,
 }
 
 /// A frame as it came, unverified.
@@ -232,7 +234,7 @@ impl Lanes {
                 chunk: *next,
                 bytes,
                 source: number,
-                second_try: request.avoid.is_some(),
+                second_try: request.corrupted,
                 _budget: budget,
             };
             self.frames.send(frame).map_err(|_| Error::cancelled("fetching"))?;
@@ -259,7 +261,8 @@ impl Lanes {
         let source = self.sources[number].name();
         tracing::warn!(source, tries, %error, "trying again");
         tokio::time::sleep(pause(tries)).await;
-        self.queue.again(Request { chunks: next..request.chunks.end, tries, ..request });
+        let avoid = if error.retry() == Retry::OtherSource { Some(number) } else { request.avoid };
+        self.queue.again(Request { chunks: next..request.chunks.end, tries, avoid, ..request });
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imgstream::error::Error;
-use imgstream::progress::{Phase, Progress, Snapshot};
+use imgstream::progress::{Phase, Progress, Snapshot, Stage};
 use imgstream::size::Size;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -55,8 +55,14 @@ pub struct Shown {
     pub done: u64,
     /// Of how many.
     pub total: u64,
-    /// A remark, such as the stage that limits.
-    pub remark: String,
+    /// The stage that limits, where that is known.
+    pub limit: Option<&'static str>,
+}
+
+impl Shown {
+    fn title(&self) -> String {
+        self.limit.map_or_else(|| self.what.to_owned(), |limit| format!("{}, {limit}-bound", self.what))
+    }
 }
 
 /// Draws what `look` says until dropped.
@@ -72,7 +78,7 @@ impl Display {
         let bar = if terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
         bar.set_draw_target(if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
         let template =
-            "{msg:18} {wide_bar} {binary_bytes:>10}/{binary_total_bytes:10} {binary_bytes_per_sec:>12} {eta:>4}";
+            "{msg:22} {wide_bar} {binary_bytes:>10}/{binary_total_bytes:10} {binary_bytes_per_sec:>12} {eta:>4}";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
         let drawn = bar.clone();
         let task = tokio::spawn(async move {
@@ -92,10 +98,10 @@ impl Display {
                     (true, None) => {
                         drawn.set_length(shown.total);
                         drawn.set_position(shown.done);
-                        drawn.set_message(format!("{} {}", shown.what, shown.remark));
+                        drawn.set_message(shown.title());
                     }
                     (false, None) => {
-                        eprintln!("{} {} of {} {}", shown.what, Size(shown.done), Size(shown.total), shown.remark)
+                        eprintln!("{}: {} of {}", shown.title(), Size(shown.done), Size(shown.total));
                     }
                 }
             }
@@ -126,21 +132,21 @@ pub fn data_path(progress: Arc<Progress>) -> impl FnMut() -> Shown + Send + 'sta
 }
 
 fn describe(now: &Snapshot, before: &Snapshot) -> Shown {
-    let limit = now.limiting_stage(before).map(|stage| format!("({})", stage.name())).unwrap_or_default();
-    let (what, done, remark) = match now.phase {
-        Phase::Starting => ("starting", 0, String::new()),
-        Phase::Invalidating => ("invalidating", 0, String::new()),
-        Phase::Writing => ("writing", now.landed(), limit),
-        Phase::Flushing => ("flushing", now.landed(), String::new()),
-        Phase::ReadingBack => ("reading back", now.read_back, String::new()),
-        Phase::Committing | Phase::Done => ("committing", now.raw_total, String::new()),
+    let (what, done) = match now.phase {
+        Phase::Starting => ("starting", 0),
+        Phase::Invalidating => ("invalidating", 0),
+        Phase::Writing => ("writing", now.landed()),
+        Phase::Flushing => ("flushing", now.landed()),
+        Phase::ReadingBack => ("reading back", now.read_back),
+        Phase::Committing | Phase::Done => ("committing", now.raw_total),
     };
-    Shown { what, done, total: now.raw_total, remark }
+    let limit = now.limiting_stage(before).filter(|_| now.phase == Phase::Writing).map(Stage::name);
+    Shown { what, done, total: now.raw_total, limit }
 }
 
 /// A progress object for `--json`.
 pub fn progress_line(shown: &Shown) {
     json_line(
-        &json!({"event": "progress", "phase": shown.what, "bytes": shown.done, "of": shown.total, "limited_by": shown.remark}),
+        &json!({"event": "progress", "phase": shown.what, "bytes": shown.done, "of": shown.total, "limited_by": shown.limit}),
     );
 }

@@ -108,7 +108,7 @@ pub async fn verify(arguments: args::Verify, cancel: &CancellationToken) -> Resu
     let looked_at = Arc::clone(&progress);
     let look = move || {
         let now = looked_at.snapshot();
-        display::Shown { what: "verifying", done: now.fetched, total: now.planned_fetch, remark: String::new() }
+        display::Shown { what: "verifying", done: now.fetched, total: now.planned_fetch, limit: None }
     };
     let drawn = Display::start(look, arguments.json.then_some(display::progress_line));
     let workers = std::thread::available_parallelism().map_or(1, usize::from);

@@ -16,8 +16,9 @@ pub fn keygen(arguments: &args::Keygen) -> Result<()> {
     let key = SecretKey::generate().map_err(|error| Error::device(error.to_string()))?;
     let mut public = arguments.key.clone().into_os_string();
     public.push(".pub");
-    create(&arguments.key, 0o600, key.to_pem().as_bytes())?;
+    // The public key first: a private key that was made has its public one beside it.
     create(Path::new(&public), 0o644, key.public().to_pem().as_bytes())?;
+    create(&arguments.key, 0o600, key.to_pem().as_bytes()).inspect_err(|_| drop(std::fs::remove_file(&public)))?;
     eprintln!("private key  {}  (keep it secret)", arguments.key.display());
     eprintln!("public key   {}", Path::new(&public).display());
     eprintln!("key id       {}", key.public().id());

@@ -25,7 +25,7 @@ pub async fn pack(arguments: args::Pack, cancel: CancellationToken) -> Result<()
             what: "packing",
             done: looked_at.packed.load(Relaxed),
             total: looked_at.total.load(Relaxed),
-            remark: String::new(),
+            limit: None,
         },
         arguments.json.then_some(display::progress_line),
     );

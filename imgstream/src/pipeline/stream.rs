@@ -1,6 +1,7 @@
 //! The flowing part: plan → lanes → workers → writer, and zero ranges beside it.
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -39,7 +40,7 @@ impl Run {
         self.start_lanes(&mut tasks, frames, frame_buffers);
         tokio::select! {
             () = self.abort.token().cancelled() => {}
-            () = self.queue.finished() => while tasks.join_next().await.is_some() {},
+            () = self.queue.finished() => {}
         }
         // Over or finished: the lanes go, and with the last sender of frames the workers.
         self.queue.close();
@@ -52,7 +53,9 @@ impl Run {
             Ok(())
         })
         .await?;
-        let _ = zeroing.await;
+        if zeroing.await.is_err() {
+            self.abort.fail(Error::device("the zeroing thread died"));
+        }
         self.abort.check("writing")
     }
 
@@ -109,7 +112,11 @@ impl Run {
                 end += 1;
             }
             self.progress.planned_fetch.fetch_add(bytes, Relaxed);
-            if !self.queue.plan(Request { span: Arc::clone(span), chunks: start..end, tries: 0, avoid: None }).await {
+            if !self
+                .queue
+                .plan(Request { span: Arc::clone(span), chunks: start..end, tries: 0, avoid: None, corrupted: false })
+                .await
+            {
                 return false;
             }
             start = end;
@@ -139,7 +146,13 @@ impl Run {
                 let (run, incoming, buffers) = (Arc::clone(self), incoming.clone(), Arc::clone(buffers));
                 std::thread::Builder::new()
                     .name(format!("decode-{number}"))
-                    .spawn(move || run.work(&incoming, &buffers))
+                    .spawn(move || {
+                        let worked = std::panic::catch_unwind(AssertUnwindSafe(|| run.work(&incoming, &buffers)));
+                        // Its chunk would never be delivered, and the run would wait for it.
+                        if worked.is_err() {
+                            run.abort.fail(Error::device("a decoding thread died"));
+                        }
+                    })
                     .context(Kind::Device, || "starting a thread".into())
             })
             .collect()
@@ -210,6 +223,7 @@ impl Run {
             chunks: frame.chunk..frame.chunk + 1,
             tries: 0,
             avoid: Some(frame.source),
+            corrupted: true,
         });
         Ok(())
     }
