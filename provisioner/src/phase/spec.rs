@@ -1,0 +1,119 @@
+//! The run spec: read, checked, and everything it names but does not contain (keys, certificates, credentials) read as well.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use envelope::{MAX_PEM, PublicKey, Trust};
+use imgstream::error::{Error, IoContext, Kind, Result};
+use imgstream::manifest::Policy;
+use imgstream::source::{self, Locator, Source, SourceOptions};
+use protocol::spec::{ImageSpec, MAX_SPEC, RunSpec};
+use zeroize::Zeroizing;
+
+/// Largest certificate or credentials file that is read, in bytes.
+const MAX_FILE: usize = 1 << 20;
+
+/// Files named on the command line, because they belong to the machine and not to the run.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// Certificates to trust instead of the machine's.
+    pub ca: Option<PathBuf>,
+    /// Registry credentials.
+    pub registry_auth: Option<PathBuf>,
+}
+
+/// What the spec orders, ready to be carried out.
+#[derive(Debug)]
+pub struct Order {
+    /// Where the image is.
+    pub sources: Vec<Arc<dyn Source>>,
+    /// Whose signatures count, and how many are needed.
+    pub trust: Trust,
+    /// What the image must be.
+    pub policy: Policy,
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sources: Vec<_> = self.sources.iter().map(|source| source.name()).collect();
+        let (needed, keys) = (self.trust.threshold(), self.trust.keys().len());
+        write!(f, "{needed} of {keys} trusted keys must have signed; from {}", sources.join(", "))
+    }
+}
+
+/// Reads the spec.
+///
+/// # Errors
+/// [`Kind::Usage`], naming the file and the key.
+pub fn read(path: &Path) -> Result<RunSpec> {
+    let bytes = read_file(path, MAX_SPEC, "the run spec")?;
+    RunSpec::parse(&bytes).map_err(|error| {
+        Error::usage(format!("{} is not a run spec: {error}", path.display()))
+            .with_hint("docs/operating.md has an example and explains every key")
+    })
+}
+
+/// Reads what the spec names and makes its sources. Nothing is connected yet.
+///
+/// # Errors
+/// [`Kind::Usage`], naming the key of the spec or the file.
+pub fn resolve(spec: &RunSpec, files: &Files) -> Result<Order> {
+    let options = SourceOptions {
+        ca_pem: read_optional(files.ca.as_deref(), "the certificates of --ca")?.map(|bytes| bytes.to_vec()),
+        registry_auth: read_optional(files.registry_auth.as_deref(), "the credentials of --registry-auth")?,
+        ..SourceOptions::default()
+    };
+    let connect = |text: &String| -> Result<Arc<dyn Source>> {
+        let locator: Locator = text.parse().map_err(|why| Error::usage(format!("`image.sources`: {why}")))?;
+        source::connect(&locator, &options)
+    };
+    Ok(Order {
+        sources: spec.image.sources.iter().map(connect).collect::<Result<_>>()?,
+        trust: trust(&spec.image)?,
+        policy: policy(&spec.image)?,
+    })
+}
+
+fn trust(image: &ImageSpec) -> Result<Trust> {
+    let read_key = |path: &PathBuf| {
+        let pem = read_file(path, MAX_PEM, "the trusted key")?;
+        PublicKey::from_pem(&pem)
+            .map_err(|error| Error::usage(format!("`image.trust`: {}: {error}", path.display())).with_source(error))
+    };
+    let keys = image.trust.iter().map(read_key).collect::<Result<_>>()?;
+    Trust::new(keys, image.threshold)
+        .map_err(|error| Error::usage(format!("`image.threshold`: {error}")).with_source(error))
+}
+
+fn policy(image: &ImageSpec) -> Result<Policy> {
+    let parse = |digest: &protocol::Digest| {
+        digest.as_str().parse().map_err(|error| Error::usage(format!("`image.digest`: {error}")))
+    };
+    Ok(Policy {
+        name: Some(image.name.clone()),
+        architecture: Some(image.architecture.clone()),
+        digest: image.digest.as_ref().map(parse).transpose()?,
+        min_version: image.min_version,
+    })
+}
+
+fn read_optional(path: Option<&Path>, what: &str) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    path.map(|path| read_file(path, MAX_FILE, what)).transpose()
+}
+
+/// A whole file of at most `limit` bytes. It may hold credentials, so the buffer is wiped and never moved while it grows.
+fn read_file(path: &Path, limit: usize, what: &str) -> Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
+    File::open(path)
+        .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes))
+        .context(Kind::Usage, || format!("reading {what} {}", path.display()))
+        .map_err(|error| error.with_hint("check the path, and that this user may read it"))?;
+    if bytes.len() > limit {
+        return Err(Error::usage(format!("{what} {} has more than {limit} bytes", path.display()))
+            .with_hint("this is another kind of file: check the path"));
+    }
+    Ok(bytes)
+}

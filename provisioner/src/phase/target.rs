@@ -1,0 +1,55 @@
+//! The target: past the interlocks, opened for this run alone, and large enough. Nothing is written yet.
+
+use std::fmt;
+
+use imgstream::error::Result;
+use imgstream::manifest::Descriptor;
+use imgstream::sink::{Device, OpenOptions, Target};
+use imgstream::size::Size;
+use protocol::event::TargetFacts;
+use protocol::spec::{Engine, RunSpec};
+
+/// A target that is ours.
+#[derive(Debug)]
+pub struct Taken {
+    target: Target,
+    facts: TargetFacts,
+    direct: bool,
+}
+
+/// Opens the target that `spec` names for the image that `descriptor` describes.
+///
+/// # Errors
+/// `Target`, with what stands against it and the remedy.
+pub fn open(spec: &RunSpec, descriptor: &Descriptor) -> Result<Taken> {
+    let path = &spec.target.device;
+    // Never created: a target that is not there is a mistake in the spec, not a wish for a new file.
+    let options = OpenOptions { buffered: spec.options.engine == Engine::Buffered, create: None };
+    let device = Device::open(path, options).map_err(|error| match error.hint() {
+        Some(_) => error,
+        None => error.with_hint("`target.device` must name a whole block device, or a regular file that exists"),
+    })?;
+    device.check_fits(descriptor.raw_size, descriptor.sector_size)?;
+    let facts = TargetFacts { device: device.name(), size: device.facts().size };
+    let direct = device.is_direct();
+    Ok(Taken { target: Target::single(device, descriptor.raw_size), facts, direct })
+}
+
+impl Taken {
+    /// What the summary tells of it.
+    pub fn facts(&self) -> TargetFacts {
+        self.facts.clone()
+    }
+
+    /// The target itself.
+    pub fn into_target(self) -> Target {
+        self.target
+    }
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.direct { "O_DIRECT" } else { "through the page cache" };
+        write!(f, "{}, {}, ours alone, {how}", self.facts.device, Size(self.facts.size))
+    }
+}

@@ -1,0 +1,65 @@
+//! Errors as the last event of a run: whose problem, what to do next, and what is on the target now.
+
+use imgstream::error::{Error, Kind, Retry};
+use imgstream::progress;
+use protocol::event::{ErrorKind, Failure, Phase, TargetState};
+
+/// An error before there was a run to report on.
+pub fn before_the_run(error: &Error) -> Failure {
+    failure(error, Phase::Spec, TargetState::Untouched)
+}
+
+/// An error in `phase`, when the data path had come as far as `reached`.
+pub fn in_phase(error: &Error, phase: Phase, reached: progress::Phase) -> Failure {
+    use progress::Phase as Reached;
+    let target = match reached {
+        Reached::Starting => TargetState::Untouched,
+        Reached::Writing | Reached::Flushing | Reached::ReadingBack => TargetState::NotBootable,
+        Reached::Invalidating | Reached::Committing | Reached::Done => TargetState::Uncertain,
+    };
+    failure(error, phase, target)
+}
+
+/// The end without waiting for anything.
+pub fn at_once(error: &Error, phase: Phase) -> Failure {
+    let target = if phase == Phase::Stream { TargetState::Uncertain } else { TargetState::Untouched };
+    failure(error, phase, target)
+}
+
+fn failure(error: &Error, phase: Phase, target: TargetState) -> Failure {
+    Failure {
+        phase,
+        error: kind(error.kind()),
+        exit_code: error.kind().exit_code(),
+        message: error.to_string(),
+        hint: Some(error.hint().map_or_else(|| general_hint(error.kind()).into(), str::to_owned)),
+        causes: error.causes(),
+        retryable: error.retry() != Retry::Permanent,
+        target,
+    }
+}
+
+fn kind(kind: Kind) -> ErrorKind {
+    match kind {
+        Kind::Usage => ErrorKind::Usage,
+        Kind::Image => ErrorKind::Image,
+        Kind::Target => ErrorKind::Target,
+        Kind::Source => ErrorKind::Source,
+        Kind::Device => ErrorKind::Device,
+        Kind::Proof => ErrorKind::Proof,
+        Kind::Cancelled => ErrorKind::Cancelled,
+    }
+}
+
+/// What to do next where the error itself does not say.
+fn general_hint(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Usage => "correct the run spec or the command line; docs/operating.md explains every key",
+        Kind::Image => "compare `image` in the run spec with what `imgstream inspect` says of the image",
+        Kind::Target => "look at the target with lsblk; docs/operating.md lists what stands against one",
+        Kind::Source => "check that the source is up and reachable from here, then run the same spec again",
+        Kind::Device => "see the kernel log for this device, then run the same spec again",
+        Kind::Proof => "do not use this device before its hardware and paths have been checked",
+        Kind::Cancelled => "run the same spec again if the target is still wanted",
+    }
+}

@@ -1,0 +1,235 @@
+//! Events in words. Whatever comes from outside loses its control characters here: it ends on a terminal.
+
+use imgstream::size::Size;
+use protocol::event::{Body, Failure, Progress, Proof, Summary, TargetState};
+
+/// One line, for the events that have one.
+pub fn of(event: &Body) -> Option<String> {
+    let line = match event {
+        Body::RunStarted(started) => {
+            format!("{}: {} → {}", started.agent, started.image, started.target)
+        }
+        Body::Retry { source, message } => format!("retry: {source}: {message}"),
+        Body::Warning { message } => format!("warning: {message}"),
+        Body::PhaseFinished { phase, seconds, detail } => {
+            format!("  {:10} {detail} ({})", phase.name(), duration(*seconds))
+        }
+        _ => return None,
+    };
+    Some(printable(&line))
+}
+
+/// How far, how fast, how long still, and what limits.
+pub fn progress(progress: &Progress) -> String {
+    let rate = match progress.step.name() {
+        "read-back" => progress.rates.read_back,
+        _ => progress.rates.write,
+    };
+    let mut text = format!(
+        "{:3} %  {} of {}, {}/s",
+        percent(progress.bytes, progress.total_bytes),
+        Size(progress.bytes),
+        Size(progress.total_bytes),
+        Size(rate)
+    );
+    if let Some(seconds) = progress.eta_seconds {
+        text += &format!(", {} left", whole_seconds(seconds));
+    }
+    if let Some(stage) = &progress.limited_by {
+        text += &format!(", limited by {}", stage.name());
+    }
+    printable(&text)
+}
+
+/// Whole percent, 100 only when all is done.
+pub fn percent(part: u64, whole: u64) -> u64 {
+    match whole {
+        0 => 100,
+        _ => u64::try_from(u128::from(part.min(whole)) * 100 / u128::from(whole)).unwrap_or(100),
+    }
+}
+
+/// A failure: what happened, what to do next, what is on the target. With `causes`, the chain below it.
+pub fn failed(failure: &Failure, causes: bool) -> String {
+    let mut lines = vec![format!("error: {}", failure.message)];
+    lines.extend(failure.hint.iter().map(|hint| format!("hint: {hint}")));
+    if causes {
+        lines.extend(failure.causes.iter().map(|cause| format!("  caused by: {cause}")));
+    }
+    let state = match &failure.target {
+        TargetState::Untouched => "not touched",
+        TargetState::NotBootable => "holds part of the image and does not boot; run again to finish it",
+        TargetState::Uncertain => "was being invalidated or committed: do not boot from it before a run has succeeded",
+        TargetState::Unknown(state) => state,
+    };
+    lines.push(format!("target: {state}"));
+    lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The result on one screen.
+pub fn summary(summary: &Summary) -> String {
+    let image = &summary.image;
+    let target = &summary.target.device;
+    let proven = !matches!(summary.proof, Proof::NotProven { .. });
+    let aloud = if proven { "proven by read-back" } else { "NOT PROVEN" };
+    let mut rows = vec![
+        ("image", format!("{} version {}, {}", image.name, image.version, image.architecture)),
+        ("digest", image.digest.to_string()),
+    ];
+    rows.extend(image.signers.iter().map(|signer| ("signed by", format!("key {signer}"))));
+    rows.push(("target", format!("{target}, {}", Size(summary.target.size))));
+    rows.push(("bytes", bytes(summary)));
+    rows.push(("proof", proof(&summary.proof)));
+    rows.push(("engine", summary.engine.clone()));
+    rows.extend(summary.fallback.iter().map(|why| ("fell back", why.clone())));
+    let limit = summary.limited_by.as_ref().map_or(String::new(), |stage| format!(", limited by {}", stage.name()));
+    rows.push(("write", format!("{}{limit}", pace(summary.raw_bytes, summary.write_seconds))));
+    if let Proof::ReadBack { bytes } = summary.proof {
+        rows.push(("read-back", pace(bytes, summary.read_back_seconds)));
+    }
+    rows.push(("retries", summary.retries.to_string()));
+    let phases: Vec<_> =
+        summary.phases.iter().map(|time| format!("{} {}", time.phase.name(), duration(time.seconds))).collect();
+    rows.push(("time", format!("{} ({})", duration(summary.total_seconds), phases.join(", "))));
+    let rows = rows.iter().map(|(name, value)| format!("  {name:10} {value}"));
+    let head = format!("done: {} version {} is on {target}, {aloud}", image.name, image.version);
+    std::iter::once(head).chain(rows).map(|line| printable(&line)).collect::<Vec<_>>().join("\n")
+}
+
+fn bytes(summary: &Summary) -> String {
+    format!(
+        "{} = {} data + {} zeros and holes; fetched {} ({} %)",
+        Size(summary.raw_bytes),
+        Size(summary.data_bytes),
+        Size(summary.zero_bytes),
+        Size(summary.fetched_bytes),
+        percent(summary.fetched_bytes, summary.raw_bytes)
+    )
+}
+
+fn proof(proof: &Proof) -> String {
+    match proof {
+        Proof::ReadBack { bytes } => format!("{} read back from the media, equal to the signed image", Size(*bytes)),
+        Proof::NotProven { reason } => format!("NOT PROVEN: {reason}"),
+        Proof::Unknown(value) => value.to_string(),
+    }
+}
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn pace(bytes: u64, seconds: f64) -> String {
+    let rate = if seconds > 0.0 { format!(", {}/s", Size((bytes as f64 / seconds) as u64)) } else { String::new() };
+    format!("{}{rate}", duration(seconds))
+}
+
+/// Seconds as people say them.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        short if short < 10.0 => format!("{short:.2} s"),
+        middle if middle < 100.0 => format!("{middle:.1} s"),
+        long => whole_seconds(long.round() as u64),
+    }
+}
+
+fn whole_seconds(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s:02} s"),
+        (h, m, _) => format!("{h} h {m:02} min"),
+    }
+}
+
+/// A line without control characters: a server or an image may put them into a name to write on somebody's terminal.
+fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::event::{ErrorKind, ImageFacts, Phase, PhaseTime, Stage, TargetFacts};
+
+    use super::*;
+
+    fn done() -> Summary {
+        Summary {
+            image: ImageFacts {
+                name: "debian-13".into(),
+                version: 7,
+                architecture: "s390x".into(),
+                digest: format!("sha256:{}", "0".repeat(64)).try_into().unwrap(),
+                signers: vec!["aa".into(), "bb".into()],
+            },
+            target: TargetFacts { device: "/dev/loop0".into(), size: 4 << 30 },
+            raw_bytes: 2 << 30,
+            data_bytes: 1 << 30,
+            zero_bytes: 1 << 30,
+            fetched_bytes: 512 << 20,
+            proof: Proof::ReadBack { bytes: 2 << 30 },
+            engine: "pwrite threads (O_DIRECT)".into(),
+            fallback: Some("io_uring is not available here".into()),
+            limited_by: Some(Stage::Write),
+            retries: 2,
+            phases: vec![PhaseTime { phase: Phase::Stream, seconds: 3.0 }],
+            write_seconds: 2.0,
+            read_back_seconds: 1.0,
+            total_seconds: 3.25,
+        }
+    }
+
+    #[test]
+    fn the_summary_fits_one_screen_and_says_everything() {
+        let text = summary(&done());
+        let expected = [
+            "done: debian-13 version 7 is on /dev/loop0, proven by read-back",
+            "key bb",
+            "/dev/loop0, 4 GiB",
+            "2 GiB = 1 GiB data + 1 GiB zeros and holes; fetched 512 MiB (25 %)",
+            "2 GiB read back from the media",
+            "fell back  io_uring is not available here",
+            "2.00 s, 1 GiB/s, limited by write",
+            "1.00 s, 2 GiB/s",
+            "retries    2",
+            "3.25 s (stream 3.00 s)",
+        ];
+        for part in expected {
+            assert!(text.contains(part), "{part:?} is missing in\n{text}");
+        }
+        assert!(text.lines().count() <= 20);
+    }
+
+    #[test]
+    fn what_is_not_proven_is_said_aloud() {
+        let text =
+            summary(&Summary { proof: Proof::NotProven { reason: "read-back was turned off".into() }, ..done() });
+        assert!(text.lines().next().is_some_and(|head| head.ends_with("NOT PROVEN")));
+        assert!(text.contains("NOT PROVEN: read-back was turned off"));
+        assert!(!text.contains("read-back  "));
+    }
+
+    #[test]
+    fn a_failure_is_told_without_writing_on_the_terminal() {
+        let failure = Failure {
+            phase: Phase::Image,
+            error: ErrorKind::Source,
+            exit_code: 5,
+            message: "http://a/: \u{1b}[2Jgone".into(),
+            hint: Some("check".into()),
+            causes: vec!["reset\nerror: forged".into()],
+            retryable: true,
+            target: TargetState::Untouched,
+        };
+        assert_eq!(
+            failed(&failure, true),
+            "error: http://a/: \u{fffd}[2Jgone\nhint: check\n  caused by: reset\u{fffd}error: forged\ntarget: not touched"
+        );
+        assert!(!failed(&failure, false).contains("caused by"));
+    }
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!((percent(999, 1000), percent(1000, 1000), percent(0, 0)), (99, 100, 100));
+        assert_eq!(percent(u64::MAX, u64::MAX), 100);
+        let times = [0.004, 12.34, 125.0, 7260.0].map(duration);
+        assert_eq!(times, ["0.00 s", "12.3 s", "2 min 05 s", "2 h 01 min"]);
+    }
+}
