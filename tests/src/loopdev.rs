@@ -1,0 +1,122 @@
+//! Loop devices and mounts.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::command::Run;
+
+/// An attached loop device. It exists as long as this value, even when the test is killed: it is detached while
+/// open, which the kernel puts off until the last one closes it.
+pub struct Loop {
+    path: PathBuf,
+    _open: File,
+}
+
+impl Loop {
+    /// Attaches a file.
+    ///
+    /// # Panics
+    /// When this is not root, or there are no loop devices.
+    pub fn attach(file: &Path) -> Self {
+        Self::attach_with(file, "")
+    }
+
+    /// Attaches a file with options of losetup.
+    ///
+    /// # Panics
+    /// When this is not root, or there are no loop devices.
+    pub fn attach_with(file: &Path, options: &str) -> Self {
+        demand_root();
+        assert!(
+            Path::new("/dev/loop-control").exists(),
+            "no /dev/loop-control: these tests need loop devices (modprobe loop; in a container: --privileged)"
+        );
+        // Somebody else may take the device between losetup's end and our open.
+        for _ in 0..20 {
+            let path =
+                PathBuf::from(Run::tool("losetup").words("--find --show").words(options).arg(file).text().trim());
+            let open = File::open(&path);
+            let detached = Run::tool("losetup").arg("--detach").arg(&path).done();
+            if let (Ok(open), 0, true) =
+                (open, detached.status.code().unwrap_or(1), backing(&path).is_some_and(|backing| backing == file))
+            {
+                return Loop { path, _open: open };
+            }
+        }
+        panic!("no loop device for {}", file.display());
+    }
+
+    /// `/dev/loopN`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A partition's device; needs `--partscan`.
+    ///
+    /// # Panics
+    /// When it does not appear.
+    pub fn partition(&self, number: u32) -> PathBuf {
+        let path = PathBuf::from(format!("{}p{number}", self.path.display()));
+        for _ in 0..500 {
+            if path.exists() {
+                return path;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{} did not appear", path.display());
+    }
+
+    /// Opens it as a file system or mapping would: nobody else may.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub fn claim(&self) -> std::io::Result<File> {
+        OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&self.path)
+    }
+}
+
+fn backing(device: &Path) -> Option<PathBuf> {
+    let name = device.file_name()?.to_str()?;
+    let text = std::fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
+    Some(text.trim().into())
+}
+
+/// Fails the test unless it runs as root.
+///
+/// # Panics
+/// When it does not.
+pub fn demand_root() {
+    let root = nix::unistd::geteuid().is_root();
+    assert!(
+        root,
+        "these tests attach loop devices and mount: run them as root (sudo env \"PATH=$PATH\" cargo xtask test)"
+    );
+}
+
+/// A mount. Unmounted when dropped.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// `mount OPTIONS WHAT WHERE`; makes the directory.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn new(options: &str, what: &Path, at: &Path) -> Self {
+        demand_root();
+        std::fs::create_dir_all(at).expect("making a mount point");
+        Run::tool("mount").words(options).arg(what).arg(at).done().ok();
+        Mount(at.to_owned())
+    }
+
+    /// Where.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        Run::tool("umount").arg(&self.0).done();
+    }
+}
