@@ -23,7 +23,7 @@ async fn run(
 ) -> Result<Summary> {
     let order = reporter.phase(Phase::Spec, async { spec::resolve(spec, files) }).await?;
     let image = reporter.phase(Phase::Image, image::open(order, cancel)).await?;
-    let target = reporter.phase(Phase::Target, async { target::open(spec, image.descriptor()) }).await?;
+    let target = reporter.phase(Phase::Target, target::open(spec, image.descriptor(), cancel)).await?;
     let facts = (image.facts()?, target.facts());
     let options = &spec.options;
     let stream = stream::write(image, target, options, progress, reporter, cancel);

@@ -28,7 +28,7 @@ pub fn watch(reporter: &Arc<Reporter>, cancel: &CancellationToken) -> Result<()>
         cancel.cancel();
         let second = next().await;
         let error =
-            Error::cancelled("already stopping").with_hint("nothing was cleaned up: treat the target as unfinished");
+            Error::cancelled("still stopping").with_hint("nothing was cleaned up: treat the target as unfinished");
         tracing::debug!(signal = second, "ending at once");
         reporter.emit(Body::RunFailed(Box::new(failure::at_once(&error, reporter.current_phase()))));
         std::process::exit(i32::from(Kind::Cancelled.exit_code()));

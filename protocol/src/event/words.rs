@@ -118,7 +118,7 @@ words! {
         Untouched = "untouched",
         /// Part of the image, without what makes it boot.
         NotBootable = "not-bootable",
-        /// It failed while the boot extents were being taken away or put in place.
+        /// It ended while the boot extents were, or may have been, in the middle of being taken away or put in place.
         Uncertain = "uncertain",
     }
 }

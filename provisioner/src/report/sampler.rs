@@ -40,7 +40,8 @@ impl Sampler {
         }
         if begun > self.told {
             self.told = begun;
-            self.window.clear();
+            // The last look before the step is where its rates start from.
+            self.window.drain(..self.window.len().saturating_sub(1));
         }
         while self.window.front().is_some_and(|first| now.at.duration_since(first.at) > WINDOW) {
             self.window.pop_front();
@@ -139,13 +140,13 @@ mod tests {
         counters.enter(Reached::Writing);
         let mut sampler = Sampler::new(1000, 100, true);
         let first = counters.snapshot();
-        sampler.look(first);
+        sampler.look(Snapshot { phase: Reached::Invalidating, ..first });
         counters.written.store(300, Relaxed);
         counters.zeroed.store(150, Relaxed);
         counters.fetched.store(80, Relaxed);
         counters.source_wait.store(7, Relaxed);
         let now = Snapshot { at: first.at + Duration::from_secs(2), ..counters.snapshot() };
-        let [Body::Progress(progress)] = &sampler.look(now)[..] else { panic!() };
+        let [Body::StepStarted { .. }, Body::Progress(progress)] = &sampler.look(now)[..] else { panic!() };
         assert_eq!((progress.bytes, progress.total_bytes, progress.chunks, progress.total_chunks), (450, 1000, 4, 10));
         assert_eq!((progress.rates.write, progress.rates.source), (225, 40));
         assert_eq!((progress.limited_by.clone(), progress.eta_seconds), (Some(Stage::Source), Some(2)));

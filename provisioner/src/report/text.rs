@@ -59,7 +59,7 @@ pub fn failed(failure: &Failure, causes: bool) -> String {
     let state = match &failure.target {
         TargetState::Untouched => "not touched",
         TargetState::NotBootable => "holds part of the image and does not boot; run again to finish it",
-        TargetState::Uncertain => "was being invalidated or committed: do not boot from it before a run has succeeded",
+        TargetState::Uncertain => "is in an uncertain state: do not boot from it before a run has succeeded",
         TargetState::Unknown(state) => state,
     };
     lines.push(format!("target: {state}"));
@@ -83,7 +83,7 @@ pub fn summary(summary: &Summary) -> String {
     rows.push(("engine", summary.engine.clone()));
     rows.extend(summary.fallback.iter().map(|why| ("fell back", why.clone())));
     let limit = summary.limited_by.as_ref().map_or(String::new(), |stage| format!(", limited by {}", stage.name()));
-    rows.push(("write", format!("{}{limit}", pace(summary.raw_bytes, summary.write_seconds))));
+    rows.push(("write", format!("{}, flush included{limit}", pace(summary.raw_bytes, summary.write_seconds))));
     if let Proof::ReadBack { bytes } = summary.proof {
         rows.push(("read-back", pace(bytes, summary.read_back_seconds)));
     }
@@ -186,7 +186,7 @@ mod tests {
             "2 GiB = 1 GiB data + 1 GiB zeros and holes; fetched 512 MiB (25 %)",
             "2 GiB read back from the media",
             "fell back  io_uring is not available here",
-            "2.00 s, 1 GiB/s, limited by write",
+            "2.00 s, 1 GiB/s, flush included, limited by write",
             "1.00 s, 2 GiB/s",
             "retries    2",
             "3.25 s (stream 3.00 s)",
