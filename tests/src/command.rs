@@ -19,6 +19,7 @@ const LOOK: Duration = Duration::from_millis(4);
 
 /// The Debian package that has a tool.
 const PACKAGES: [(&str, &str); 23] = [
+    ("addpart", "util-linux"),
     ("cmp", "diffutils"),
     ("cp", "coreutils"),
     ("curl", "curl"),
@@ -31,7 +32,6 @@ const PACKAGES: [(&str, &str); 23] = [
     ("mount", "mount"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
-    ("setpriv", "util-linux"),
     ("sfdisk", "fdisk"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),

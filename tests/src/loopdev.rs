@@ -52,19 +52,18 @@ impl Loop {
         &self.path
     }
 
-    /// A partition's device; needs `--partscan`.
+    /// A partition's device; needs `--partscan`. A kernel that cannot read a GPT is told where the partition lies.
     ///
     /// # Panics
     /// When it does not appear.
-    pub fn partition(&self, number: u32) -> PathBuf {
+    pub fn partition(&self, number: u32, start: u64, len: u64) -> PathBuf {
         let path = PathBuf::from(format!("{}p{number}", self.path.display()));
-        for _ in 0..500 {
-            if path.exists() {
-                return path;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+        if !path.exists() {
+            let place = [u64::from(number), start / 512, len / 512].map(|number| number.to_string());
+            Run::tool("addpart").arg(&self.path).args(place).done().ok();
         }
-        panic!("{} did not appear", path.display());
+        assert!(path.exists(), "{} did not appear", path.display());
+        path
     }
 
     /// Opens it as a file system or mapping would: nobody else may.
