@@ -9,6 +9,7 @@ use zstd_safe::{DCtx, get_error_name};
 
 use crate::buffer::Buffer;
 use crate::digest::Digest;
+use crate::error::Error;
 use crate::manifest::index::ChunkRow;
 
 /// Raw bytes of one chunk that are proven to be the image's. Its fields are private to this module on purpose.
@@ -73,6 +74,19 @@ impl fmt::Display for CorruptFrame {
 }
 
 impl std::error::Error for CorruptFrame {}
+
+impl CorruptFrame {
+    /// The error for `chunk`: the image's fault where the frame is signed but wrong, else whoever sent it.
+    pub fn into_error(self, chunk: &str) -> Error {
+        match self {
+            CorruptFrame::Format(_) => Error::image(format!("{chunk} is signed but wrong: {self}"))
+                .with_hint("the image was packed wrongly: no source can help, pack it again"),
+            _ => Error::corrupt(format!("{chunk} came corrupted: {self}"))
+                .with_hint("check the image where it lies with `imgstream verify`, and what is between"),
+        }
+        .with_source(self)
+    }
+}
 
 /// A decompressor, reused from chunk to chunk. One per worker.
 pub struct Decoder {

@@ -148,6 +148,10 @@ impl Queue {
     }
 }
 
+/// Empty buffers for frames that are kept for the next one. A kept buffer is as large as the largest frame it ever held,
+/// so only a few are: many small frames must not leave many large buffers behind.
+const KEPT_BUFFERS: usize = 6;
+
 /// Buffers for frames, used again and again.
 #[derive(Debug, Default)]
 pub struct FrameBuffers(Mutex<Vec<Vec<u8>>>);
@@ -162,7 +166,10 @@ impl FrameBuffers {
 
     /// Gives a buffer back.
     pub fn give(&self, buffer: Vec<u8>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT_BUFFERS {
+            kept.push(buffer);
+        }
     }
 }
 
@@ -186,7 +193,14 @@ pub struct Lanes {
     pub max_tries: u32,
 }
 
-/// A budget of `bytes` for frames, never less than what `lanes` frames of the largest chunk need: less would deadlock.
+/// Requests in flight per source that `bytes` of frames allow: every lane must be able to hold one frame of the largest
+/// chunk, or lanes would wait for each other for ever. At least one.
+pub fn connections(wanted: usize, bytes: u64, sources: usize, chunk_size: u32) -> usize {
+    let frames = bytes / crate::manifest::index::max_frame_len(chunk_size as usize);
+    wanted.min(frames as usize / sources.max(1)).max(1)
+}
+
+/// A budget of `bytes` for the frames of `lanes` lanes, never less than one frame of the largest chunk for each.
 pub fn budget(bytes: u64, lanes: usize, chunk_size: u32) -> Arc<Semaphore> {
     let least = lanes * crate::manifest::index::max_frame_len(chunk_size as usize) as usize;
     let bytes = (bytes as usize).max(least);

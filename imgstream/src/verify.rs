@@ -85,12 +85,14 @@ async fn read_blobs(plans: Plans, jobs: Sender<Job>, progress: &Progress, abort:
     for number in 0..plans.count() {
         let span = plans.load(number).await?;
         totals.chunks += span.index.rows().len() as u64;
-        if seen.insert((span.data, Arc::as_ptr(&span.index))) {
+        if seen.insert((span.data, plans.image().descriptor().spans[number].index)) {
             totals.data_blobs += 1;
             totals.data_bytes += span.data.size;
             read_blob(plans.image(), &span, &places, &jobs, progress).await?;
         }
-        abort.check("verifying")?;
+        if abort.is_over() {
+            return Err(Error::cancelled("verifying"));
+        }
         progress.decoded.fetch_add(span.index.raw_length(), Relaxed);
     }
     Ok(totals)
@@ -175,9 +177,7 @@ fn check_chunk(decoder: &mut Decoder, job: &Job, pool: &Arc<Pool>) -> Result<()>
     let (raw_offset, raw_len) = job.span.raw_range(job.chunk);
     let buffer = pool.acquire().ok_or_else(|| Error::cancelled("verifying"))?;
     let name = || job.span.chunk_name(job.chunk);
-    let chunk = decoder
-        .decode(row, raw_offset, raw_len, &job.frame, buffer)
-        .map_err(|why| Error::corrupt(format!("{}: {why}", name())).with_source(why))?;
+    let chunk = decoder.decode(row, raw_offset, raw_len, &job.frame, buffer).map_err(|why| why.into_error(&name()))?;
     let found = Digest::of(chunk.bytes());
     if found != row.raw_digest {
         return Err(Error::image(format!(

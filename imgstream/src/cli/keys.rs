@@ -13,6 +13,7 @@ use super::args;
 
 /// Makes a key pair; never replaces a file.
 pub fn keygen(arguments: &args::Keygen) -> Result<()> {
+    no_core_dumps();
     let key = SecretKey::generate().map_err(|error| Error::device(error.to_string()))?;
     let mut public = arguments.key.clone().into_os_string();
     public.push(".pub");
@@ -35,8 +36,14 @@ fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
 
 /// Reads a private key.
 pub fn secret_key(path: &Path) -> Result<SecretKey> {
+    no_core_dumps();
     let pem = Zeroizing::new(read(path)?);
     SecretKey::from_pem(&pem).map_err(|error| Error::usage(format!("{}: {error}", path.display())).with_source(error))
+}
+
+/// A process that holds a private key must not leave it in a core dump. Lowering one's own limit has no way to fail.
+fn no_core_dumps() {
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
 }
 
 /// The trust policy of the options.

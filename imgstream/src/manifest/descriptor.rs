@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::boot::BootFacts;
+use super::strict;
 use super::{MAX_CHUNK_SIZE, MAX_CHUNKS_PER_SPAN, MAX_RAW_SIZE, MAX_SPANS, MIN_CHUNK_SIZE, index};
 use crate::digest::Digest;
 
@@ -62,11 +63,13 @@ pub struct Descriptor {
     /// Compression: `zstd`.
     pub compression: String,
     /// Named ranges that cover the raw image, in order, without gaps.
+    #[serde(with = "strict::objects")]
     pub regions: Vec<Region>,
     /// How it IPLs, where the packer could tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "strict::optional_object", skip_serializing_if = "Option::is_none")]
     pub boot: Option<BootFacts>,
     /// The spans that cover the raw image, in order, without gaps.
+    #[serde(with = "strict::objects")]
     pub spans: Vec<Span>,
 }
 
@@ -82,7 +85,7 @@ pub struct Region {
     /// Whether a `split` layout puts it inside LUKS.
     pub encrypt: bool,
     /// LUKS facts; present exactly when `encrypt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "strict::optional_object", skip_serializing_if = "Option::is_none")]
     pub luks: Option<Luks>,
 }
 
@@ -104,8 +107,10 @@ pub struct Span {
     /// Raw bytes covered; a multiple of the chunk size except in the last span.
     pub raw_length: u64,
     /// The chunk index.
+    #[serde(with = "strict::object")]
     pub index: BlobRef,
     /// The frames and their seek table.
+    #[serde(with = "strict::object")]
     pub data: BlobRef,
 }
 
@@ -143,13 +148,11 @@ impl Descriptor {
         if bytes.len() > MAX_DESCRIPTOR {
             return refuse(format!("{} bytes are more than a descriptor's {MAX_DESCRIPTOR}", bytes.len()));
         }
-        super::layout::refuse_duplicate_keys(bytes).map_err(|error| DescriptorError(error.to_string()))?;
-        let version: Version = serde_json::from_slice(bytes).map_err(|error| DescriptorError(error.to_string()))?;
+        let version: Version = strict::parse(bytes).map_err(|error| DescriptorError(error.to_string()))?;
         if version.format != FORMAT {
             return refuse(format!("format version {}; this program reads version {FORMAT}", version.format));
         }
-        let descriptor: Descriptor =
-            serde_json::from_slice(bytes).map_err(|error| DescriptorError(error.to_string()))?;
+        let descriptor: Descriptor = strict::parse(bytes).map_err(|error| DescriptorError(error.to_string()))?;
         descriptor.check()?;
         Ok(descriptor)
     }

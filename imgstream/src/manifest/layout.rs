@@ -5,10 +5,11 @@
 
 use std::collections::HashSet;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::descriptor::{BlobRef, Descriptor};
+use super::strict;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
@@ -32,35 +33,32 @@ const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 pub const EMPTY_CONFIG: &[u8] = b"{}";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// An OCI content descriptor: the fields used here.
+/// An OCI content descriptor: the fields used here, and whatever else it carries.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Content {
-    /// Media type.
+struct Content {
     #[serde(default)]
-    pub media_type: String,
-    /// Digest of the blob.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-    /// Annotations.
+    media_type: String,
+    /// As text: an entry of a foreign image may use another algorithm, which is no reason to refuse ours beside it.
+    digest: String,
+    size: u64,
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
-    pub annotations: serde_json::Map<String, serde_json::Value>,
+    annotations: Json,
+    #[serde(flatten)]
+    rest: Json,
 }
+
+type Json = serde_json::Map<String, serde_json::Value>;
 
 impl Content {
     fn new(media_type: &str, blob: BlobRef) -> Self {
-        Content {
-            media_type: media_type.into(),
-            digest: blob.digest,
-            size: blob.size,
-            annotations: serde_json::Map::new(),
-        }
+        let (media_type, digest) = (media_type.into(), blob.digest.to_string());
+        Content { media_type, digest, size: blob.size, annotations: Json::new(), rest: Json::new() }
     }
 
-    /// The blob it points at.
-    pub fn blob(&self) -> BlobRef {
-        BlobRef { digest: self.digest, size: self.size }
+    fn blob(&self) -> Result<BlobRef> {
+        let digest = self.digest.parse().map_err(|error| Error::image(format!("an OCI document: {error}")))?;
+        Ok(BlobRef { digest, size: self.size })
     }
 
     fn ref_name(&self) -> Option<&str> {
@@ -72,19 +70,25 @@ impl Content {
 #[serde(rename_all = "camelCase")]
 struct IndexJson {
     schema_version: u32,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     media_type: String,
+    #[serde(with = "strict::objects")]
     manifests: Vec<Content>,
+    #[serde(flatten)]
+    rest: Json,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {
     schema_version: u32,
+    #[serde(default)]
     media_type: String,
     #[serde(default)]
     artifact_type: String,
+    #[serde(with = "strict::object")]
     config: Content,
+    #[serde(with = "strict::objects")]
     layers: Vec<Content>,
 }
 
@@ -124,18 +128,23 @@ pub fn encode_index(manifest: BlobRef, ref_name: &str) -> Vec<u8> {
         schema_version: 2,
         media_type: "application/vnd.oci.image.index.v1+json".into(),
         manifests: vec![content],
+        rest: Json::new(),
     })
 }
 
-/// `index.json` with the entry for `old` pointing at `new`; everything else stays.
+/// `index.json` with every entry for `old` pointing at `new`; everything else stays.
 ///
 /// # Errors
 /// When it is no OCI index or has no such entry.
 pub fn replace_in_index(index_json: &[u8], old: Digest, new: BlobRef) -> Result<Vec<u8>> {
     let mut index: IndexJson = parse("index.json", index_json)?;
-    let entry = index.manifests.iter_mut().find(|entry| entry.digest == old);
-    let entry = entry.ok_or_else(|| Error::image(format!("index.json has no entry for {old}")))?;
-    (entry.digest, entry.size) = (new.digest, new.size);
+    let mut found = false;
+    for entry in index.manifests.iter_mut().filter(|entry| entry.digest == old.to_string()) {
+        (entry.digest, entry.size, found) = (new.digest.to_string(), new.size, true);
+    }
+    if !found {
+        return Err(Error::image(format!("index.json has no entry for {old}")));
+    }
     Ok(to_json(&index))
 }
 
@@ -159,11 +168,11 @@ pub fn choose(index_json: &[u8], choice: &Choice) -> Result<BlobRef> {
     let fits = |entry: &&Content| index.manifests.len() == 1 || entry.ref_name().is_some_and(|name| choice.fits(name));
     let fitting: Vec<&Content> = index.manifests.iter().filter(fits).collect();
     match fitting.as_slice() {
-        [one] => Ok(one.blob()),
+        [one] => one.blob(),
         [] => Err(Error::image(format!("the layout has no image that fits; it has: {}", listed()))
-            .with_hint("give the --name and --arch of one of them")),
+            .with_hint("demand one of them by its name and architecture")),
         several => Err(Error::image(format!("{} images of the layout fit; it has: {}", several.len(), listed()))
-            .with_hint("give --name and --arch, or copy the wanted one into a layout of its own with skopeo")),
+            .with_hint("demand one by name and architecture, or copy it into a layout of its own with skopeo")),
     }
 }
 
@@ -191,7 +200,7 @@ pub fn envelope_of(manifest: &[u8]) -> Result<BlobRef> {
     let manifest: Manifest = parse("the OCI manifest", manifest)?;
     let mut envelopes = manifest.layers.iter().filter(|layer| layer.media_type == ENVELOPE_TYPE);
     match (envelopes.next(), envelopes.next()) {
-        (Some(one), None) => Ok(one.blob()),
+        (Some(one), None) => one.blob(),
         (None, _) => {
             Err(Error::image("the OCI manifest carries no z-provisioner envelope: it is another kind of image")
                 .with_hint("pack a raw image with `imgstream pack`"))
@@ -200,84 +209,13 @@ pub fn envelope_of(manifest: &[u8]) -> Result<BlobRef> {
     }
 }
 
-fn parse<'de, T: Deserialize<'de>>(what: &str, bytes: &'de [u8]) -> Result<T> {
-    refuse_duplicate_keys(bytes)
-        .and_then(|()| serde_json::from_slice(bytes))
-        .map_err(|error| Error::image(format!("{what} is not what OCI says it should be: {error}")))
+fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+    strict::parse(bytes).map_err(|error| Error::image(format!("{what} is not what OCI says it should be: {error}")))
 }
 
 fn to_json(value: &impl Serialize) -> Vec<u8> {
     // Serialising these types into memory has no way to fail: string keys only, no foreign serialisers.
     serde_json::to_vec(value).unwrap_or_default()
-}
-
-/// Refuses JSON in which any object, at any depth, has a key twice: two readers could disagree on which one counts.
-///
-/// # Errors
-/// When a key stands twice, or the bytes are not one JSON value.
-pub fn refuse_duplicate_keys(bytes: &[u8]) -> serde_json::Result<()> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    UniqueKeys.deserialize(&mut deserializer)?;
-    deserializer.end()
-}
-
-struct UniqueKeys;
-
-impl<'de> DeserializeSeed<'de> for UniqueKeys {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for UniqueKeys {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JSON without duplicate keys")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if seen.contains(&key) {
-                return Err(serde::de::Error::custom(format!("the key {key:?} stands twice in one object")));
-            }
-            seen.insert(key);
-            map.next_value_seed(UniqueKeys)?;
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(UniqueKeys)?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -294,7 +232,7 @@ mod tests {
                 content
             })
             .collect();
-        to_json(&IndexJson { schema_version: 2, media_type: String::new(), manifests })
+        to_json(&IndexJson { schema_version: 2, media_type: String::new(), manifests, rest: Json::new() })
     }
 
     fn wanted(name: &str, architecture: &str) -> Choice {
@@ -324,6 +262,20 @@ mod tests {
         assert_eq!(envelope_of(&manifest).unwrap(), envelope);
         let manifest: Manifest = serde_json::from_slice(&manifest).unwrap();
         assert_eq!(manifest.layers.len(), 3);
+    }
+
+    #[test]
+    fn foreign_entries_stay_as_they_are() {
+        let index = br#"{"schemaVersion":2,"manifests":[
+            {"digest":"sha512:00","size":1,"platform":{"os":"linux"},"annotations":{"org.opencontainers.image.ref.name":"foreign"}},
+            {"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":1,"annotations":{"org.opencontainers.image.ref.name":"a-1-s390x"}},
+            {"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":1}]}"#;
+        assert_eq!(choose(index, &wanted("a", "s390x")).unwrap().digest, Digest::of(b""));
+        let replaced =
+            replace_in_index(index, Digest::of(b""), BlobRef { digest: Digest::of(b"new"), size: 3 }).unwrap();
+        let text = String::from_utf8(replaced).unwrap();
+        assert!(text.contains(r#""platform":{"os":"linux"}"#) && text.contains("sha512:00"), "{text}");
+        assert_eq!(text.matches(&Digest::of(b"new").hex()).count(), 2);
     }
 
     proptest! {

@@ -7,6 +7,7 @@ pub mod index;
 pub mod layout;
 pub mod partitions;
 pub mod policy;
+pub mod strict;
 
 pub use boot::BootFacts;
 pub use descriptor::{BlobRef, Descriptor, Luks, Region, Span};

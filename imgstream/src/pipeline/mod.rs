@@ -57,7 +57,7 @@ impl Default for WriteOptions {
             connections: 4,
             request_size: 16 << 20,
             depth: 16,
-            chunk_memory: 64 << 20,
+            chunk_memory: 96 << 20,
             frame_memory: 24 << 20,
             max_tries: 6,
         }
@@ -140,6 +140,7 @@ struct Run {
     queue: Arc<Queue>,
     abort: Arc<Abort>,
     progress: Arc<Progress>,
+    workers: usize,
     options: WriteOptions,
     withheld: Mutex<Vec<VerifiedChunk>>,
 }
@@ -163,9 +164,9 @@ impl Run {
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let descriptor = image.descriptor();
-        let (count, depth) = buffers(options, descriptor.chunk_size);
-        let pool = Pool::new(count, descriptor.chunk_size as usize)
-            .context(Kind::Device, || format!("getting {count} buffers of {} bytes", descriptor.chunk_size))?;
+        let Shape { workers, depth, buffers } = Shape::of(options, descriptor.chunk_size);
+        let pool = Pool::new(buffers, descriptor.chunk_size as usize)
+            .context(Kind::Device, || format!("getting {buffers} buffers of {} bytes", descriptor.chunk_size))?;
         progress.raw_total.store(descriptor.raw_size, Relaxed);
         let writer = Writer::start(options.engine, Arc::new(target), &pool, depth, Arc::clone(&progress))?;
         Ok(Run {
@@ -175,6 +176,7 @@ impl Run {
             queue: Arc::default(),
             abort: Arc::new(Abort::new(cancel)),
             progress,
+            workers,
             options: options.clone(),
             withheld: Mutex::default(),
         })
@@ -259,11 +261,21 @@ impl Run {
     }
 }
 
-/// Number of chunk buffers, and the writer's depth, within the memory allowed: one per write in flight, two per worker,
-/// two withheld chunks, one of zeros.
-fn buffers(options: &WriteOptions, chunk_size: u32) -> (usize, usize) {
-    let fixed = 2 * options.workers.max(1) + 3;
-    let affordable = (options.chunk_memory / u64::from(chunk_size)) as usize;
-    let depth = options.depth.min(affordable.saturating_sub(fixed)).max(2);
-    (fixed + depth, depth)
+/// How many threads, writes and buffers the memory allows.
+struct Shape {
+    workers: usize,
+    depth: usize,
+    buffers: usize,
+}
+
+impl Shape {
+    /// A buffer per write in flight, two per worker, two for the withheld chunks, one of zeros.
+    fn of(options: &WriteOptions, chunk_size: u32) -> Self {
+        let affordable = (options.chunk_memory / u64::from(chunk_size)) as usize;
+        let least_depth = 2;
+        let workers = options.workers.min(affordable.saturating_sub(3 + least_depth) / 2).max(1);
+        let fixed = 2 * workers + 3;
+        let depth = options.depth.min(affordable.saturating_sub(fixed)).max(least_depth);
+        Shape { workers, depth, buffers: fixed + depth }
+    }
 }

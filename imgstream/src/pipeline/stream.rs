@@ -61,8 +61,9 @@ impl Run {
 
     fn start_lanes(&self, tasks: &mut JoinSet<()>, frames: Sender<Frame>, buffers: Arc<FrameBuffers>) {
         let sources = self.plans.image().sources().to_vec();
-        let (count, connections) = (sources.len(), self.options.connections.max(1));
         let chunk_size = self.plans.image().descriptor().chunk_size;
+        let count = sources.len();
+        let connections = fetch::connections(self.options.connections, self.options.frame_memory, count, chunk_size);
         let lanes = Arc::new(Lanes {
             sources,
             queue: Arc::clone(&self.queue),
@@ -141,7 +142,7 @@ impl Run {
         incoming: &Receiver<Frame>,
         buffers: &Arc<FrameBuffers>,
     ) -> Result<Vec<JoinHandle<()>>> {
-        (0..self.options.workers.max(1))
+        (0..self.workers)
             .map(|number| {
                 let (run, incoming, buffers) = (Arc::clone(self), incoming.clone(), Arc::clone(buffers));
                 std::thread::Builder::new()
@@ -206,15 +207,8 @@ impl Run {
     fn fetch_again(&self, frame: &Frame, why: CorruptFrame) -> Result<()> {
         let source = self.plans.image().sources()[frame.source].name();
         let chunk = frame.span.chunk_name(frame.chunk);
-        if let CorruptFrame::Format(_) = why {
-            return Err(Error::image(format!("{chunk} is signed but wrong: {why}"))
-                .with_source(why)
-                .with_hint("the image was packed wrongly: no source can help, pack it again"));
-        }
-        if frame.second_try {
-            return Err(Error::corrupt(format!("{chunk} came corrupted twice, last from {source}: {why}"))
-                .with_source(why)
-                .with_hint("check the image on that server with `imgstream verify`, and what lies between"));
+        if frame.second_try || matches!(why, CorruptFrame::Format(_)) {
+            return Err(why.into_error(&format!("{chunk} from {source}")));
         }
         tracing::warn!(source, "{chunk} came corrupted: {why}; fetching it once more");
         self.progress.retries.fetch_add(1, Relaxed);

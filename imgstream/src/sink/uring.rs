@@ -199,6 +199,10 @@ impl Drop for Uring {
         // Without the wake-up the reaper may sleep for ever; it then keeps ring and buffers alive, which is safe.
         if let (Ok(()), Some(reaper)) = (woken, self.reaper.take()) {
             let _ = reaper.join();
+            // A ring is torn down some time after its last close; until then it would keep the device open, and the next
+            // one who wants it for himself would find it busy. These two take effect at once.
+            let _ = self.shared.ring.submitter().unregister_files();
+            let _ = self.shared.ring.submitter().unregister_buffers();
         }
     }
 }

@@ -71,7 +71,10 @@ impl Writer {
         };
         let (engine, fallback) = engine::start(choice, target.devices(), pool, depth, on_outcome)
             .context(Kind::Device, || "starting the write engine".into())
-            .map_err(|error| error.with_hint("choose another one with --engine, or leave the choice to `auto`"))?;
+            .map_err(|error| error.with_hint("choose another engine, or leave the choice to `auto`"))?;
+        if let Some(fallback) = &fallback {
+            tracing::warn!("{fallback}");
+        }
         Ok(Writer { engine, target, state, depth, zeros: Arc::new(ZeroBuffer::new(zeros)), fallback })
     }
 

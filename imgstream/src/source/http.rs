@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,7 +32,8 @@ type Sender = SendRequest<Empty<Bytes>>;
 /// Sends GET requests and keeps connections.
 #[derive(Debug)]
 pub(super) struct Client {
-    tls: Arc<ClientConfig>,
+    /// Made when first needed: reading the machine's certificates takes a while, and plain HTTP needs none.
+    tls: OnceLock<Arc<ClientConfig>>,
     timeout: Duration,
     idle: Mutex<HashMap<String, Vec<Sender>>>,
 }
@@ -55,7 +56,11 @@ pub(super) struct Answer {
 
 impl Client {
     pub(super) fn new(options: &SourceOptions) -> Result<Arc<Self>> {
-        Ok(Arc::new(Client { tls: tls::client_config(options)?, timeout: options.timeout, idle: Mutex::default() }))
+        let tls = OnceLock::new();
+        if let Some(ca) = &options.ca_pem {
+            let _ = tls.set(tls::client_config(Some(ca))?);
+        }
+        Ok(Arc::new(Client { tls, timeout: options.timeout, idle: Mutex::default() }))
     }
 
     /// Sends a GET and follows redirects. Credentials stay with the host they were meant for.
@@ -132,7 +137,7 @@ impl Client {
             return self.handshake(url, TokioIo::new(tcp)).await;
         }
         let name = ServerName::try_from(address.0).map_err(|error| Error::usage(format!("{url}: {error}")))?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&self.tls));
+        let connector = tokio_rustls::TlsConnector::from(self.tls()?);
         let tls = self
             .bounded(url, "agreeing on TLS", connector.connect(name, tcp))
             .await
@@ -164,6 +169,13 @@ impl Client {
             }
             Err(_) => Err(Error::source_failed(format!("{url}: {what}: nothing for {} s", self.timeout.as_secs()))),
         }
+    }
+
+    fn tls(&self) -> Result<Arc<ClientConfig>> {
+        if self.tls.get().is_none() {
+            let _ = self.tls.set(tls::client_config(None)?);
+        }
+        self.tls.get().cloned().ok_or_else(|| Error::usage("TLS cannot be set up"))
     }
 
     fn take_idle(&self, key: &str) -> Option<Sender> {

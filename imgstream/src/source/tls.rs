@@ -7,13 +7,12 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::SourceOptions;
 use crate::error::{Error, Result};
 
 /// A client configuration that trusts `ca_pem`, or the machine's certificates where none are given.
-pub(super) fn client_config(options: &SourceOptions) -> Result<Arc<ClientConfig>> {
+pub(super) fn client_config(ca_pem: Option<&[u8]>) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
-    match &options.ca_pem {
+    match ca_pem {
         Some(pem) => {
             for certificate in CertificateDer::pem_slice_iter(pem) {
                 let certificate = certificate.map_err(|error| refused(&error))?;
