@@ -50,11 +50,22 @@ impl Target {
         self.device.as_ref().expect("a target that is a loop device")
     }
 
+    /// Writes back what the page cache holds of the device, so that the file has it.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn settle(&self) {
+        if let Some(device) = &self.device {
+            std::fs::File::open(device.path()).and_then(|device| device.sync_data()).expect("flushing a target");
+        }
+    }
+
     /// What it holds now.
     ///
     /// # Panics
     /// When it cannot be read.
     pub fn now(&self) -> Vec<u8> {
+        self.settle();
         std::fs::read(&self.file).expect("reading a target")
     }
 
@@ -92,6 +103,7 @@ impl Target {
     /// Whether the first `len` bytes are zero.
     pub fn starts_with_zeros(&self, len: u64) -> bool {
         use std::os::unix::fs::FileExt;
+        self.settle();
         let mut start = vec![1; len as usize];
         let read = std::fs::File::open(&self.file).and_then(|file| file.read_exact_at(&mut start, 0));
         read.is_ok() && start.iter().all(|byte| *byte == 0)
