@@ -58,7 +58,7 @@ impl Default for WriteOptions {
             request_size: 16 << 20,
             depth: 16,
             chunk_memory: 96 << 20,
-            frame_memory: 24 << 20,
+            frame_memory: 40 << 20,
             max_tries: 6,
         }
     }

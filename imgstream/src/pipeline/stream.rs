@@ -63,7 +63,11 @@ impl Run {
         let sources = self.plans.image().sources().to_vec();
         let chunk_size = self.plans.image().descriptor().chunk_size;
         let count = sources.len();
-        let connections = fetch::connections(self.options.connections, self.options.frame_memory, count, chunk_size);
+        let wanted = self.options.connections;
+        let connections = fetch::connections(wanted, self.options.frame_memory, count, chunk_size);
+        if connections < wanted {
+            tracing::warn!("{wanted} connections per source would need too much memory: using {connections}");
+        }
         let lanes = Arc::new(Lanes {
             sources,
             queue: Arc::clone(&self.queue),
