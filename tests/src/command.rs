@@ -18,8 +18,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(4);
 
 /// The Debian package that has a tool.
-const PACKAGES: [(&str, &str); 23] = [
+const PACKAGES: [(&str, &str); 25] = [
     ("addpart", "util-linux"),
+    ("base64", "coreutils"),
+    ("bash", "bash"),
     ("cmp", "diffutils"),
     ("cp", "coreutils"),
     ("curl", "curl"),

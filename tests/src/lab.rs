@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tempfile::TempDir;
 
-use crate::command::{Done, Run};
+use crate::command::{Done, Run, tool};
 use crate::layout::Layout;
 
 /// The time recorded in packed images, so that the same input gives the same bytes.
@@ -172,4 +172,9 @@ pub fn certificate(lab: &Lab) -> (PathBuf, PathBuf) {
         .done()
         .ok();
     (certificate, key)
+}
+
+/// Fails now, and not in the middle, where one of these tools is missing.
+pub fn demand(tools: &[&str]) {
+    tools.iter().for_each(|name| drop(tool(name)));
 }

@@ -1,4 +1,5 @@
 //! The examples of the documentation do what the documentation says.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::{Path, PathBuf};
 
