@@ -41,6 +41,8 @@ pub mod exit {
     pub const SOURCE: i32 = 5;
     /// A device answered with an error.
     pub const DEVICE: i32 = 6;
+    /// The media do not hold what was written.
+    pub const PROOF: i32 = 7;
     /// Stopped by a signal.
     pub const CANCELLED: i32 = 8;
 }
