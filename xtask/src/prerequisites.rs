@@ -18,8 +18,10 @@ const DEBIAN: [Package; 5] = [
     ("arch-test", &["arch-test"]),
     ("qemu-user-static", &["qemu-s390x-static"]),
     ("openssl", &["openssl"]),
-    ("util-linux", &["unshare"]),
+    NAMESPACES,
 ];
+
+const NAMESPACES: Package = ("util-linux", &["unshare"]);
 
 const SERVERS: [Package; 4] = [
     ("nginx-light", &["nginx"]),
@@ -29,6 +31,9 @@ const SERVERS: [Package; 4] = [
 ];
 
 const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
+
+const MEASURES: [Package; 4] =
+    [("nginx-light", &["nginx"]), ("openssl", &["openssl"]), ("fio", &["fio"]), ("coreutils", &["dd"])];
 
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +53,8 @@ impl Lane {
         match self {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
-            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).collect(),
-            Self::Bench => {
-                SERVERS.into_iter().take(1).chain(PEERS).chain([("coreutils", &["dd"] as &[&str])]).collect()
-            }
+            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES]).collect(),
+            Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
     }
 }
