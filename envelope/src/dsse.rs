@@ -68,10 +68,7 @@ impl Trust {
             return Err(Error::ZeroThreshold);
         }
         if threshold > keys.len() {
-            return Err(Error::ThresholdTooHigh {
-                threshold,
-                keys: keys.len(),
-            });
+            return Err(Error::ThresholdTooHigh { threshold, keys: keys.len() });
         }
         Ok(Self { keys, threshold })
     }
@@ -163,26 +160,15 @@ pub fn add_signature(envelope: &[u8], role: Role, key: &SecretKey) -> Result<Vec
     let parsed = parse(envelope, role)?;
     let (message, _) = pae(role.payload_type(), &parsed.payload);
     let public = key.public();
-    if parsed
-        .signatures
-        .iter()
-        .any(|signature| public.verify(&message, &signature.bytes))
-    {
+    if parsed.signatures.iter().any(|signature| public.verify(&message, &signature.bytes)) {
         return Err(Error::AlreadySigned { key: public.id() });
     }
     if parsed.signatures.len() == MAX_SIGNATURES {
-        return Err(Error::TooManySignatures {
-            found: MAX_SIGNATURES + 1,
-            max: MAX_SIGNATURES,
-        });
+        return Err(Error::TooManySignatures { found: MAX_SIGNATURES + 1, max: MAX_SIGNATURES });
     }
 
-    let mut json: serde_json::Value =
-        serde_json::from_slice(envelope).map_err(|source| Error::Json { source })?;
-    if let Some(signatures) = json
-        .get_mut("signatures")
-        .and_then(serde_json::Value::as_array_mut)
-    {
+    let mut json: serde_json::Value = serde_json::from_slice(envelope).map_err(|source| Error::Json { source })?;
+    if let Some(signatures) = json.get_mut("signatures").and_then(serde_json::Value::as_array_mut) {
         signatures.push(signature(&message, key));
     }
     let signed = json.to_string().into_bytes();
@@ -207,18 +193,10 @@ pub fn open(envelope: &[u8], role: Role, trust: &Trust) -> Result<Opened, Error>
             needed: trust.threshold,
             valid: signers.len(),
             trusted: trust.keys.iter().map(PublicKey::id).collect(),
-            claimed: parsed
-                .signatures
-                .into_iter()
-                .map(|signature| signature.claimed)
-                .collect(),
+            claimed: parsed.signatures.into_iter().map(|signature| signature.claimed).collect(),
         });
     }
-    Ok(Opened {
-        pae,
-        payload_at,
-        signers,
-    })
+    Ok(Opened { pae, payload_at, signers })
 }
 
 /// Reads an envelope **without verifying anything**, for showing what it holds to a person who has no keys for it.
@@ -228,24 +206,13 @@ pub fn open(envelope: &[u8], role: Role, trust: &Trust) -> Result<Opened, Error>
 /// [`Error::Base64`].
 pub fn peek(envelope: &[u8], role: Role) -> Result<Unverified, Error> {
     let parsed = parse(envelope, role)?;
-    let claimed = parsed
-        .signatures
-        .into_iter()
-        .map(|signature| signature.claimed)
-        .collect();
-    Ok(Unverified {
-        payload: parsed.payload,
-        claimed,
-    })
+    let claimed = parsed.signatures.into_iter().map(|signature| signature.claimed).collect();
+    Ok(Unverified { payload: parsed.payload, claimed })
 }
 
 /// DSSE's pre-authentication encoding, which is what gets signed, and where in it the payload starts.
 fn pae(payload_type: &str, payload: &[u8]) -> (Vec<u8>, usize) {
-    let head = format!(
-        "DSSEv1 {} {payload_type} {} ",
-        payload_type.len(),
-        payload.len()
-    );
+    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
     ([head.as_bytes(), payload].concat(), head.len())
 }
 
@@ -283,53 +250,33 @@ struct Signature {
 
 fn parse(envelope: &[u8], role: Role) -> Result<Parsed, Error> {
     check_size(envelope)?;
-    let wire: WireEnvelope =
-        serde_json::from_slice(envelope).map_err(|source| Error::Json { source })?;
+    let wire: WireEnvelope = serde_json::from_slice(envelope).map_err(|source| Error::Json { source })?;
     if wire.payload_type != role.payload_type() {
-        return Err(Error::WrongRole {
-            expected: role,
-            found: wire.payload_type,
-        });
+        return Err(Error::WrongRole { expected: role, found: wire.payload_type });
     }
     if wire.signatures.count > MAX_SIGNATURES {
-        return Err(Error::TooManySignatures {
-            found: wire.signatures.count,
-            max: MAX_SIGNATURES,
-        });
+        return Err(Error::TooManySignatures { found: wire.signatures.count, max: MAX_SIGNATURES });
     }
     let payload = decode("payload", &wire.payload)?;
-    let signatures = wire.signatures.first.into_iter().map(|signature| {
-        Ok(Signature {
-            bytes: decode("signature", &signature.sig)?,
-            claimed: signature.keyid,
-        })
-    });
-    Ok(Parsed {
-        payload,
-        signatures: signatures.collect::<Result<_, Error>>()?,
-    })
+    let signatures = wire
+        .signatures
+        .first
+        .into_iter()
+        .map(|signature| Ok(Signature { bytes: decode("signature", &signature.sig)?, claimed: signature.keyid }));
+    Ok(Parsed { payload, signatures: signatures.collect::<Result<_, Error>>()? })
 }
 
 fn check_size(envelope: &[u8]) -> Result<(), Error> {
     if envelope.len() > MAX_ENVELOPE {
-        return Err(Error::EnvelopeTooLarge {
-            size: envelope.len(),
-            max: MAX_ENVELOPE,
-        });
+        return Err(Error::EnvelopeTooLarge { size: envelope.len(), max: MAX_ENVELOPE });
     }
     Ok(())
 }
 
 /// DSSE: "Either standard or URL-safe encoding is allowed". Not a mixture, and not without padding (RFC 4648, 3.2).
 fn decode(field: &'static str, text: &str) -> Result<Vec<u8>, Error> {
-    let engine = if text.bytes().any(|byte| matches!(byte, b'-' | b'_')) {
-        URL_SAFE
-    } else {
-        STANDARD
-    };
-    engine
-        .decode(text)
-        .map_err(|source| Error::Base64 { field, source })
+    let engine = if text.bytes().any(|byte| matches!(byte, b'-' | b'_')) { URL_SAFE } else { STANDARD };
+    engine.decode(text).map_err(|source| Error::Base64 { field, source })
 }
 
 #[cfg(test)]

@@ -31,9 +31,7 @@ pub enum Error {
     },
 
     /// A member that holds base64 does not decode. Standard and URL-safe alphabets are read, with padding.
-    #[error(
-        "the envelope's {field} is not base64: {source}; the file is damaged, fetch or sign it again"
-    )]
+    #[error("the envelope's {field} is not base64: {source}; the file is damaged, fetch or sign it again")]
     Base64 {
         /// The member of the envelope.
         field: &'static str,
@@ -95,9 +93,7 @@ pub enum Error {
     NoTrustedKeys,
 
     /// A threshold of zero would accept anything.
-    #[error(
-        "the threshold of needed signatures is 0, which would accept an unsigned envelope; it must be at least 1"
-    )]
+    #[error("the threshold of needed signatures is 0, which would accept an unsigned envelope; it must be at least 1")]
     ZeroThreshold,
 
     /// More signatures are needed than there are distinct keys.
@@ -113,9 +109,7 @@ pub enum Error {
     },
 
     /// The key file is larger than [`MAX_PEM`](crate::MAX_PEM). Sizes in bytes.
-    #[error(
-        "the key file has {size} bytes, at most {max} are read; this is not an Ed25519 key in PEM form"
-    )]
+    #[error("the key file has {size} bytes, at most {max} are read; this is not an Ed25519 key in PEM form")]
     PemTooLarge {
         /// Size of the file in bytes.
         size: usize,
@@ -144,9 +138,7 @@ pub enum Error {
     },
 
     /// There is more than one PEM section, so it is not clear which key is meant.
-    #[error(
-        "expected one PEM section \"{expected}\", found {found}; give each key a file of its own"
-    )]
+    #[error("expected one PEM section \"{expected}\", found {found}; give each key a file of its own")]
     ManyPemSections {
         /// The label looked for.
         expected: &'static str,
@@ -181,9 +173,7 @@ pub enum Error {
     },
 
     /// The key is for another algorithm than Ed25519.
-    #[error(
-        "expected an Ed25519 key, found {found}; make one with `openssl genpkey -algorithm ed25519`"
-    )]
+    #[error("expected an Ed25519 key, found {found}; make one with `openssl genpkey -algorithm ed25519`")]
     WrongAlgorithm {
         /// The algorithm found.
         found: &'static str,
@@ -214,9 +204,7 @@ pub enum Error {
     },
 
     /// The operating system gave no random bytes.
-    #[error(
-        "cannot make a key: the system's random number generator failed; is getrandom(2) allowed here?"
-    )]
+    #[error("cannot make a key: the system's random number generator failed; is getrandom(2) allowed here?")]
     Random,
 }
 
@@ -244,17 +232,11 @@ fn list(items: impl ExactSizeIterator<Item = String>) -> String {
 fn claims(claimed: &[String]) -> String {
     let claim = |id: &String| match id.as_str() {
         "" => "no key".to_owned(),
-        id => id
-            .parse::<KeyId>()
-            .map_or_else(|_| quote(id), |id| id.to_string()),
+        id => id.parse::<KeyId>().map_or_else(|_| quote(id), |id| id.to_string()),
     };
     match claimed {
         [] => "no signature".to_owned(),
-        [one] => format!(
-            "a signature claiming {}{}",
-            if one.is_empty() { "" } else { "key " },
-            claim(one)
-        ),
+        [one] => format!("a signature claiming {}{}", if one.is_empty() { "" } else { "key " }, claim(one)),
         many => format!("signatures claiming keys {}", list(many.iter().map(claim))),
     }
 }

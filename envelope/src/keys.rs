@@ -20,14 +20,11 @@ const PUBLIC: &str = "PUBLIC KEY";
 const PRIVATE: &str = "PRIVATE KEY";
 
 /// DER of a SubjectPublicKeyInfo up to the 32 key bytes. RFC 8410 leaves no choice in it, so it can be compared.
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// DER of a PKCS#8 v1 key up to the 32 seed bytes.
-const PKCS8_PREFIX: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 const KEY_LEN: usize = 32;
 
@@ -56,16 +53,9 @@ impl FromStr for KeyId {
     /// # Errors
     /// [`Error::BadKeyId`] unless `text` is exactly 64 hexadecimal digits.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || Error::BadKeyId {
-            found: text.to_owned(),
-        };
+        let bad = || Error::BadKeyId { found: text.to_owned() };
         // Digits one by one: `from_str_radix` would take a sign.
-        let digit = |byte: u8| {
-            char::from(byte)
-                .to_digit(16)
-                .and_then(|d| u8::try_from(d).ok())
-                .ok_or_else(bad)
-        };
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok()).ok_or_else(bad);
         if text.len() != 64 {
             return Err(bad());
         }
@@ -93,9 +83,7 @@ impl PublicKey {
     pub fn from_pem(pem: &[u8]) -> Result<Self, Error> {
         let der = section(pem, PUBLIC, SectionKind::PublicKey)?;
         let Some(raw) = der.strip_prefix(&SPKI_PREFIX) else {
-            return Err(refused("public", &der, || {
-                "its DER does not start as RFC 8410 says".to_owned()
-            }));
+            return Err(refused("public", &der, || "its DER does not start as RFC 8410 says".to_owned()));
         };
         let raw = <[u8; KEY_LEN]>::try_from(raw).map_err(|_| Error::BadKey {
             kind: "public",
@@ -120,9 +108,7 @@ impl PublicKey {
 
     /// Whether `signature` is this key's over `message`. A signature of any other length than 64 bytes is not.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.raw)
-            .verify(message, signature)
-            .is_ok()
+        UnparsedPublicKey::new(&ED25519, &self.raw).verify(message, signature).is_ok()
     }
 
     fn from_raw(raw: [u8; KEY_LEN]) -> Self {
@@ -152,9 +138,7 @@ impl SecretKey {
     /// [`Error::Random`] if the system gives none.
     pub fn generate() -> Result<Self, Error> {
         let mut seed = Box::new(Zeroizing::new([0; KEY_LEN]));
-        SystemRandom::new()
-            .fill(&mut seed[..])
-            .map_err(|_| Error::Random)?;
+        SystemRandom::new().fill(&mut seed[..]).map_err(|_| Error::Random)?;
         Ok(Self::from_seed(seed))
     }
 
@@ -176,10 +160,8 @@ impl SecretKey {
             _ => 1,
         };
         let start = PKCS8_PREFIX.len() - 1 + length_field;
-        let bad = || Error::BadKey {
-            kind: "private",
-            reason: "its DER holds no seed where RFC 8410 puts it".to_owned(),
-        };
+        let bad =
+            || Error::BadKey { kind: "private", reason: "its DER holds no seed where RFC 8410 puts it".to_owned() };
         let mut seed = Box::new(Zeroizing::new([0; KEY_LEN]));
         seed.copy_from_slice(der.get(start..start + KEY_LEN).ok_or_else(bad)?);
         let key = Self::from_seed(seed);
@@ -216,10 +198,7 @@ impl SecretKey {
     fn from_seed(seed: Box<Zeroizing<[u8; KEY_LEN]>>) -> Self {
         let mut raw = [0; KEY_LEN];
         raw.copy_from_slice(expand(&seed).public_key().as_ref());
-        Self {
-            seed,
-            public: PublicKey::from_raw(raw),
-        }
+        Self { seed, public: PublicKey::from_raw(raw) }
     }
 }
 
@@ -250,24 +229,14 @@ fn spki(raw: &[u8; KEY_LEN]) -> [u8; SPKI_PREFIX.len() + KEY_LEN] {
 ///
 /// The decoder steps over sections it does not know, such as an encrypted key, and takes the first of several.
 /// Both would end in a misleading message or in the wrong key, so the labels are looked at first.
-fn section(
-    pem: &[u8],
-    expected: &'static str,
-    kind: SectionKind,
-) -> Result<Zeroizing<Vec<u8>>, Error> {
+fn section(pem: &[u8], expected: &'static str, kind: SectionKind) -> Result<Zeroizing<Vec<u8>>, Error> {
     if pem.len() > MAX_PEM {
-        return Err(Error::PemTooLarge {
-            size: pem.len(),
-            max: MAX_PEM,
-        });
+        return Err(Error::PemTooLarge { size: pem.len(), max: MAX_PEM });
     }
     let mut labels = Vec::new();
     for (index, line) in pem.split(|byte| matches!(byte, b'\n' | b'\r')).enumerate() {
         if let Some(rest) = line.strip_prefix(b"-----BEGIN ") {
-            labels.push(label(rest).ok_or(Error::BadPemLine {
-                expected,
-                line: index + 1,
-            })?);
+            labels.push(label(rest).ok_or(Error::BadPemLine { expected, line: index + 1 })?);
         }
     }
     match labels.as_slice() {
@@ -277,17 +246,10 @@ fn section(
         }
         [found] if found == expected => {}
         [found] => {
-            return Err(Error::WrongPemSection {
-                expected,
-                found: found.clone(),
-                remedy: remedy(expected, found),
-            });
+            return Err(Error::WrongPemSection { expected, found: found.clone(), remedy: remedy(expected, found) });
         }
         several => {
-            return Err(Error::ManyPemSections {
-                expected,
-                found: several.len(),
-            });
+            return Err(Error::ManyPemSections { expected, found: several.len() });
         }
     }
     match <(SectionKind, Vec<u8>)>::from_pem_slice(pem) {
@@ -300,19 +262,14 @@ fn section(
 /// The label of a `-----BEGIN ` line. Only what a label may consist of passes: on a line whose break is missing the
 /// rest is key material, and the label goes into error messages.
 fn label(rest: &[u8]) -> Option<String> {
-    let label = std::str::from_utf8(rest)
-        .ok()?
-        .trim_end()
-        .strip_suffix("-----")?;
+    let label = std::str::from_utf8(rest).ok()?.trim_end().strip_suffix("-----")?;
     let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == ' ';
     (!label.is_empty() && label.len() <= 64 && label.chars().all(plain)).then(|| label.to_owned())
 }
 
 fn remedy(expected: &str, found: &str) -> &'static str {
     match (expected, found) {
-        (PUBLIC, "CERTIFICATE") => {
-            "take the key out of the certificate with `openssl x509 -in CERT -pubkey -noout`"
-        }
+        (PUBLIC, "CERTIFICATE") => "take the key out of the certificate with `openssl x509 -in CERT -pubkey -noout`",
         (PUBLIC, found) if found.ends_with("PRIVATE KEY") => {
             "give the public half, made with `openssl pkey -in KEY -pubout`, and keep the private key where it belongs"
         }
@@ -327,41 +284,19 @@ fn remedy(expected: &str, found: &str) -> &'static str {
 fn refused(kind: &'static str, der: &[u8], reason: impl FnOnce() -> String) -> Error {
     /// OIDs in DER. X25519 and Ed25519 keys look alike, and are what people mix up most.
     const ALGORITHMS: [(&[u8], &str); 7] = [
-        (
-            &[
-                0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01,
-            ],
-            "an RSA key",
-        ),
-        (
-            &[
-                0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a,
-            ],
-            "an RSA-PSS key",
-        ),
-        (
-            &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01],
-            "an elliptic curve key (ECDSA, ECDH)",
-        ),
-        (
-            &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x38, 0x04, 0x01],
-            "a DSA key",
-        ),
+        (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01], "an RSA key"),
+        (&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a], "an RSA-PSS key"),
+        (&[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01], "an elliptic curve key (ECDSA, ECDH)"),
+        (&[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x38, 0x04, 0x01], "a DSA key"),
         (&[0x06, 0x03, 0x2b, 0x65, 0x6e], "an X25519 key"),
         (&[0x06, 0x03, 0x2b, 0x65, 0x6f], "an X448 key"),
         (&[0x06, 0x03, 0x2b, 0x65, 0x71], "an Ed448 key"),
     ];
     // The algorithm stands within the first bytes, behind two sequence headers and a version number at most.
     let head = &der[..der.len().min(24)];
-    match ALGORITHMS
-        .iter()
-        .find(|(oid, _)| head.windows(oid.len()).any(|window| window == *oid))
-    {
+    match ALGORITHMS.iter().find(|(oid, _)| head.windows(oid.len()).any(|window| window == *oid)) {
         Some((_, found)) => Error::WrongAlgorithm { found },
-        None => Error::BadKey {
-            kind,
-            reason: reason(),
-        },
+        None => Error::BadKey { kind, reason: reason() },
     }
 }
 
@@ -370,14 +305,12 @@ fn is_small_order(raw: &[u8; KEY_LEN]) -> bool {
     /// The y coordinates of all such points, little-endian, with those not reduced modulo p = 2^255 - 19.
     const ORDER_8: [[u8; KEY_LEN]; 2] = [
         [
-            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
-            0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
-            0x6d, 0x53, 0xfc, 0x05,
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+            0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
         ],
         [
-            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
-            0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
-            0x92, 0xac, 0x03, 0x7a,
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+            0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
         ],
     ];
     let mut y = *raw;

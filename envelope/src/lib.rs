@@ -43,8 +43,7 @@ mod keys;
 mod wire;
 
 pub use dsse::{
-    MAX_ENVELOPE, MAX_PAYLOAD, MAX_SIGNATURES, Opened, Role, Trust, Unverified, add_signature,
-    open, peek, sign,
+    MAX_ENVELOPE, MAX_PAYLOAD, MAX_SIGNATURES, Opened, Role, Trust, Unverified, add_signature, open, peek, sign,
 };
 pub use error::Error;
 pub use keys::{KeyId, MAX_PEM, PublicKey, SecretKey};

@@ -122,22 +122,15 @@ impl<'de, T: Members> Visitor<'de> for Object<T> {
         let mut seen: Vec<String> = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
             if seen.contains(&name) {
-                return Err(de::Error::custom(format_args!(
-                    "the member {name:.64?} is given twice"
-                )));
+                return Err(de::Error::custom(format_args!("the member {name:.64?} is given twice")));
             }
             if seen.len() == MAX_MEMBERS {
-                return Err(de::Error::custom(format_args!(
-                    "an object has more than {MAX_MEMBERS} members"
-                )));
+                return Err(de::Error::custom(format_args!("an object has more than {MAX_MEMBERS} members")));
             }
             self.0.read(&name, &mut map)?;
             seen.push(name);
         }
-        match T::REQUIRED
-            .iter()
-            .find(|name| !seen.iter().any(|seen| seen == *name))
-        {
+        match T::REQUIRED.iter().find(|name| !seen.iter().any(|seen| seen == *name)) {
             Some(missing) => Err(de::Error::missing_field(missing)),
             None => Ok(self.0),
         }

@@ -6,8 +6,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use envelope::{
-    Error, MAX_ENVELOPE, MAX_PAYLOAD, MAX_SIGNATURES, PublicKey, Role, SecretKey, Trust,
-    add_signature, open, peek, sign,
+    Error, MAX_ENVELOPE, MAX_PAYLOAD, MAX_SIGNATURES, PublicKey, Role, SecretKey, Trust, add_signature, open, peek,
+    sign,
 };
 use serde_json::{Value, json};
 
@@ -39,10 +39,7 @@ fn opens(envelope: &[u8], trust: &Trust) -> bool {
             true
         }
         Err(error) => {
-            assert!(
-                matches!(error, Error::NotEnoughSignatures { .. }),
-                "{error}"
-            );
+            assert!(matches!(error, Error::NotEnoughSignatures { .. }), "{error}");
             false
         }
     }
@@ -54,31 +51,19 @@ fn two_of_three() {
     let trust = trust(&[&a, &b, &c], 2);
     let one = sign(Role::Image, PAYLOAD, &b);
     assert!(!opens(&one, &trust));
-    assert!(!opens(
-        &add_signature(&one, Role::Image, &stranger).unwrap(),
-        &trust
-    ));
+    assert!(!opens(&add_signature(&one, Role::Image, &stranger).unwrap(), &trust));
     let two = add_signature(&one, Role::Image, &a).unwrap();
     assert!(opens(&two, &trust));
     let three = add_signature(&two, Role::Image, &stranger).unwrap();
     let opened = open(&three, Role::Image, &trust).unwrap();
-    assert_eq!(
-        opened.signers(),
-        [b.public().id(), a.public().id()],
-        "strangers are not named"
-    );
+    assert_eq!(opened.signers(), [b.public().id(), a.public().id()], "strangers are not named");
     assert_eq!(opened.into_payload(), PAYLOAD);
 }
 
 #[test]
 fn an_empty_payload_is_one() {
     let [key] = keys();
-    let opened = open(
-        &sign(Role::Ticket, b"", &key),
-        Role::Ticket,
-        &trust(&[&key], 1),
-    )
-    .unwrap();
+    let opened = open(&sign(Role::Ticket, b"", &key), Role::Ticket, &trust(&[&key], 1)).unwrap();
     assert_eq!(opened.payload(), b"");
     assert_eq!(opened.into_payload(), b"");
 }
@@ -99,22 +84,11 @@ fn two_signatures_by_one_key_count_once() {
 fn key_ids_are_hints_only() {
     let [a, b] = keys();
     let both = trust(&[&a, &b], 1);
-    for claim in [
-        json!(null),
-        json!(""),
-        json!("nonsense"),
-        json!(b.public().id().to_string()),
-    ] {
-        assert!(opens(
-            &changed(&a, |json| json["signatures"][0]["keyid"] = claim),
-            &both
-        ));
+    for claim in [json!(null), json!(""), json!("nonsense"), json!(b.public().id().to_string())] {
+        assert!(opens(&changed(&a, |json| json["signatures"][0]["keyid"] = claim), &both));
     }
     let unnamed = changed(&a, |json| {
-        json["signatures"][0]
-            .as_object_mut()
-            .unwrap()
-            .remove("keyid");
+        json["signatures"][0].as_object_mut().unwrap().remove("keyid");
     });
     assert!(opens(&unnamed, &both));
     // A claim alone proves nothing.
@@ -129,10 +103,7 @@ fn signatures_of_other_kinds_are_stepped_over() {
     let [key] = keys();
     let envelope = changed(&key, |json| {
         let signatures = json["signatures"].as_array_mut().unwrap();
-        signatures.insert(
-            0,
-            json!({ "sig": STANDARD.encode([7; 71]), "keyid": "ecdsa" }),
-        );
+        signatures.insert(0, json!({ "sig": STANDARD.encode([7; 71]), "keyid": "ecdsa" }));
         signatures.insert(0, json!({ "sig": "" }));
     });
     assert!(opens(&envelope, &trust(&[&key], 1)));
@@ -148,31 +119,16 @@ fn a_role_is_not_another() {
         "expected a ticket (payload type \"application/vnd.z-provisioner.ticket.v1+json\"), found payload type \
          \"application/vnd.z-provisioner.image.v1+json\"; give the envelope of a ticket"
     );
-    assert!(matches!(
-        peek(&image, Role::Ticket),
-        Err(Error::WrongRole { .. })
-    ));
-    assert!(matches!(
-        add_signature(&image, Role::Ticket, &key),
-        Err(Error::WrongRole { .. })
-    ));
+    assert!(matches!(peek(&image, Role::Ticket), Err(Error::WrongRole { .. })));
+    assert!(matches!(add_signature(&image, Role::Ticket, &key), Err(Error::WrongRole { .. })));
 
     // The label on the envelope can be exchanged, the one under the signature cannot.
     let mut json = value(&image);
     json["payloadType"] = Role::Ticket.payload_type().into();
-    let error = open(
-        json.to_string().as_bytes(),
-        Role::Ticket,
-        &trust(&[&key], 1),
-    )
-    .unwrap_err();
+    let error = open(json.to_string().as_bytes(), Role::Ticket, &trust(&[&key], 1)).unwrap_err();
     assert!(matches!(error, Error::NotEnoughSignatures { valid: 0, .. }));
     // One payload type per role: nothing that merely looks alike.
-    for alike in [
-        "Application/vnd.z-provisioner.image.v1+json",
-        "application/json",
-        "",
-    ] {
+    for alike in ["Application/vnd.z-provisioner.image.v1+json", "application/json", ""] {
         let envelope = changed(&key, |json| json["payloadType"] = alike.into());
         let error = open(&envelope, Role::Image, &trust(&[&key], 1)).unwrap_err();
         assert!(matches!(error, Error::WrongRole { .. }), "{alike}");
@@ -185,10 +141,7 @@ fn adding_a_signature_keeps_all_the_rest() {
     let before = changed(&a, |json| {
         json["annotation"] = json!({ "by": ["someone"] });
         json["signatures"][0]["cert"] = json!("kept");
-        json["signatures"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!({ "sig": "AAAA" }));
+        json["signatures"].as_array_mut().unwrap().push(json!({ "sig": "AAAA" }));
     });
     let mut after = value(&add_signature(&before, Role::Image, &b).unwrap());
     let added = after["signatures"].as_array_mut().unwrap().pop().unwrap();
@@ -204,10 +157,7 @@ fn a_key_signs_once() {
     assert!(matches!(error, Error::AlreadySigned { key } if key == a.public().id()));
     // Told by the signature, not by the claim, in both directions.
     let disguised = changed(&a, |json| json["signatures"][0]["keyid"] = "other".into());
-    assert!(matches!(
-        again(&disguised),
-        Err(Error::AlreadySigned { .. })
-    ));
+    assert!(matches!(again(&disguised), Err(Error::AlreadySigned { .. })));
     let squatted = changed(&b, |json| {
         json["signatures"][0]["keyid"] = a.public().id().to_string().into();
     });
@@ -220,10 +170,7 @@ fn sizes_and_counts_are_bounded() {
     let any = trust(&[&a], 1);
     let junk = json!({ "sig": "" });
     let full = changed(&a, |json| {
-        json["signatures"]
-            .as_array_mut()
-            .unwrap()
-            .resize(MAX_SIGNATURES, junk.clone());
+        json["signatures"].as_array_mut().unwrap().resize(MAX_SIGNATURES, junk.clone());
     });
     assert!(opens(&full, &any));
     assert!(matches!(
@@ -231,16 +178,10 @@ fn sizes_and_counts_are_bounded() {
         Err(Error::TooManySignatures { found, .. }) if found == MAX_SIGNATURES + 1
     ));
     let over = changed(&a, |json| {
-        json["signatures"]
-            .as_array_mut()
-            .unwrap()
-            .resize(1000, junk);
+        json["signatures"].as_array_mut().unwrap().resize(1000, junk);
     });
     let error = open(&over, Role::Image, &any).unwrap_err();
-    assert!(
-        matches!(error, Error::TooManySignatures { found: 1000, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::TooManySignatures { found: 1000, .. }), "{error}");
 
     let mut padded = sign(Role::Image, PAYLOAD, &a);
     padded.resize(MAX_ENVELOPE, b' ');
@@ -270,15 +211,8 @@ fn members_given_twice_are_refused_and_unknown_ones_ignored() {
     let any = trust(&[&key], 1);
     let text = String::from_utf8(sign(Role::Image, PAYLOAD, &key)).unwrap();
     let with = |members: &str| text.replacen('{', &format!("{{{members},"), 1);
-    assert!(opens(
-        with("\"x\":{\"y\":[1,{}]},\"Payload\":\"\"").as_bytes(),
-        &any
-    ));
-    assert!(opens(
-        text.replace("{\"keyid\"", "{\"cert\":null,\"keyid\"")
-            .as_bytes(),
-        &any
-    ));
+    assert!(opens(with("\"x\":{\"y\":[1,{}]},\"Payload\":\"\"").as_bytes(), &any));
+    assert!(opens(text.replace("{\"keyid\"", "{\"cert\":null,\"keyid\"").as_bytes(), &any));
 
     let twice = [
         with("\"payload\":\"\""),
@@ -295,10 +229,7 @@ fn members_given_twice_are_refused_and_unknown_ones_ignored() {
     }
     let many: String = (0..100).map(|n| format!(",\"x{n}\":0")).collect();
     let error = open(with(&many[1..]).as_bytes(), Role::Image, &any).unwrap_err();
-    assert!(
-        error.to_string().contains("more than 64 members"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("more than 64 members"), "{error}");
 }
 
 #[test]
@@ -334,17 +265,12 @@ fn what_is_not_a_dsse_envelope_is_refused() {
             assert!(matches!(error, Error::Json { .. }), "{member}: {error}");
         }
     }
-    for bad in [
-        "A", "AAA", "AA=", "AB==", "A A=", "+-==", "AAAA\n", "====", "é",
-    ] {
+    for bad in ["A", "AAA", "AA=", "AB==", "A A=", "+-==", "AAAA\n", "====", "é"] {
         let payload = changed(&key, |json| json["payload"] = bad.into());
         let signature = changed(&key, |json| json["signatures"][0]["sig"] = bad.into());
         for (envelope, member) in [(payload, "payload"), (signature, "signature")] {
             let error = open(&envelope, Role::Image, &any).unwrap_err();
-            assert!(
-                matches!(error, Error::Base64 { field, .. } if field == member),
-                "{bad}: {error}"
-            );
+            assert!(matches!(error, Error::Base64 { field, .. } if field == member), "{bad}: {error}");
         }
     }
 }
@@ -354,18 +280,12 @@ fn peek_shows_what_is_claimed() {
     let [a, b] = keys();
     let envelope = changed(&a, |json| {
         json["payload"] = STANDARD.encode("forged").into();
-        json["signatures"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!({ "sig": "" }));
+        json["signatures"].as_array_mut().unwrap().push(json!({ "sig": "" }));
     });
     let seen = peek(&envelope, Role::Image).unwrap();
     assert_eq!(seen.payload_unverified(), b"forged");
     assert_eq!(seen.signature_count(), 2);
-    assert_eq!(
-        seen.claimed_key_ids(),
-        [a.public().id().to_string(), String::new()]
-    );
+    assert_eq!(seen.claimed_key_ids(), [a.public().id().to_string(), String::new()]);
     assert!(open(&envelope, Role::Image, &trust(&[&a, &b], 1)).is_err());
 }
 
@@ -375,27 +295,16 @@ fn an_unsigned_envelope_is_never_enough() {
     let envelope = changed(&key, |json| json["signatures"] = json!([]));
     assert!(!opens(&envelope, &trust(&[&key], 1)));
     assert_eq!(peek(&envelope, Role::Image).unwrap().signature_count(), 0);
-    assert!(opens(
-        &add_signature(&envelope, Role::Image, &key).unwrap(),
-        &trust(&[&key], 1)
-    ));
+    assert!(opens(&add_signature(&envelope, Role::Image, &key).unwrap(), &trust(&[&key], 1)));
 }
 
 #[test]
 fn a_trust_that_makes_no_sense_is_refused() {
     let [a, b] = keys();
-    let trust = |keys: &[&SecretKey], threshold| {
-        Trust::new(keys.iter().map(|key| key.public()).collect(), threshold)
-    };
+    let trust = |keys: &[&SecretKey], threshold| Trust::new(keys.iter().map(|key| key.public()).collect(), threshold);
     assert!(matches!(trust(&[], 1), Err(Error::NoTrustedKeys)));
     assert!(matches!(trust(&[&a], 0), Err(Error::ZeroThreshold)));
-    assert!(matches!(
-        trust(&[&a, &b, &a], 3),
-        Err(Error::ThresholdTooHigh {
-            threshold: 3,
-            keys: 2
-        })
-    ));
+    assert!(matches!(trust(&[&a, &b, &a], 3), Err(Error::ThresholdTooHigh { threshold: 3, keys: 2 })));
     let good = trust(&[&a, &b, &a], 2).unwrap();
     assert_eq!(good.threshold(), 2);
     assert_eq!(good.keys().len(), 2);
@@ -406,15 +315,9 @@ fn a_trust_that_makes_no_sense_is_refused() {
 fn too_few_signatures_are_explained() {
     let [a, b, stranger] = keys();
     let (a_id, b_id) = (a.public().id(), b.public().id());
-    let mut envelope =
-        add_signature(&sign(Role::Image, PAYLOAD, &a), Role::Image, &stranger).unwrap();
+    let mut envelope = add_signature(&sign(Role::Image, PAYLOAD, &a), Role::Image, &stranger).unwrap();
     let both = trust(&[&a, &b], 2);
-    let trusted = both
-        .keys()
-        .iter()
-        .map(|key| key.id().to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let trusted = both.keys().iter().map(|key| key.id().to_string()).collect::<Vec<_>>().join(", ");
     let message = |envelope: &[u8]| open(envelope, Role::Image, &both).unwrap_err().to_string();
     assert_eq!(
         message(&envelope),
@@ -432,8 +335,5 @@ fn too_few_signatures_are_explained() {
     json["signatures"] = Value::Array(vec![hostile; 20]);
     envelope = json.to_string().into_bytes();
     let text = message(&envelope);
-    assert!(
-        !text.contains('\u{1b}') && text.contains("and 12 more") && text.len() < 2000,
-        "{text}"
-    );
+    assert!(!text.contains('\u{1b}') && text.contains("and 12 more") && text.len() < 2000, "{text}");
 }

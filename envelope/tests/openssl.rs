@@ -17,18 +17,12 @@ fn run(dir: &Path, args: &str) -> Output {
         .args(args.split(' '))
         .current_dir(dir)
         .output()
-        .unwrap_or_else(|error| {
-            panic!("these tests need the `openssl` command (3.0 or later) in PATH: {error}")
-        })
+        .unwrap_or_else(|error| panic!("these tests need the `openssl` command (3.0 or later) in PATH: {error}"))
 }
 
 fn openssl(dir: &Path, args: &str) -> Vec<u8> {
     let output = run(dir, args);
-    assert!(
-        output.status.success(),
-        "openssl {args}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
 
@@ -57,14 +51,8 @@ fn pae(role: Role, payload: &[u8]) -> Vec<u8> {
 fn keys_by_openssl_are_read_and_written_back_byte_for_byte() {
     let (dir, secret, public) = openssl_key();
     assert_eq!(secret.public(), public);
-    assert_eq!(
-        fs::read_to_string(dir.path().join("key.pem")).unwrap(),
-        *secret.to_pem()
-    );
-    assert_eq!(
-        fs::read_to_string(dir.path().join("key.pub")).unwrap(),
-        public.to_pem()
-    );
+    assert_eq!(fs::read_to_string(dir.path().join("key.pem")).unwrap(), *secret.to_pem());
+    assert_eq!(fs::read_to_string(dir.path().join("key.pub")).unwrap(), public.to_pem());
 }
 
 #[test]
@@ -83,10 +71,7 @@ fn our_keys_are_read_by_openssl() {
 #[test]
 fn a_key_id_is_what_openssl_and_sha256_give() {
     let (dir, _, public) = openssl_key();
-    openssl(
-        dir.path(),
-        "pkey -pubin -in key.pub -outform DER -out key.der",
-    );
+    openssl(dir.path(), "pkey -pubin -in key.pub -outform DER -out key.der");
     let line = String::from_utf8(openssl(dir.path(), "dgst -sha256 -r key.der")).unwrap();
     assert_eq!(line.split(' ').next().unwrap(), public.id().to_string());
 }
@@ -95,30 +80,18 @@ fn a_key_id_is_what_openssl_and_sha256_give() {
 fn our_signature_is_verified_by_openssl() {
     let (dir, secret, public) = openssl_key();
     let payload = b"{\"run\":\"7\"}";
-    let json: serde_json::Value =
-        serde_json::from_slice(&sign(Role::Ticket, payload, &secret)).unwrap();
-    assert_eq!(
-        json["payloadType"],
-        "application/vnd.z-provisioner.ticket.v1+json"
-    );
-    assert_eq!(
-        STANDARD.decode(json["payload"].as_str().unwrap()).unwrap(),
-        payload
-    );
+    let json: serde_json::Value = serde_json::from_slice(&sign(Role::Ticket, payload, &secret)).unwrap();
+    assert_eq!(json["payloadType"], "application/vnd.z-provisioner.ticket.v1+json");
+    assert_eq!(STANDARD.decode(json["payload"].as_str().unwrap()).unwrap(), payload);
     assert_eq!(json["signatures"][0]["keyid"], public.id().to_string());
-    let signature = STANDARD
-        .decode(json["signatures"][0]["sig"].as_str().unwrap())
-        .unwrap();
+    let signature = STANDARD.decode(json["signatures"][0]["sig"].as_str().unwrap()).unwrap();
 
     fs::write(dir.path().join("sig"), signature).unwrap();
     fs::write(dir.path().join("pae"), pae(Role::Ticket, payload)).unwrap();
     let verify = "pkeyutl -verify -pubin -inkey key.pub -rawin -in pae -sigfile sig";
     openssl(dir.path(), verify);
     fs::write(dir.path().join("pae"), pae(Role::Image, payload)).unwrap();
-    assert!(
-        !run(dir.path(), verify).status.success(),
-        "the role must be under the signature"
-    );
+    assert!(!run(dir.path(), verify).status.success(), "the role must be under the signature");
 }
 
 #[test]
@@ -127,10 +100,7 @@ fn a_signature_by_openssl_is_accepted() {
     // Bytes whose base64 differs between the two alphabets.
     let payload = [0xfb, 0xff, 0xbe, 0x00, 0xff];
     fs::write(dir.path().join("pae"), pae(Role::Image, &payload)).unwrap();
-    openssl(
-        dir.path(),
-        "pkeyutl -sign -inkey key.pem -rawin -in pae -out sig",
-    );
+    openssl(dir.path(), "pkeyutl -sign -inkey key.pem -rawin -in pae -out sig");
     let signature = fs::read(dir.path().join("sig")).unwrap();
     let trust = Trust::new(vec![public.clone()], 1).unwrap();
     for engine in [STANDARD, URL_SAFE] {
@@ -153,27 +123,15 @@ fn other_algorithms_are_named() {
         ("x448", "an X448 key"),
         ("rsa -pkeyopt rsa_keygen_bits:4096", "an RSA key"),
         ("rsa-pss -pkeyopt rsa_keygen_bits:2048", "an RSA-PSS key"),
-        (
-            "ec -pkeyopt ec_paramgen_curve:P-256",
-            "an elliptic curve key (ECDSA, ECDH)",
-        ),
+        ("ec -pkeyopt ec_paramgen_curve:P-256", "an elliptic curve key (ECDSA, ECDH)"),
     ];
     for (algorithm, name) in cases {
         let dir = TempDir::new().unwrap();
-        openssl(
-            dir.path(),
-            &format!("genpkey -algorithm {algorithm} -out key.pem"),
-        );
+        openssl(dir.path(), &format!("genpkey -algorithm {algorithm} -out key.pem"));
         let secret = fs::read(dir.path().join("key.pem")).unwrap();
         let public = openssl(dir.path(), "pkey -in key.pem -pubout");
-        for error in [
-            SecretKey::from_pem(&secret).unwrap_err(),
-            PublicKey::from_pem(&public).unwrap_err(),
-        ] {
-            assert!(
-                matches!(error, Error::WrongAlgorithm { found } if found == name),
-                "{error}"
-            );
+        for error in [SecretKey::from_pem(&secret).unwrap_err(), PublicKey::from_pem(&public).unwrap_err()] {
+            assert!(matches!(error, Error::WrongAlgorithm { found } if found == name), "{error}");
         }
     }
 }
@@ -182,14 +140,8 @@ fn other_algorithms_are_named() {
 fn encrypted_keys_and_certificates_are_named() {
     let (dir, ..) = openssl_key();
     let encrypted = openssl(dir.path(), "pkey -in key.pem -aes256 -passout pass:secret");
-    assert!(matches!(
-        SecretKey::from_pem(&encrypted),
-        Err(Error::EncryptedKey)
-    ));
-    let certificate = openssl(
-        dir.path(),
-        "req -new -x509 -key key.pem -subj /CN=builder -days 1",
-    );
+    assert!(matches!(SecretKey::from_pem(&encrypted), Err(Error::EncryptedKey)));
+    let certificate = openssl(dir.path(), "req -new -x509 -key key.pem -subj /CN=builder -days 1");
     let error = PublicKey::from_pem(&certificate).unwrap_err();
     assert!(matches!(&error, Error::WrongPemSection { found, .. } if found == "CERTIFICATE"));
 }

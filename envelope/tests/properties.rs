@@ -14,18 +14,13 @@ fn role() -> impl Strategy<Value = Role> {
 }
 
 fn key(seed: u8) -> SecretKey {
-    let mut der = vec![
-        0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
-    ];
+    let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     der.extend([seed; 32]);
     SecretKey::from_pem(pem("PRIVATE KEY", &der).as_bytes()).unwrap()
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        STANDARD.encode(der)
-    )
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
 /// Reads `bytes` in every way there is. What comes out does not matter, that it comes back does.
@@ -139,8 +134,5 @@ fn a_flipped_bit_never_opens_another_payload() {
         }
     }
     // Flips within the two key ids do no harm, as they are hints: at least these must still open.
-    assert!(
-        opened > 2 * 64 * 3,
-        "only {opened} opened, is this test looking at anything?"
-    );
+    assert!(opened > 2 * 64 * 3, "only {opened} opened, is this test looking at anything?");
 }

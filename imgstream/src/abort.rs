@@ -6,6 +6,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 
+/// `work`, unless `token` is cancelled first: `what` was being done then.
+///
+/// # Errors
+/// Those of `work`, or `Cancelled`.
+pub async fn unless_cancelled<T>(
+    token: &CancellationToken,
+    what: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = token.cancelled() => Err(Error::cancelled(what)),
+    }
+}
+
 /// Shared by everything that works on one run.
 #[derive(Debug)]
 pub struct Abort {

@@ -33,7 +33,7 @@ pub struct Request {
     pub chunks: Range<usize>,
     /// Tries without a single chunk's progress.
     pub tries: u32,
-    /// A source that cannot serve it, not to be asked while there is another.
+    /// The source that failed last to serve it: another one is next, where there is another.
     pub avoid: Option<usize>,
     /// Whether wrong bytes came for it before.
     pub corrupted: bool,
@@ -275,8 +275,8 @@ impl Lanes {
         let source = self.sources[number].name();
         tracing::warn!(source, tries, %error, "trying again");
         tokio::time::sleep(pause(tries)).await;
-        let avoid = if error.retry() == Retry::OtherSource { Some(number) } else { request.avoid };
-        self.queue.again(Request { chunks: next..request.chunks.end, tries, avoid, ..request });
+        // Whichever source is alive takes it; with one source this means nothing.
+        self.queue.again(Request { chunks: next..request.chunks.end, tries, avoid: Some(number), ..request });
         Ok(())
     }
 }

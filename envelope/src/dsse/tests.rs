@@ -6,10 +6,7 @@ use super::*;
 #[test]
 fn pae_is_that_of_the_specification() {
     let (message, at) = pae("http://example.com/HelloWorld", b"hello world");
-    assert_eq!(
-        message,
-        b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
-    );
+    assert_eq!(message, b"DSSEv1 29 http://example.com/HelloWorld 11 hello world");
     assert_eq!(&message[at..], b"hello world");
 }
 

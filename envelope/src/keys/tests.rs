@@ -9,10 +9,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        STANDARD.encode(der)
-    )
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
 /// RFC 8410, 10.3: the same key as PKCS#8 v1, and as v2 with an attribute and the public key.
@@ -78,26 +75,10 @@ fn a_long_attribute_does_not_move_the_seed() {
 
 #[test]
 fn a_version_2_key_with_the_wrong_public_half_is_refused() {
-    let mut der = STANDARD
-        .decode(
-            RFC8410_V2
-                .lines()
-                .filter(|l| !l.starts_with('-'))
-                .collect::<String>(),
-        )
-        .unwrap();
+    let mut der = STANDARD.decode(RFC8410_V2.lines().filter(|l| !l.starts_with('-')).collect::<String>()).unwrap();
     *der.last_mut().unwrap() ^= 1;
     let error = SecretKey::from_pem(pem(PRIVATE, &der).as_bytes()).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::BadKey {
-                kind: "private",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, Error::BadKey { kind: "private", .. }), "{error}");
 }
 
 /// RFC 8032, 7.1, tests 1 to 3: seed, public key, message, signature.
@@ -138,10 +119,7 @@ fn rfc8032_signatures() {
         for len in [0, 63] {
             assert!(!key.public().verify(&message, &signature[..len]));
         }
-        assert!(
-            !key.public()
-                .verify(&message, &[&signature[..], &[0]].concat())
-        );
+        assert!(!key.public().verify(&message, &[&signature[..], &[0]].concat()));
     }
 }
 
@@ -191,10 +169,7 @@ fn keys_for_which_anybody_can_sign_are_refused() {
 #[test]
 fn debug_shows_no_secret() {
     let key = SecretKey::from_pem(RFC8410_V1.as_bytes()).unwrap();
-    assert_eq!(
-        format!("{key:?}"),
-        format!("SecretKey(of public key {KEY_ID_RFC8410})")
-    );
+    assert_eq!(format!("{key:?}"), format!("SecretKey(of public key {KEY_ID_RFC8410})"));
 }
 
 #[test]
@@ -206,9 +181,6 @@ fn key_ids_are_read_and_written() {
     let signed = format!("+{}", &KEY_ID_RFC8410[1..]);
     let wide = format!("é{}", &KEY_ID_RFC8410[2..]);
     for bad in ["", "00", &KEY_ID_RFC8410[1..], &long, &signed, &wide] {
-        assert!(
-            matches!(bad.parse::<KeyId>(), Err(Error::BadKeyId { .. })),
-            "{bad}"
-        );
+        assert!(matches!(bad.parse::<KeyId>(), Err(Error::BadKeyId { .. })), "{bad}");
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use envelope::Role;
+use imgstream::abort::unless_cancelled;
 use imgstream::digest::Digest;
 use imgstream::error::{Error, IoContext, Kind, Result};
 use imgstream::manifest::Descriptor;
@@ -29,28 +30,32 @@ pub fn sources(locators: &[Locator], reach: &args::Reach) -> Result<Vec<Arc<dyn 
     locators.iter().map(|locator| source::connect(locator, &options)).collect()
 }
 
-/// Opens a signed image.
+/// Opens a signed image, unless cancelled first.
 pub async fn open(
     locators: &[Locator],
     trust: &args::Trust,
     wanted: &args::Wanted,
     reach: &args::Reach,
+    cancel: &CancellationToken,
 ) -> Result<Image> {
-    let trust = keys::trust(trust)?;
-    Image::open(sources(locators, reach)?, &trust, &wanted.policy()).await
+    let (trust, policy) = (keys::trust(trust)?, wanted.policy());
+    let opening = Image::open(sources(locators, reach)?, &trust, &policy);
+    unless_cancelled(cancel, "opening the image", opening).await
 }
 
 /// Shows an image.
-pub async fn inspect(arguments: args::Inspect) -> Result<()> {
+pub async fn inspect(arguments: args::Inspect, cancel: &CancellationToken) -> Result<()> {
     let locator = std::slice::from_ref(&arguments.image);
     if !arguments.trust.trust.is_empty() {
-        let image = open(locator, &arguments.trust, &arguments.wanted, &arguments.reach).await?;
+        let image = open(locator, &arguments.trust, &arguments.wanted, &arguments.reach, cancel).await?;
         let signers: Vec<_> = image.signers().iter().map(ToString::to_string).collect();
         show(image.descriptor(), image.digest(), true, &signers, arguments.json);
         return Ok(());
     }
     let sources = sources(locator, &arguments.reach)?;
-    let bytes = open::fetch_envelope(sources[0].as_ref(), &arguments.wanted.policy()).await?;
+    let policy = arguments.wanted.policy();
+    let fetching = open::fetch_envelope(sources[0].as_ref(), &policy);
+    let bytes = unless_cancelled(cancel, "opening the image", fetching).await?;
     let unverified = envelope::peek(&bytes, Role::Image)?;
     let payload = unverified.payload_unverified();
     let descriptor = Descriptor::decode(payload)
@@ -102,7 +107,8 @@ fn show(descriptor: &Descriptor, digest: Digest, verified: bool, signers: &[Stri
 /// Checks an image.
 pub async fn verify(arguments: args::Verify, cancel: &CancellationToken) -> Result<()> {
     let image =
-        open(std::slice::from_ref(&arguments.image), &arguments.trust, &arguments.wanted, &arguments.reach).await?;
+        open(std::slice::from_ref(&arguments.image), &arguments.trust, &arguments.wanted, &arguments.reach, cancel)
+            .await?;
     let (descriptor, digest) = (Arc::clone(image.descriptor()), image.digest());
     let progress = Arc::new(Progress::default());
     let looked_at = Arc::clone(&progress);

@@ -46,7 +46,7 @@ async fn execute(command: Command) -> Result<()> {
         Command::Keygen(arguments) => keys::keygen(&arguments),
         Command::Pack(arguments) => pack::pack(arguments, cancel).await,
         Command::Sign(arguments) => pack::sign(&arguments),
-        Command::Inspect(arguments) => image::inspect(arguments).await,
+        Command::Inspect(arguments) => image::inspect(arguments, &cancel).await,
         Command::Verify(arguments) => image::verify(arguments, &cancel).await,
         Command::Unpack(arguments) => write::unpack(arguments, &cancel).await,
         Command::Serve(arguments) => image::serve(arguments, cancel).await,

@@ -23,7 +23,7 @@ pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result
     let locators =
         locators.iter().map(|text| text.parse()).collect::<Result<Vec<Locator>, _>>().map_err(Error::usage)?;
     let target = PathBuf::from(target);
-    let image = image::open(&locators, &arguments.trust, &arguments.wanted, &arguments.reach).await?;
+    let image = image::open(&locators, &arguments.trust, &arguments.wanted, &arguments.reach, cancel).await?;
     let buffered = arguments.engine == EngineChoice::Only(EngineKind::Buffered);
     let device = open_device(&target, &image, buffered)?;
     let defaults = WriteOptions::default();
@@ -109,9 +109,14 @@ pub async fn unpack(arguments: args::Unpack, cancel: &CancellationToken) -> Resu
         return Err(Error::usage(format!("{} exists; a raw image is never overwritten", raw.display()))
             .with_hint("choose another name; to write onto a device, use `imgstream write`"));
     }
-    let image =
-        image::open(std::slice::from_ref(&arguments.image), &arguments.trust, &arguments.wanted, &arguments.reach)
-            .await?;
+    let image = image::open(
+        std::slice::from_ref(&arguments.image),
+        &arguments.trust,
+        &arguments.wanted,
+        &arguments.reach,
+        cancel,
+    )
+    .await?;
     let mut name = raw.clone().into_os_string();
     name.push(format!(".{}.partial", std::process::id()));
     let partial = Partial(PathBuf::from(name));

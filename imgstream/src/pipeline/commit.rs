@@ -78,7 +78,7 @@ impl Run {
         let mut differing = Vec::new();
         let last = self.plans.count() - 1;
         for number in (0..=last).filter(|number| part == Part::AllButWithheld || *number == 0 || *number == last) {
-            let span = self.plans.load(number).await?;
+            let span = self.load(number).await?;
             let compare = {
                 let span = Arc::clone(&span);
                 self.blocking(move |run| {

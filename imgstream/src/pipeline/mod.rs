@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::abort::Abort;
+use crate::abort::{Abort, unless_cancelled};
 use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::fetch::Queue;
 use crate::manifest::Descriptor;
 use crate::open::Image;
-use crate::plan::Plans;
+use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress, Stage};
 use crate::sink::{EngineChoice, Target, Writer};
 
@@ -187,7 +187,7 @@ impl Run {
         let start = Instant::now();
         let before = self.progress.snapshot();
         // The first index is needed before anything is touched: an image that cannot be had leaves the target as it was.
-        self.plans.load(0).await?;
+        self.load(0).await?;
         self.invalidate().await?;
         self.progress.enter(Phase::Writing);
         let writing = Instant::now();
@@ -212,6 +212,10 @@ impl Run {
         self.writer.target().devices().iter().try_for_each(|device| device.trim_padding())?;
         self.progress.enter(Phase::Done);
         Ok(self.report(start, write_time, read_back_time, limited_by))
+    }
+
+    async fn load(&self, span: usize) -> Result<Arc<SpanPlan>> {
+        unless_cancelled(self.abort.token(), "fetching an index", self.plans.load(span)).await
     }
 
     /// The first and the last chunk are written last: without them nothing on the target boots.

@@ -28,7 +28,10 @@ impl Run {
         let (zero_ranges, zero_requests) = mpsc::channel(64);
         let zeroing = tokio::task::spawn_blocking({
             let run = Arc::clone(self);
-            move || run.zero_ranges(zero_requests)
+            move || {
+                run.zero_ranges(zero_requests);
+                run.writer.settle();
+            }
         });
         let mut tasks = JoinSet::new();
         let planning = Arc::clone(self);
@@ -153,6 +156,7 @@ impl Run {
                     .name(format!("decode-{number}"))
                     .spawn(move || {
                         let worked = std::panic::catch_unwind(AssertUnwindSafe(|| run.work(&incoming, &buffers)));
+                        run.writer.settle();
                         // Its chunk would never be delivered, and the run would wait for it.
                         if worked.is_err() {
                             run.abort.fail(Error::device("a decoding thread died"));

@@ -51,7 +51,7 @@ impl Device {
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let name = path.display();
         let fresh = options.create.is_some() && !path.exists();
-        if fresh && path.starts_with("/dev") {
+        if fresh && lies_below_dev(path) {
             // A mistyped device would become a file in memory, and writing it would "succeed".
             return Err(Error::target(format!("{name} does not exist")).with_hint("lsblk lists this machine's devices"));
         }
@@ -261,6 +261,12 @@ impl Device {
         }
         Ok(())
     }
+}
+
+/// Whether a file made at `path` would be one among the devices, however the path is spelled.
+fn lies_below_dev(path: &Path) -> bool {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    path.starts_with("/dev") || parent.canonicalize().is_ok_and(|parent| parent.starts_with("/dev"))
 }
 
 fn check_before_open(path: &Path) -> Result<()> {

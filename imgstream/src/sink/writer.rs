@@ -141,15 +141,18 @@ impl Writer {
     /// # Errors
     /// The first error of any write so far.
     pub fn drain(&self) -> Result<()> {
-        let mut queue = self.state.lock();
-        while queue.in_flight > 0 {
-            queue = self.state.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut queue = self.state.idle();
         match queue.failure.take() {
             Some(failure) => Err(failure),
             None if queue.poisoned => Err(Error::device("an earlier write failed")),
             None => Ok(()),
         }
+    }
+
+    /// Waits until nothing is in flight. A thread that has submitted writes calls this before it ends: the kernel cancels
+    /// what an ended thread's io_uring workers have not finished.
+    pub fn settle(&self) {
+        drop(self.state.idle());
     }
 
     /// Waits until nothing is in flight, then makes every device write back its cache.
@@ -215,6 +218,15 @@ impl State {
         }
     }
 
+    /// The queue, once nothing is in flight.
+    fn idle(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.lock();
+        while queue.in_flight > 0 {
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue
+    }
+
     fn count(&self, write: &Write, written: usize) {
         if let Payload::Chunk(_) = write.payload {
             self.progress.written.fetch_add(written as u64, Relaxed);
@@ -250,6 +262,7 @@ impl State {
     }
 }
 
+/// ECANCELED is what io_uring says when the thread that had submitted the write is gone.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN))
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED))
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use imgstream::abort::unless_cancelled;
 use imgstream::error::{Error, Result};
 use imgstream::manifest::Descriptor;
 use imgstream::open::Image;
@@ -21,10 +22,8 @@ pub struct Accepted(Image);
 /// # Errors
 /// `Image` when it is refused, `Source` when no source has it, `Cancelled`.
 pub async fn open(order: Order, cancel: &CancellationToken) -> Result<Accepted> {
-    tokio::select! {
-        opened = Image::open(order.sources, &order.trust, &order.policy) => opened.map(Accepted),
-        () = cancel.cancelled() => Err(Error::cancelled("opening the image")),
-    }
+    let opening = Image::open(order.sources, &order.trust, &order.policy);
+    unless_cancelled(cancel, "opening the image", opening).await.map(Accepted)
 }
 
 impl Accepted {
