@@ -124,7 +124,7 @@ pub struct Sign {
 /// Which keys are trusted, and how many must have signed.
 #[derive(Debug, Args)]
 pub struct Trust {
-    /// Public keys (SPKI PEM) that may have signed the image.
+    /// Public keys (SPKI PEM) that may have signed the image. Takes all that follow: put it last, or before another option.
     #[arg(long, value_name = "KEY.pub", num_args = 1..)]
     pub trust: Vec<PathBuf>,
     /// How many of the trusted keys must have signed.
@@ -175,9 +175,9 @@ pub struct Reach {
     pub timeout: u64,
 }
 
-/// `inspect`
+/// One image: where it is, and what it must be.
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub struct OneImage {
     /// The image.
     pub image: Locator,
     #[command(flatten)]
@@ -186,6 +186,13 @@ pub struct Inspect {
     pub wanted: Wanted,
     #[command(flatten)]
     pub reach: Reach,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    pub from: OneImage,
     /// Write the descriptor and what is known of it as one JSON object to stdout.
     #[arg(long)]
     pub json: bool,
@@ -194,14 +201,8 @@ pub struct Inspect {
 /// `verify`
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// The image.
-    pub image: Locator,
     #[command(flatten)]
-    pub trust: Trust,
-    #[command(flatten)]
-    pub wanted: Wanted,
-    #[command(flatten)]
-    pub reach: Reach,
+    pub from: OneImage,
     /// Write the result as one JSON object to stdout.
     #[arg(long)]
     pub json: bool,
@@ -210,16 +211,10 @@ pub struct Verify {
 /// `unpack`
 #[derive(Debug, Args)]
 pub struct Unpack {
-    /// The image.
-    pub image: Locator,
+    #[command(flatten)]
+    pub from: OneImage,
     /// The raw file to make; must not exist.
     pub raw: PathBuf,
-    #[command(flatten)]
-    pub trust: Trust,
-    #[command(flatten)]
-    pub wanted: Wanted,
-    #[command(flatten)]
-    pub reach: Reach,
 }
 
 /// `serve`

@@ -43,17 +43,22 @@ pub async fn open(
     unless_cancelled(cancel, "opening the image", opening).await
 }
 
+/// Opens the one image of a command that takes one.
+pub async fn open_one(from: &args::OneImage, cancel: &CancellationToken) -> Result<Image> {
+    open(std::slice::from_ref(&from.image), &from.trust, &from.wanted, &from.reach, cancel).await
+}
+
 /// Shows an image.
 pub async fn inspect(arguments: args::Inspect, cancel: &CancellationToken) -> Result<()> {
-    let locator = std::slice::from_ref(&arguments.image);
-    if !arguments.trust.trust.is_empty() {
-        let image = open(locator, &arguments.trust, &arguments.wanted, &arguments.reach, cancel).await?;
+    let from = &arguments.from;
+    if !from.trust.trust.is_empty() {
+        let image = open_one(from, cancel).await?;
         let signers: Vec<_> = image.signers().iter().map(ToString::to_string).collect();
         show(image.descriptor(), image.digest(), true, &signers, arguments.json);
         return Ok(());
     }
-    let sources = sources(locator, &arguments.reach)?;
-    let policy = arguments.wanted.policy();
+    let sources = sources(std::slice::from_ref(&from.image), &from.reach)?;
+    let policy = from.wanted.policy();
     let fetching = open::fetch_envelope(sources[0].as_ref(), &policy);
     let bytes = unless_cancelled(cancel, "opening the image", fetching).await?;
     let unverified = envelope::peek(&bytes, Role::Image)?;
@@ -106,9 +111,7 @@ fn show(descriptor: &Descriptor, digest: Digest, verified: bool, signers: &[Stri
 
 /// Checks an image.
 pub async fn verify(arguments: args::Verify, cancel: &CancellationToken) -> Result<()> {
-    let image =
-        open(std::slice::from_ref(&arguments.image), &arguments.trust, &arguments.wanted, &arguments.reach, cancel)
-            .await?;
+    let image = open_one(&arguments.from, cancel).await?;
     let (descriptor, digest) = (Arc::clone(image.descriptor()), image.digest());
     let progress = Arc::new(Progress::default());
     let looked_at = Arc::clone(&progress);

@@ -109,14 +109,7 @@ pub async fn unpack(arguments: args::Unpack, cancel: &CancellationToken) -> Resu
         return Err(Error::usage(format!("{} exists; a raw image is never overwritten", raw.display()))
             .with_hint("choose another name; to write onto a device, use `imgstream write`"));
     }
-    let image = image::open(
-        std::slice::from_ref(&arguments.image),
-        &arguments.trust,
-        &arguments.wanted,
-        &arguments.reach,
-        cancel,
-    )
-    .await?;
+    let image = image::open_one(&arguments.from, cancel).await?;
     let mut name = raw.clone().into_os_string();
     name.push(format!(".{}.partial", std::process::id()));
     let partial = Partial(PathBuf::from(name));
