@@ -2,11 +2,10 @@
 //! way out detaches what it attached.
 
 use std::collections::BTreeSet;
-use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::fail::{Outcome, Tried};
@@ -14,26 +13,18 @@ use crate::fail::{Outcome, Tried};
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// Takes over SIGINT and SIGTERM. Must run before any other thread exists, because threads inherit the mask;
-/// tools we start do not (the standard library clears it for them).
+/// Takes over SIGINT and SIGTERM. By a handler, not by blocking them: tools inherit what is blocked, and would not hear
+/// the signals their own tests send them.
 pub fn take_over() -> Outcome<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().tried("block SIGINT and SIGTERM")?;
-    std::thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            INTERRUPTED.store(true, Ordering::SeqCst);
-            // A terminal has already sent its Ctrl-C to the whole foreground group.
-            if signal == Signal::SIGINT && std::io::stdin().is_terminal() {
-                continue;
-            }
-            for pid in running().iter().flat_map(|pid| with_descendants(*pid)) {
-                let _ = kill(Pid::from_raw(pid), signal);
-            }
+    ctrlc::set_handler(|| {
+        INTERRUPTED.store(true, Ordering::SeqCst);
+        // A terminal has already sent its Ctrl-C to the whole foreground group; once more does no harm.
+        for pid in running().iter().flat_map(|pid| with_descendants(*pid)) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
-    });
-    Ok(())
+    })
+    .map_err(std::io::Error::other)
+    .tried("listen for SIGINT and SIGTERM")
 }
 
 /// Has somebody asked us to end?
