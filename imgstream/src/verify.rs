@@ -20,6 +20,8 @@ use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress};
 use crate::source;
 
+/// Memory for decoded chunks, whatever the number of cores.
+const MEMORY: u64 = 96 << 20;
 /// Frames that may wait to be checked.
 const WAITING: usize = 16;
 
@@ -53,7 +55,7 @@ pub async fn verify(
     cancel: &CancellationToken,
 ) -> Result<Verified> {
     let descriptor = Arc::clone(image.descriptor());
-    let workers = workers.max(1);
+    let workers = workers.min((MEMORY / u64::from(descriptor.chunk_size)) as usize).max(1);
     let pool = Pool::new(workers, descriptor.chunk_size as usize).context(Kind::Device, || "getting buffers".into())?;
     let abort = Arc::new(Abort::new(cancel));
     let (jobs, queue) = unbounded();

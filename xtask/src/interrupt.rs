@@ -2,6 +2,7 @@
 //! way out detaches what it attached.
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +19,10 @@ static RUNNING: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 pub fn take_over() -> Outcome<()> {
     ctrlc::set_handler(|| {
         INTERRUPTED.store(true, Ordering::SeqCst);
-        // A terminal has already sent its Ctrl-C to the whole foreground group; once more does no harm.
+        // A terminal has already sent its Ctrl-C to the whole foreground group.
+        if std::io::stdin().is_terminal() {
+            return;
+        }
         for pid in running().iter().flat_map(|pid| with_descendants(*pid)) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }

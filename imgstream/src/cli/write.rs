@@ -47,7 +47,7 @@ pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result
 
 fn open_device(path: &Path, image: &Image, buffered: bool) -> Result<Device> {
     let descriptor = image.descriptor();
-    let device = Device::open(path, OpenOptions { buffered, create: Some(descriptor.raw_size) })?;
+    let device = Device::open(path, OpenOptions { buffered, create: true, raw_size: descriptor.raw_size })?;
     device.check_fits(descriptor.raw_size, descriptor.sector_size)?;
     Ok(device)
 }
@@ -110,10 +110,10 @@ pub async fn unpack(arguments: args::Unpack, cancel: &CancellationToken) -> Resu
             .with_hint("choose another name; to write onto a device, use `imgstream write`"));
     }
     let image = image::open_one(&arguments.from, cancel).await?;
-    let mut name = raw.clone().into_os_string();
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = Partial(PathBuf::from(name));
-    let device = open_device(&partial.0, &image, false)?;
+    let name = raw.file_name().ok_or_else(|| Error::usage(format!("{} is no name for a file", raw.display())))?;
+    let path = raw.with_file_name(imgstream::pack::partial_name(&name.to_string_lossy())?);
+    let device = open_device(&path, &image, false)?;
+    let partial = Partial(path);
     let options = WriteOptions { read_back: false, ..WriteOptions::default() };
     let report = stream(image.clone(), device, &options, false, cancel).await?;
     nix::fcntl::renameat2(

@@ -21,6 +21,7 @@ use crate::manifest::{BlobRef, Descriptor, Span, boot, descriptor, partitions};
 use input::Input;
 use span::SpanPacker;
 use store::Store;
+pub use store::partial_name;
 
 /// Default raw bytes per chunk; chosen by measurement, see `docs/performance.md`.
 pub const DEFAULT_CHUNK_SIZE: u32 = 2 << 20;
@@ -28,6 +29,9 @@ pub const DEFAULT_CHUNK_SIZE: u32 = 2 << 20;
 pub const DEFAULT_SPAN_SIZE: u64 = 4 << 30;
 /// Default zstd level: zstd's own.
 pub const DEFAULT_LEVEL: i32 = 3;
+
+/// Memory for chunks and frames while packing, whatever the number of cores; a worker needs about five chunks' worth.
+const MEMORY: u64 = 160 << 20;
 
 /// What to pack, and how.
 #[derive(Debug, Clone)]

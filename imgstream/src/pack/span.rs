@@ -58,7 +58,8 @@ impl<'a> SpanPacker<'a> {
     }
 
     fn pack_chunks(&self, raw_offset: u64, raw_length: u64) -> Result<Span> {
-        let workers = self.options.workers.max(1);
+        let affordable = super::MEMORY / (5 * u64::from(self.options.chunk_size));
+        let workers = self.options.workers.min(affordable as usize).max(1);
         // Results are awaited in order; this many chunks may be ahead of the slowest one.
         let (ordered, in_order) = bounded(workers * 2);
         let (jobs, queue) = bounded::<Job>(workers);

@@ -13,6 +13,17 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::manifest::BlobRef;
 use crate::manifest::layout;
 
+/// A name for something unfinished that becomes `name`: nobody else's, not even in a container where every process has
+/// the same number.
+///
+/// # Errors
+/// When the machine gives no random numbers.
+pub fn partial_name(name: &str) -> Result<String> {
+    let random = ring::rand::generate::<[u8; 8]>(&ring::rand::SystemRandom::new());
+    let random = random.map_err(|_| Error::device("this machine gives no random numbers"))?.expose();
+    Ok(format!("{name}.{:016x}.partial", u64::from_be_bytes(random)))
+}
+
 /// A layout's directory, existing or being made.
 pub(super) struct Store {
     dir: PathBuf,
@@ -35,10 +46,8 @@ impl Store {
         let name = output
             .file_name()
             .ok_or_else(|| Error::usage(format!("{} is no name for a directory", output.display())))?;
-        let temporary = format!(".{}.{}.partial", name.to_string_lossy(), std::process::id());
-        let dir = output.with_file_name(temporary);
-        // Left by a process of the same number that was killed.
-        let _ = fs::remove_dir_all(&dir);
+        let dir = output.with_file_name(format!(".{}", partial_name(&name.to_string_lossy())?));
+        fs::create_dir(&dir).device(|| format!("creating {}", dir.display()))?;
         fs::create_dir_all(dir.join("blobs/sha256")).device(|| format!("creating {}", dir.display()))?;
         Ok(Store {
             dir,

@@ -42,7 +42,7 @@ impl Run {
                 let mut chunks = std::mem::take(&mut *run.withheld());
                 chunks.sort_by_key(|chunk| std::cmp::Reverse(chunk.raw_offset()));
                 for chunk in chunks {
-                    run.writer.write(chunk).map_err(|error| run.root_cause(error))?;
+                    run.writer.write(chunk)?;
                     run.writer.flush()?;
                 }
                 Ok(())

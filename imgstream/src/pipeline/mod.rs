@@ -113,7 +113,11 @@ pub async fn write(
     if report.is_err() {
         let run = Arc::clone(&run);
         // Nothing of ours may still be writing when the caller learns that it is over.
-        let _ = tokio::task::spawn_blocking(move || run.writer.drain()).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            run.writer.settle();
+            run.writer.target().devices().iter().try_for_each(|device| device.trim_padding())
+        })
+        .await;
     }
     report
 }
@@ -230,11 +234,6 @@ impl Run {
     async fn flush(self: &Arc<Self>) -> Result<()> {
         self.progress.enter(Phase::Flushing);
         self.blocking(|run| run.writer.flush()).await
-    }
-
-    /// A failed write is told to whoever waits for the writer; this asks for it where a later call only noticed.
-    fn root_cause(&self, noticed: Error) -> Error {
-        self.writer.drain().err().unwrap_or(noticed)
     }
 
     async fn blocking<T: Send + 'static>(

@@ -29,8 +29,11 @@ impl Run {
         let zeroing = tokio::task::spawn_blocking({
             let run = Arc::clone(self);
             move || {
-                run.zero_ranges(zero_requests);
+                let zeroed = std::panic::catch_unwind(AssertUnwindSafe(|| run.zero_ranges(zero_requests)));
                 run.writer.settle();
+                if zeroed.is_err() {
+                    run.abort.fail(Error::device("the zeroing thread died"));
+                }
             }
         });
         let mut tasks = JoinSet::new();
@@ -41,9 +44,14 @@ impl Run {
             }
         });
         self.start_lanes(&mut tasks, frames, frame_buffers);
-        tokio::select! {
-            () = self.abort.token().cancelled() => {}
-            () = self.queue.finished() => {}
+        loop {
+            tokio::select! {
+                () = self.abort.token().cancelled() => break,
+                () = self.queue.finished() => break,
+                Some(ended) = tasks.join_next() => if ended.is_err() {
+                    self.abort.fail(Error::device("a fetching task died"));
+                },
+            }
         }
         // Over or finished: the lanes go, and with the last sender of frames the workers.
         self.queue.close();
@@ -138,7 +146,7 @@ impl Run {
                 return;
             }
             if let Err(error) = self.writer.zero(raw, kind, &self.progress, &|| self.abort.is_over()) {
-                self.abort.fail(self.root_cause(error));
+                self.abort.fail(error);
                 return;
             }
         }
@@ -204,7 +212,7 @@ impl Run {
         if self.is_withheld(raw_offset, raw_len) {
             self.withheld().push(chunk);
         } else {
-            self.writer.write(chunk).map_err(|error| self.root_cause(error))?;
+            self.writer.write(chunk)?;
         }
         add_time(&self.progress.write_wait, writing);
         self.queue.delivered();

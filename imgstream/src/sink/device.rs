@@ -27,8 +27,10 @@ impl Default for AlignedZeros {
 pub struct OpenOptions {
     /// Go through the page cache even where O_DIRECT works.
     pub buffered: bool,
-    /// Create a regular file of this many bytes where nothing is.
-    pub create: Option<u64>,
+    /// Create a regular file where nothing is.
+    pub create: bool,
+    /// Length of the image that will be written, in bytes: a created file's length.
+    pub raw_size: u64,
 }
 
 /// An open device that is ours alone.
@@ -50,29 +52,35 @@ impl Device {
     /// [`Kind::Target`] naming what stands against it.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let name = path.display();
-        let fresh = options.create.is_some() && !path.exists();
+        let fresh = options.create && !path.exists();
         if fresh && lies_below_dev(path) {
             // A mistyped device would become a file in memory, and writing it would "succeed".
             return Err(Error::target(format!("{name} does not exist")).with_hint("lsblk lists this machine's devices"));
         }
-        if !fresh {
-            check_before_open(path)?;
-        }
+        let checked = if fresh { None } else { Some(check_before_open(path)?) };
+        let options = OpenOptions { buffered: options.buffered || padding_would_hurt(path, options), ..options };
         let (file, direct) = open_file(path, options, fresh)?;
         let facts = facts::of(&file).context(Kind::Target, || format!("asking what {name} is"))?;
+        // A link under /dev/disk may have been pointed elsewhere since the interlocks looked.
+        if checked.is_some_and(|checked| checked != facts.number) {
+            return Err(Error::target(format!("{name} became another device while it was opened"))
+                .with_retry(crate::error::Retry::Temporary)
+                .with_hint("something changes the names of devices right now: run again when it is quiet"));
+        }
         if facts.kind == FileKind::Regular {
             // The lock belongs to the open file, so it is held until the last descriptor of it is closed.
             file.try_lock().map_err(|_| {
                 Error::target(format!("another process writes to {name}")).with_hint("wait for it, or stop it")
             })?;
         }
-        if let Some(len) = options.create.filter(|_| fresh) {
+        if fresh {
+            let len = options.raw_size;
             file.set_len(len).context(Kind::Target, || format!("giving {name} its {}", Size(len)))?;
         }
         let mut device = Device {
             file,
             path: path.to_owned(),
-            facts: Facts { size: options.create.filter(|_| fresh).unwrap_or(facts.size), ..facts },
+            facts: Facts { size: if fresh { options.raw_size } else { facts.size }, ..facts },
             direct,
             alignment: 1,
             fresh,
@@ -230,7 +238,10 @@ impl Device {
         };
         match lseek(&self.file, from, Whence::SeekData) {
             Ok(data) => data as u64 >= offset + len,
-            Err(errno) => errno == nix::errno::Errno::ENXIO,
+            // No data from here to the end: a hole, unless the file has become shorter than that.
+            Err(errno) => {
+                errno == nix::errno::Errno::ENXIO && self.file.metadata().is_ok_and(|now| now.len() >= offset + len)
+            }
         }
     }
 
@@ -263,22 +274,30 @@ impl Device {
     }
 }
 
+/// Whether O_DIRECT's padding after the image would overwrite what follows it in a longer regular file.
+fn padding_would_hurt(path: &Path, options: OpenOptions) -> bool {
+    let longer = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > options.raw_size);
+    longer && !options.raw_size.is_multiple_of(ALIGNMENT as u64)
+}
+
 /// Whether a file made at `path` would be one among the devices, however the path is spelled.
 fn lies_below_dev(path: &Path) -> bool {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     path.starts_with("/dev") || parent.canonicalize().is_ok_and(|parent| parent.starts_with("/dev"))
 }
 
-fn check_before_open(path: &Path) -> Result<()> {
+/// The interlocks. Returns the device number that was checked; 0 for a regular file.
+fn check_before_open(path: &Path) -> Result<u64> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     let metadata = std::fs::metadata(path).context(Kind::Target, || format!("looking at {}", path.display()))?;
     if metadata.file_type().is_block_device() {
-        return Host::default().check(&path.display().to_string(), &interlock::number_text(metadata.rdev()));
+        Host::default().check(&path.display().to_string(), &interlock::number_text(metadata.rdev()))?;
+        return Ok(metadata.rdev());
     }
     if !metadata.file_type().is_file() {
         return Err(Error::target(format!("{} is neither a block device nor a regular file", path.display())));
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Opens with O_EXCL (on a block device: nobody else has it mounted, mapped or open exclusively), with O_DIRECT where it works.

@@ -69,6 +69,11 @@ impl Target {
                     device.name()
                 )));
             }
+            let is_last = number + 1 == extents.len();
+            let whole = |bytes: u64| bytes.is_multiple_of(device.alignment() as u64);
+            if !whole(extent.offset) || !(is_last || whole(extent.len)) {
+                return Err(Error::target(format!("extent {number} is not whole blocks of {}", device.name())));
+            }
             let clash = extents[..number].iter().any(|other| {
                 other.device == extent.device
                     && other.offset < extent.offset + extent.len

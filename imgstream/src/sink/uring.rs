@@ -44,6 +44,9 @@ struct InFlight {
     vacant: Vec<usize>,
     /// Writes whose submission failed for good. Their entries stay queued, so the kernel may still read their bytes.
     stranded: Vec<Write>,
+    /// Set by the first submission that failed for good: entering the ring again would also submit what is stranded, long
+    /// after its writer was told that it failed.
+    broken: bool,
 }
 
 impl Uring {
@@ -70,6 +73,7 @@ impl Uring {
                 writes: (0..entries).map(|_| None).collect(),
                 vacant: (0..entries).collect(),
                 stranded: Vec::new(),
+                broken: false,
             }),
             registered_buffers: registered.is_ok(),
             stopping: AtomicBool::new(false),
@@ -88,12 +92,16 @@ impl Uring {
 impl Shared {
     fn submit(&self, write: Write) -> io::Result<()> {
         let mut in_flight = self.lock();
+        if in_flight.broken {
+            return Err(io::Error::other("the ring is broken"));
+        }
         let slot = in_flight.vacant.pop().ok_or_else(|| io::Error::other("more writes than the ring was made for"))?;
         let entry = self.entry(&write).user_data(slot as u64);
         in_flight.writes[slot] = Some(write);
         self.push(&entry).inspect_err(|_| {
             let stranded = in_flight.writes[slot].take();
             in_flight.stranded.extend(stranded);
+            in_flight.broken = true;
         })
     }
 
@@ -164,7 +172,8 @@ impl Shared {
         if let Some(next) = (self.on_outcome)(write, outcome) {
             let again = next.clone();
             if let Err(error) = self.submit(next) {
-                (self.on_outcome)(again, Err(error));
+                // Not as the error it was: that might ask for yet another try, which could not be started either.
+                (self.on_outcome)(again, Err(io::Error::other(format!("it could not be started again: {error}"))));
             }
         }
     }
@@ -193,8 +202,12 @@ impl Drop for Uring {
     fn drop(&mut self) {
         self.shared.stopping.store(true, SeqCst);
         let woken = {
-            let _in_flight = self.shared.lock();
-            self.shared.push(&opcode::Nop::new().build().user_data(STOP))
+            let in_flight = self.shared.lock();
+            if in_flight.broken {
+                Err(io::ErrorKind::BrokenPipe.into())
+            } else {
+                self.shared.push(&opcode::Nop::new().build().user_data(STOP))
+            }
         };
         // Without the wake-up the reaper may sleep for ever; it then keeps ring and buffers alive, which is safe.
         if let (Ok(()), Some(reaper)) = (woken, self.reaper.take()) {

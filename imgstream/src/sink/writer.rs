@@ -32,13 +32,24 @@ struct State {
     progress: Arc<Progress>,
 }
 
+/// What an error is made of, as often as it is asked for.
+#[derive(Clone)]
+struct Failure {
+    message: String,
+    hint: &'static str,
+}
+
+impl Failure {
+    fn error(&self) -> Error {
+        Error::device(self.message.clone()).with_hint(self.hint)
+    }
+}
+
 #[derive(Default)]
 struct Queue {
     in_flight: usize,
-    /// Set by the first failure, for good.
-    poisoned: bool,
-    /// The first failure, until somebody is told.
-    failure: Option<Error>,
+    /// The first failure, told to everyone who asks: device, errno and remedy must not depend on who asks first.
+    failure: Option<Failure>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -141,12 +152,7 @@ impl Writer {
     /// # Errors
     /// The first error of any write so far.
     pub fn drain(&self) -> Result<()> {
-        let mut queue = self.state.idle();
-        match queue.failure.take() {
-            Some(failure) => Err(failure),
-            None if queue.poisoned => Err(Error::device("an earlier write failed")),
-            None => Ok(()),
-        }
+        self.state.idle().failure.as_ref().map_or(Ok(()), |failure| Err(failure.error()))
     }
 
     /// Waits until nothing is in flight. A thread that has submitted writes calls this before it ends: the kernel cancels
@@ -167,20 +173,19 @@ impl Writer {
     fn submit(&self, write: Write) -> Result<()> {
         {
             let mut queue = self.state.lock();
-            while queue.in_flight >= self.depth && !queue.poisoned {
+            while queue.in_flight >= self.depth && queue.failure.is_none() {
                 queue = self.state.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
-            if queue.poisoned {
-                // The error itself is told by `drain`; whoever sees this one first only stops.
-                return Err(Error::device("an earlier write failed"));
+            if let Some(failure) = &queue.failure {
+                return Err(failure.error());
             }
             queue.in_flight += 1;
         }
         let (device, offset) = (write.device, write.offset);
         self.engine.submit(write).map_err(|error| {
-            let error = self.state.failure(device, offset, 0, error);
-            self.state.finish_one(Some(error));
-            Error::device("a write could not be started")
+            let failure = self.state.failure(device, offset, 0, &error);
+            self.state.finish_one(Some(failure.clone()));
+            failure.error()
         })
     }
 }
@@ -191,7 +196,7 @@ impl State {
         match outcome {
             Ok(0) => {
                 let error = io::Error::from(io::ErrorKind::WriteZero);
-                self.finish_one(Some(self.failure(write.device, write.offset, write.len, error)));
+                self.finish_one(Some(self.failure(write.device, write.offset, write.len, &error)));
                 None
             }
             Ok(written) if written < write.len => {
@@ -212,7 +217,7 @@ impl State {
                 Some(write)
             }
             Err(error) => {
-                self.finish_one(Some(self.failure(write.device, write.offset, write.len, error)));
+                self.finish_one(Some(self.failure(write.device, write.offset, write.len, &error)));
                 None
             }
         }
@@ -233,17 +238,14 @@ impl State {
         }
     }
 
-    fn finish_one(&self, failure: Option<Error>) {
+    fn finish_one(&self, failure: Option<Failure>) {
         let mut queue = self.lock();
         queue.in_flight -= 1;
-        if failure.is_some() && !queue.poisoned {
-            queue.poisoned = true;
-            queue.failure = failure;
-        }
+        queue.failure = queue.failure.take().or(failure);
         self.changed.notify_all();
     }
 
-    fn failure(&self, device: usize, offset: u64, len: usize, error: io::Error) -> Error {
+    fn failure(&self, device: usize, offset: u64, len: usize, error: &io::Error) -> Failure {
         let name = self.target.devices()[device].name();
         let message = format!("writing {len} bytes at offset {offset} of {name}: {error}");
         let hint = match error.raw_os_error() {
@@ -253,7 +255,7 @@ impl State {
             }
             _ => "see the kernel log for this device",
         };
-        Error::device(message).with_source(error).with_hint(hint)
+        Failure { message, hint }
     }
 
     // The queue is changed in whole steps, so a poisoned lock is used as it is.

@@ -34,7 +34,8 @@ pub struct Taken {
 /// `Target`, with what stands against it and the remedy; `Cancelled` while it is busy.
 pub async fn open(spec: &RunSpec, descriptor: &Descriptor, cancel: &CancellationToken) -> Result<Taken> {
     // Never created: a target that is not there is a mistake in the spec, not a wish for a new file.
-    let options = OpenOptions { buffered: spec.options.engine == Engine::Buffered, create: None };
+    let options =
+        OpenOptions { buffered: spec.options.engine == Engine::Buffered, create: false, raw_size: descriptor.raw_size };
     let device = open_patiently(&spec.target.device, options, cancel).await.map_err(|error| match error.hint() {
         Some(_) => error,
         None => error.with_hint("`target.device` must name a whole block device, or a regular file that exists"),
