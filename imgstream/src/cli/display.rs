@@ -33,12 +33,12 @@ pub fn start_log(verbose: u8) {
 
 /// An error: what happened, what to do, and with `-v` why.
 pub fn error(error: &Error, with_causes: bool) {
-    eprintln!("error: {error}");
+    say!("error: {error}");
     if with_causes {
-        error.causes().iter().for_each(|cause| eprintln!("  because: {cause}"));
+        error.causes().iter().for_each(|cause| say!("  because: {cause}"));
     }
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        say!("hint: {hint}");
     }
 }
 
@@ -101,7 +101,7 @@ impl Display {
                         drawn.set_message(shown.title());
                     }
                     (false, None) => {
-                        eprintln!("{}: {} of {}", shown.title(), Size(shown.done), Size(shown.total));
+                        say!("{}: {} of {}", shown.title(), Size(shown.done), Size(shown.total));
                     }
                 }
             }

@@ -78,34 +78,34 @@ fn show(descriptor: &Descriptor, digest: Digest, verified: bool, signers: &[Stri
         return;
     }
     let state = if verified { "signature verified" } else { "NOT VERIFIED: give --trust KEY.pub" };
-    println!("{} version {} for {}  ({state})", descriptor.name, descriptor.image_version, descriptor.architecture);
-    println!("digest    {digest}");
+    print!("{} version {} for {}  ({state})", descriptor.name, descriptor.image_version, descriptor.architecture);
+    print!("digest    {digest}");
     let word = if verified { "signed by" } else { "claimed  " };
-    signers.iter().for_each(|signer| println!("{word} {signer}"));
-    println!("created   {}", descriptor.created);
+    signers.iter().for_each(|signer| print!("{word} {signer}"));
+    print!("created   {}", descriptor.created);
     if let Some(expires) = descriptor.expires {
-        println!("expires   {expires}");
+        print!("expires   {expires}");
     }
-    println!(
+    print!(
         "raw       {} ({} bytes), sectors of {}",
         Size(descriptor.raw_size),
         descriptor.raw_size,
         descriptor.sector_size
     );
-    println!(
+    print!(
         "packed    {} in {} spans, chunks of {}",
         Size(descriptor.data_bytes()),
         descriptor.spans.len(),
         Size(descriptor.chunk_size.into())
     );
     match &descriptor.boot {
-        Some(boot) => println!("boots by  {} (boot map at byte {})", boot.method, boot.map_offset),
-        None => println!("boots by  no boot record found"),
+        Some(boot) => print!("boots by  {} (boot map at byte {})", boot.method, boot.map_offset),
+        None => print!("boots by  no boot record found"),
     }
-    println!("regions");
+    print!("regions");
     for region in &descriptor.regions {
         let luks = if region.encrypt { "  to be encrypted" } else { "" };
-        println!("  {:24} {:>12} at {}{luks}", region.name, Size(region.length).to_string(), region.offset);
+        print!("  {:24} {:>12} at {}{luks}", region.name, Size(region.length).to_string(), region.offset);
     }
 }
 
@@ -127,14 +127,14 @@ pub async fn verify(arguments: args::Verify, cancel: &CancellationToken) -> Resu
         display::json_line(&json!({"event": "summary", "digest": digest, "verified": found}));
     } else {
         let name = &descriptor.name;
-        eprintln!(
+        say!(
             "{name} version {} is whole: {} chunks, {} in {} data blobs",
             descriptor.image_version,
             found.chunks,
             Size(found.data_bytes),
             found.data_blobs
         );
-        eprintln!("digest {digest}");
+        say!("digest {digest}");
     }
     Ok(())
 }
@@ -162,7 +162,7 @@ pub async fn serve(arguments: args::Serve, cancel: CancellationToken) -> Result<
         tokio::net::TcpListener::bind(listen).await.context(Kind::Usage, || format!("listening on {listen}"))?;
     let address = listener.local_addr().context(Kind::Usage, || format!("listening on {listen}"))?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    eprintln!("listening on {scheme}://{address}/");
+    say!("listening on {scheme}://{address}/");
     serve::serve(arguments.image, listener, ServeOptions { tls }, cancel)
         .await
         .map_err(|error| Error::source_failed(format!("serving: {error}")).with_source(error))

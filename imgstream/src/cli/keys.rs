@@ -20,16 +20,19 @@ pub fn keygen(arguments: &args::Keygen) -> Result<()> {
     // The public key first: a private key that was made has its public one beside it.
     create(Path::new(&public), 0o644, key.public().to_pem().as_bytes())?;
     create(&arguments.key, 0o600, key.to_pem().as_bytes()).inspect_err(|_| drop(std::fs::remove_file(&public)))?;
-    eprintln!("private key  {}  (keep it secret)", arguments.key.display());
-    eprintln!("public key   {}", Path::new(&public).display());
-    eprintln!("key id       {}", key.public().id());
+    say!("private key  {}  (keep it secret)", arguments.key.display());
+    say!("public key   {}", Path::new(&public).display());
+    say!("key id       {}", key.public().id());
     Ok(())
 }
 
 fn create(path: &Path, mode: u32, bytes: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|error| {
-        let refused = Error::usage(format!("creating {}: {error}", path.display())).with_source(error);
-        refused.with_hint("a key is never overwritten: choose another name")
+        let hint = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => "a key is never overwritten: choose another name",
+            _ => "check the folder and its permissions",
+        };
+        Error::usage(format!("creating {}: {error}", path.display())).with_source(error).with_hint(hint)
     })?;
     file.write_all(bytes).and_then(|()| file.sync_all()).context(Kind::Device, || format!("writing {}", path.display()))
 }

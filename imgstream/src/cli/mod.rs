@@ -2,6 +2,20 @@
 //!
 //! People read stderr; programs read stdout, where `--json` writes one object per line.
 
+/// A line for people. A terminal or log that is gone or full is no reason to panic, nor to end with another exit code.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr().lock(), format_args!("{}\n", format_args!($($text)*)));
+    }};
+}
+
+/// A line of what was asked for. A reader that went away is not our problem.
+macro_rules! print {
+    ($($text:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{}\n", format_args!($($text)*)));
+    }};
+}
+
 mod args;
 mod display;
 mod image;
@@ -68,10 +82,10 @@ fn cancel_on_signals() -> Result<CancellationToken> {
                 _ = terminate.recv() => {}
             }
             if attempt > 0 {
-                eprintln!("stopped at once; the target may be in use until the kernel has finished");
+                say!("stopped at once; the target may be in use until the kernel has finished");
                 std::process::exit(i32::from(imgstream::error::Kind::Cancelled.exit_code()));
             }
-            eprintln!("stopping; once more to stop at once");
+            say!("stopping; once more to stop at once");
             cancelled.cancel();
         }
     });

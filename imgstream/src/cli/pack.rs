@@ -72,20 +72,20 @@ fn summary(arguments: &args::Pack, packed: &Packed, progress: &PackProgress, sec
         }));
         return;
     }
-    eprintln!("packed   {} version {} for {}", descriptor.name, descriptor.image_version, descriptor.architecture);
-    eprintln!("into     {}", arguments.image.display());
-    eprintln!("digest   {digest}");
-    eprintln!(
+    say!("packed   {} version {} for {}", descriptor.name, descriptor.image_version, descriptor.architecture);
+    say!("into     {}", arguments.image.display());
+    say!("digest   {digest}");
+    say!(
         "raw      {} in chunks of {}, sectors of {}",
         Size(descriptor.raw_size),
         Size(descriptor.chunk_size.into()),
         descriptor.sector_size
     );
-    eprintln!("packed   {} in {seconds:.1} s", Size(stored));
+    say!("packed   {} in {seconds:.1} s", Size(stored));
     let regions: Vec<_> =
         descriptor.regions.iter().map(|region| format!("{} {}", region.name, Size(region.length))).collect();
-    eprintln!("regions  {}", regions.join(", "));
-    eprintln!("boots    {}", descriptor.boot.as_ref().map_or("no boot record found", |boot| &boot.method));
+    say!("regions  {}", regions.join(", "));
+    say!("boots    {}", descriptor.boot.as_ref().map_or("no boot record found", |boot| &boot.method));
 }
 
 /// Adds a signature.
@@ -93,8 +93,8 @@ pub fn sign(arguments: &args::Sign) -> Result<()> {
     let key = keys::secret_key(&arguments.key)?;
     let choice = Choice { name: arguments.name.clone(), architecture: arguments.arch.clone() };
     let digest = pack::add_signature(&arguments.image, &choice, &key)?;
-    eprintln!("signed   {}", arguments.image.display());
-    eprintln!("key id   {}", key.public().id());
-    eprintln!("digest   {digest} (unchanged)");
+    say!("signed   {}", arguments.image.display());
+    say!("key id   {}", key.public().id());
+    say!("digest   {digest} (unchanged)");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use imgstream::error::{Error, IoContext, Kind, Result};
 use imgstream::open::Image;
 use imgstream::pipeline::{self, Report, WriteOptions};
-use imgstream::progress::Progress;
+use imgstream::progress::{Phase, Progress};
 use imgstream::sink::{Device, EngineChoice, EngineKind, OpenOptions, Target};
 use imgstream::size::Size;
 use imgstream::source::Locator;
@@ -62,9 +62,12 @@ async fn stream(
     let progress = Arc::new(Progress::default());
     let drawn = Display::start(display::data_path(Arc::clone(&progress)), json.then_some(display::progress_line));
     let target = Target::single(device, image.descriptor().raw_size);
-    let report = pipeline::write(image, target, options, progress, cancel).await;
+    let report = pipeline::write(image, target, options, Arc::clone(&progress), cancel).await;
     drop(drawn);
-    report
+    report.inspect_err(|_| match progress.phase() {
+        Phase::Starting => say!("target: not touched"),
+        _ => say!("target: holds part of the image and does not boot; write it again"),
+    })
 }
 
 fn summary(image: &Image, target: &Path, report: &Report) {
@@ -74,31 +77,31 @@ fn summary(image: &Image, target: &Path, report: &Report) {
         let per_second = (bytes as f64 / seconds.max(0.001)) as u64;
         format!("{}/s", Size(per_second))
     };
-    eprintln!("image      {} version {} for {}", descriptor.name, descriptor.image_version, descriptor.architecture);
-    eprintln!("digest     {}", image.digest());
-    image.signers().iter().for_each(|signer| eprintln!("signed by  {signer}"));
-    eprintln!("target     {}", target.display());
-    eprintln!("engine     {}", report.engine);
+    say!("image      {} version {} for {}", descriptor.name, descriptor.image_version, descriptor.architecture);
+    say!("digest     {}", image.digest());
+    image.signers().iter().for_each(|signer| say!("signed by  {signer}"));
+    say!("target     {}", target.display());
+    say!("engine     {}", report.engine);
     if let Some(fallback) = &report.fallback {
-        eprintln!("           {fallback}");
+        say!("           {fallback}");
     }
     let limit = report.limited_by.map(|stage| format!(", limited by {}", stage.name())).unwrap_or_default();
-    eprintln!(
+    say!(
         "wrote      {} of data and {} of zeros in {:.1} s ({}{limit})",
         Size(report.data_bytes),
         Size(report.zero_bytes),
         report.write_seconds,
         rate(report.data_bytes, report.write_seconds)
     );
-    eprintln!("fetched    {} ({} requests repeated)", Size(report.fetched_bytes), report.retries);
+    say!("fetched    {} ({} requests repeated)", Size(report.fetched_bytes), report.retries);
     match report.read_back_bytes {
-        Some(bytes) => eprintln!(
+        Some(bytes) => say!(
             "proven     {} read back and right, in {:.1} s ({})",
             Size(bytes),
             report.read_back_seconds,
             rate(bytes, report.read_back_seconds)
         ),
-        None => eprintln!("NOT PROVEN read-back was turned off"),
+        None => say!("NOT PROVEN read-back was turned off"),
     }
 }
 
@@ -124,13 +127,8 @@ pub async fn unpack(arguments: args::Unpack, cancel: &CancellationToken) -> Resu
         nix::fcntl::RenameFlags::RENAME_NOREPLACE,
     )
     .context(Kind::Device, || format!("renaming {} to {}", partial.0.display(), raw.display()))?;
-    eprintln!(
-        "unpacked {} version {} into {}",
-        image.descriptor().name,
-        image.descriptor().image_version,
-        raw.display()
-    );
-    eprintln!("raw      {} in {:.1} s", Size(report.raw_bytes), report.total_seconds);
+    say!("unpacked {} version {} into {}", image.descriptor().name, image.descriptor().image_version, raw.display());
+    say!("raw      {} in {:.1} s", Size(report.raw_bytes), report.total_seconds);
     Ok(())
 }
 

@@ -170,7 +170,7 @@ pub fn choose(index_json: &[u8], choice: &Choice) -> Result<BlobRef> {
     match fitting.as_slice() {
         [one] => one.blob(),
         [] => Err(Error::image(format!("the layout has no image that fits; it has: {}", listed()))
-            .with_hint("demand one of them by its name and architecture")),
+            .with_hint("demand one of them by name and architecture, or copy it into a layout of its own with skopeo")),
         several => Err(Error::image(format!("{} images of the layout fit; it has: {}", several.len(), listed()))
             .with_hint("demand one by name and architecture, or copy it into a layout of its own with skopeo")),
     }

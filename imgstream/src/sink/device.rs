@@ -297,6 +297,7 @@ fn check_before_open(path: &Path) -> Result<u64> {
     if !metadata.file_type().is_file() {
         return Err(Error::target(format!("{} is neither a block device nor a regular file", path.display())));
     }
+    Host::default().check_file(path)?;
     Ok(0)
 }
 

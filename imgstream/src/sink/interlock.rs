@@ -49,6 +49,21 @@ impl Host {
         Ok(())
     }
 
+    /// Refuses a regular file that a loop device shows to the system: what is mounted from it would be overwritten.
+    pub(super) fn check_file(&self, path: &Path) -> Result<()> {
+        let Ok(path) = path.canonicalize() else { return Ok(()) };
+        let block = self.sys.join("block");
+        let user = names_in(&block).into_iter().find(|name| {
+            let backing = read_trimmed(&block.join(name).join("loop/backing_file"));
+            backing.is_some_and(|backing| Path::new(&backing) == path)
+        });
+        match user {
+            None => Ok(()),
+            Some(name) => Err(Error::target(format!("{} is in use as the loop device /dev/{name}", path.display()))
+                .with_hint(format!("detach it with `losetup -d /dev/{name}`, or name the loop device as the target"))),
+        }
+    }
+
     fn check_unused(&self, name: &str, number: &str, mounts: &[Mount]) -> Result<()> {
         if let Some(mount) = mounts.iter().find(|mount| mount.number == number) {
             return Err(Error::target(format!("{name} is mounted: device {number} at {}", mount.point))

@@ -138,10 +138,10 @@ impl Client {
         }
         let name = ServerName::try_from(address.0).map_err(|error| Error::usage(format!("{url}: {error}")))?;
         let connector = tokio_rustls::TlsConnector::from(self.tls()?);
-        let tls = self
-            .bounded(url, "agreeing on TLS", connector.connect(name, tcp))
-            .await
-            .map_err(|error| error.with_hint("if the server's certificate is from a private CA, give it with --ca"))?;
+        let tls = self.bounded(url, "agreeing on TLS", connector.connect(name, tcp)).await.map_err(|error| {
+            error
+                .with_hint("a private CA is given with --ca; a server without TLS is named with http:// or oci+http://")
+        })?;
         self.handshake(url, TokioIo::new(tls)).await
     }
 
