@@ -149,6 +149,17 @@ fn a_file_that_another_writer_has_locked() {
 }
 
 #[test]
+fn a_file_that_a_loop_device_shows() {
+    let lab = Lab::new();
+    let image = image(&lab);
+    let target = Target::file(&lab, SIZE);
+    let shown = Loop::attach(target.path());
+    refused(&image, target.path(), "in use as the loop device");
+    drop(shown);
+    target.is_untouched();
+}
+
+#[test]
 fn a_read_only_device() {
     let lab = Lab::new();
     let image = image(&lab);
