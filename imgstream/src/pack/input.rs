@@ -71,18 +71,7 @@ impl Input {
 
     /// Whether the file system says that nothing was ever written to the range. Only regular files can say so.
     pub(super) fn is_hole(&self, offset: u64, len: u64) -> bool {
-        use nix::unistd::{Whence, lseek};
-        if self.facts.kind != FileKind::Regular {
-            return false;
-        }
-        let Ok(from) = i64::try_from(offset) else { return false };
-        match lseek(&self.file, from, Whence::SeekData) {
-            Ok(data) => data as u64 >= offset + len,
-            // No data from here to the end: a hole, unless the file has become shorter than that.
-            Err(errno) => {
-                errno == nix::errno::Errno::ENXIO && self.file.metadata().is_ok_and(|now| now.len() >= offset + len)
-            }
-        }
+        facts::is_hole(&self.file, self.facts.kind, offset, len)
     }
 
     /// Refuses an input that was written to while it was packed: the result would be a mixture of two images.

@@ -229,20 +229,7 @@ impl Device {
 
     /// Whether the range is a hole of a regular file, which reads as zeros by the file system's word.
     pub fn is_hole(&self, offset: u64, len: u64) -> bool {
-        use nix::unistd::{Whence, lseek};
-        if self.facts.kind != FileKind::Regular {
-            return false;
-        }
-        let Ok(from) = i64::try_from(offset) else {
-            return false;
-        };
-        match lseek(&self.file, from, Whence::SeekData) {
-            Ok(data) => data as u64 >= offset + len,
-            // No data from here to the end: a hole, unless the file has become shorter than that.
-            Err(errno) => {
-                errno == nix::errno::Errno::ENXIO && self.file.metadata().is_ok_and(|now| now.len() >= offset + len)
-            }
-        }
+        facts::is_hole(&self.file, self.facts.kind, offset, len)
     }
 
     fn find_alignment(&mut self) -> Result<()> {

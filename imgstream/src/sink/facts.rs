@@ -95,3 +95,20 @@ pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
         other => other.into(),
     })
 }
+
+/// Whether the range is a hole of a regular file: its file system says that nothing was ever written there, so it reads as
+/// zeros. Never for anything else, which cannot say so.
+pub fn is_hole(file: &File, kind: FileKind, offset: u64, len: u64) -> bool {
+    use nix::unistd::{Whence, lseek};
+    if kind != FileKind::Regular {
+        return false;
+    }
+    let Ok(from) = i64::try_from(offset) else {
+        return false;
+    };
+    match lseek(file, from, Whence::SeekData) {
+        Ok(data) => data as u64 >= offset + len,
+        // No data from here to the end: a hole, unless the file has become shorter than that.
+        Err(errno) => errno == nix::errno::Errno::ENXIO && file.metadata().is_ok_and(|now| now.len() >= offset + len),
+    }
+}
