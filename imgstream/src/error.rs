@@ -6,6 +6,7 @@
 //! - Sources are kept, so `-v` can print the whole chain.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Whose problem an error is. The discriminant is the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +54,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: Kind,
     retry: Retry,
+    retry_after: Option<Duration>,
     message: String,
     hint: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -64,7 +66,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` that trying again does not mend.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, retry: Retry::Permanent, message: message.into(), hint: None, source: None }))
+        Error(Box::new(Inner {
+            kind,
+            retry: Retry::Permanent,
+            retry_after: None,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }))
     }
 
     /// A wrong command line or option.
@@ -114,6 +123,13 @@ impl Error {
         self
     }
 
+    /// Sets how long the server asked us to stay away.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
     /// Adds what the person should do next.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -128,6 +144,13 @@ impl Error {
         self
     }
 
+    /// Adds to the message what else is to be known.
+    #[must_use]
+    pub fn in_addition(mut self, what: &str) -> Self {
+        self.0.message = format!("{}; {what}", self.0.message);
+        self
+    }
+
     /// Whose problem it is.
     pub fn kind(&self) -> Kind {
         self.0.kind
@@ -136,6 +159,11 @@ impl Error {
     /// Whether trying again can help.
     pub fn retry(&self) -> Retry {
         self.0.retry
+    }
+
+    /// How long a server asked us to stay away, where it did. It is only its wish: whoever waits bounds it.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// What to do next, where we know.

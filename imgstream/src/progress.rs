@@ -42,7 +42,9 @@ const PHASES: [Phase; 7] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// The source or the network: workers wait for bytes.
+    /// No connection to any source.
+    Network,
+    /// The sources: workers wait for bytes.
     Source,
     /// Hashing and decoding: workers are busy.
     Decode,
@@ -54,6 +56,7 @@ impl Stage {
     /// The stage in words.
     pub fn name(self) -> &'static str {
         match self {
+            Stage::Network => "network",
             Stage::Source => "source",
             Stage::Decode => "decode",
             Stage::Write => "write",

@@ -17,9 +17,14 @@ fn image(lab: &Lab) -> Image {
 #[track_caller]
 fn refused(image: &Image, target: &Path, why: &str) {
     for engine in ["auto", "uring", "direct", "buffered"] {
-        let done = image.write(&image.dir, target).args(["--engine", engine]).done();
-        done.exits(exit::TARGET).says(why).says(&target.display().to_string());
+        refused_by(engine, image, target, why);
     }
+}
+
+#[track_caller]
+fn refused_by(engine: &str, image: &Image, target: &Path, why: &str) {
+    let done = image.write(&image.dir, target).args(["--engine", engine]).done();
+    done.exits(exit::TARGET).says(why).says(&target.display().to_string());
 }
 
 #[test]
@@ -92,7 +97,8 @@ fn a_device_mounted_where_we_cannot_see_it() {
     );
     let mut other = Run::tool("unshare").words("--mount --propagation private sh -c").arg(script).start();
     other.until("a mount", |_| marker.exists());
-    refused(&image, device.path(), "busy");
+    // One engine: each try waits some seconds for whoever may be about to let go.
+    refused_by("direct", &image, device.path(), "busy");
     assert!(fs::read(&disk).unwrap() == before);
 }
 
@@ -112,10 +118,26 @@ fn a_device_somebody_has_claimed() {
     let image = image(&lab);
     let target = Target::device(&lab, SIZE, "");
     let claim = target.loop_device().claim().unwrap();
-    refused(&image, target.path(), "busy");
+    for engine in ["auto", "buffered"] {
+        refused_by(engine, &image, target.path(), "busy");
+        refused_by(engine, &image, target.path(), "waited 5 s");
+    }
     target.is_untouched();
     drop(claim);
     image.write(&image.dir, target.path()).done().ok();
+}
+
+#[test]
+fn a_device_that_is_let_go_in_time_is_waited_for() {
+    let lab = Lab::new();
+    let image = image(&lab);
+    let target = Target::device(&lab, SIZE, "");
+    let claim = target.loop_device().claim().unwrap();
+    let mut write = image.write(&image.dir, target.path()).start();
+    write.until("the wait", |write| write.stderr().contains("waiting up to 5 s"));
+    target.is_untouched();
+    drop(claim);
+    write.finish().ok();
 }
 
 #[test]

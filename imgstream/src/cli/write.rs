@@ -7,7 +7,7 @@ use imgstream::error::{Error, IoContext, Kind, Result};
 use imgstream::open::Image;
 use imgstream::pipeline::{self, Report, WriteOptions};
 use imgstream::progress::{Phase, Progress};
-use imgstream::sink::{Device, EngineChoice, EngineKind, OpenOptions, Target};
+use imgstream::sink::{Device, EngineChoice, EngineKind, OpenOptions, Target, open_patiently};
 use imgstream::size::Size;
 use imgstream::source::Locator;
 use serde_json::json;
@@ -25,7 +25,7 @@ pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result
     let target = PathBuf::from(target);
     let image = image::open(&locators, &arguments.trust, &arguments.wanted, &arguments.reach, cancel).await?;
     let buffered = arguments.engine == EngineChoice::Only(EngineKind::Buffered);
-    let device = open_device(&target, &image, buffered)?;
+    let device = open_device(&target, &image, buffered, cancel).await?;
     let defaults = WriteOptions::default();
     let options = WriteOptions {
         engine: arguments.engine,
@@ -45,9 +45,10 @@ pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result
     Ok(())
 }
 
-fn open_device(path: &Path, image: &Image, buffered: bool) -> Result<Device> {
+async fn open_device(path: &Path, image: &Image, buffered: bool, cancel: &CancellationToken) -> Result<Device> {
     let descriptor = image.descriptor();
-    let device = Device::open(path, OpenOptions { buffered, create: true, raw_size: descriptor.raw_size })?;
+    let options = OpenOptions { buffered, create: true, raw_size: descriptor.raw_size };
+    let device = open_patiently(path, options, cancel).await?;
     device.check_fits(descriptor.raw_size, descriptor.sector_size)?;
     Ok(device)
 }
@@ -115,7 +116,7 @@ pub async fn unpack(arguments: args::Unpack, cancel: &CancellationToken) -> Resu
     let image = image::open_one(&arguments.from, cancel).await?;
     let name = raw.file_name().ok_or_else(|| Error::usage(format!("{} is no name for a file", raw.display())))?;
     let path = raw.with_file_name(imgstream::pack::partial_name(&name.to_string_lossy())?);
-    let device = open_device(&path, &image, false)?;
+    let device = open_device(&path, &image, false, cancel).await?;
     let partial = Partial(path);
     let options = WriteOptions { read_back: false, ..WriteOptions::default() };
     let report = stream(image.clone(), device, &options, false, cancel).await?;

@@ -9,7 +9,7 @@ use super::facts::{self, Facts, FileKind};
 use super::interlock::{self, Host};
 use super::target::ZeroPolicy;
 use crate::buffer::ALIGNMENT;
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result, Retry};
 use crate::size::Size;
 
 /// Zeros that O_DIRECT accepts.
@@ -64,7 +64,7 @@ impl Device {
         // A link under /dev/disk may have been pointed elsewhere since the interlocks looked.
         if checked.is_some_and(|checked| checked != facts.number) {
             return Err(Error::target(format!("{name} became another device while it was opened"))
-                .with_retry(crate::error::Retry::Temporary)
+                .with_retry(Retry::Temporary)
                 .with_hint("something changes the names of devices right now: run again when it is quiet"));
         }
         if facts.kind == FileKind::Regular {
@@ -322,6 +322,10 @@ fn open_file(path: &Path, options: OpenOptions, fresh: bool) -> Result<(File, bo
             Some(libc::EROFS) => "it is read-only: make it writable first",
             _ => "check the path",
         };
-        Error::target(format!("opening {} for writing: {error}", path.display())).with_source(error).with_hint(hint)
+        let retry = if error.raw_os_error() == Some(libc::EBUSY) { Retry::Temporary } else { Retry::Permanent };
+        Error::target(format!("opening {} for writing: {error}", path.display()))
+            .with_source(error)
+            .with_retry(retry)
+            .with_hint(hint)
     })
 }

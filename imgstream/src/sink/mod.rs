@@ -6,6 +6,7 @@ pub mod device;
 pub mod engine;
 pub mod facts;
 mod interlock;
+mod patience;
 pub mod target;
 mod threads;
 mod uring;
@@ -14,5 +15,6 @@ mod zero;
 
 pub use device::{Device, OpenOptions};
 pub use engine::{Engine, EngineChoice, EngineKind};
+pub use patience::{PATIENCE, open_patiently};
 pub use target::{Extent, Target, ZeroPolicy};
 pub use writer::Writer;

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use url::{Origin, Url};
 
-use super::{Boxed, Source, SourceOptions, Stream, fetch_blob, tls};
+use super::{Boxed, Source, SourceOptions, Stream, Waits, fetch_blob, tls};
 use crate::error::{Error, Result, Retry};
 use crate::manifest::BlobRef;
 use crate::manifest::layout::{self, Choice};
@@ -36,6 +37,25 @@ pub(super) struct Client {
     tls: OnceLock<Arc<ClientConfig>>,
     timeout: Duration,
     idle: Mutex<HashMap<String, Vec<Sender>>>,
+    /// Requests that wait for a connection, and for an answer or more of one.
+    connecting: AtomicUsize,
+    answering: AtomicUsize,
+}
+
+/// Counts one who waits, for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn on(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Relaxed);
+        Waiting(counter)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What a request says besides its URL.
@@ -60,7 +80,17 @@ impl Client {
         if let Some(ca) = &options.ca_pem {
             let _ = tls.set(tls::client_config(Some(ca))?);
         }
-        Ok(Arc::new(Client { tls, timeout: options.timeout, idle: Mutex::default() }))
+        Ok(Arc::new(Client {
+            tls,
+            timeout: options.timeout,
+            idle: Mutex::default(),
+            connecting: AtomicUsize::new(0),
+            answering: AtomicUsize::new(0),
+        }))
+    }
+
+    pub(super) fn waits(&self) -> Waits {
+        Waits { network: self.connecting.load(Relaxed), source: self.answering.load(Relaxed) }
     }
 
     /// Sends a GET and follows redirects. Credentials stay with the host they were meant for.
@@ -121,6 +151,7 @@ impl Client {
             request = request.header(header::RANGE, format!("bytes={}-{}", range.start, range.end - 1));
         }
         let request = request.body(Empty::new()).map_err(|error| Error::usage(format!("{url}: {error}")))?;
+        let _waiting = Waiting::on(&self.answering);
         self.bounded(url, "waiting for an answer", sender.send_request(request)).await
     }
 
@@ -128,6 +159,7 @@ impl Client {
         let Origin::Tuple(_, host, port) = url.origin() else {
             return Err(Error::usage(format!("{url} has no host")));
         };
+        let _waiting = Waiting::on(&self.connecting);
         let host = host.to_string();
         let address = (host.trim_start_matches('[').trim_end_matches(']').to_owned(), port);
         let tcp = self.bounded(url, "connecting", TcpStream::connect(address.clone())).await?;
@@ -300,6 +332,7 @@ impl Stream for BodyStream {
     fn next(&mut self) -> Boxed<'_, Result<Option<Bytes>>> {
         Box::pin(async move {
             loop {
+                let _waiting = Waiting::on(&self.client.answering);
                 let frame = match tokio::time::timeout(self.client.timeout, self.body.frame()).await {
                     Err(_) => {
                         let seconds = self.client.timeout.as_secs();
@@ -349,6 +382,10 @@ impl Http {
 impl Source for Http {
     fn name(&self) -> &str {
         self.base.as_str()
+    }
+
+    fn waits(&self) -> Waits {
+        self.client.waits()
     }
 
     fn manifest<'a>(&'a self, choice: &'a Choice) -> Boxed<'a, Result<Vec<u8>>> {

@@ -39,8 +39,22 @@ pub trait Source: Send + Sync + Debug {
     /// The OCI manifest of the chosen image.
     fn manifest<'a>(&'a self, choice: &'a Choice) -> Boxed<'a, Result<Vec<u8>>>;
 
+    /// What its requests wait for at this moment. A source that knows no waiting says nothing.
+    fn waits(&self) -> Waits {
+        Waits::default()
+    }
+
     /// Part of a blob, as a stream that must be wrapped by [`open_range`] before anybody relies on its length.
     fn range(&self, blob: BlobRef, range: Range<u64>) -> Boxed<'_, Result<Box<dyn Stream>>>;
+}
+
+/// How many requests to a source wait, and for what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// For a connection: a name, TCP, TLS.
+    pub network: usize,
+    /// For the source itself: connected, but no answer or no more bytes come.
+    pub source: usize,
 }
 
 /// Bytes as they arrive.

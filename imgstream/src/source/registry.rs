@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::http::{Answer, Client, Headers};
 use super::locator::{Reference, Version};
-use super::{Boxed, Source, SourceOptions, Stream};
+use super::{Boxed, Source, SourceOptions, Stream, Waits};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::manifest::BlobRef;
@@ -143,6 +143,10 @@ struct MediaType {
 impl Source for Registry {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn waits(&self) -> Waits {
+        self.client.waits()
     }
 
     fn manifest<'a>(&'a self, choice: &'a Choice) -> Boxed<'a, Result<Vec<u8>>> {
