@@ -10,6 +10,7 @@ use zstd_safe::{DCtx, get_error_name};
 use crate::buffer::Buffer;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::gpt;
 use crate::manifest::index::ChunkRow;
 
 /// Raw bytes of one chunk that are proven to be the image's. Its fields are private to this module on purpose.
@@ -29,6 +30,20 @@ impl VerifiedChunk {
     /// The chunk's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
+    }
+
+    /// The same chunk as it belongs on a device whose size moves the image's partition table: the one change that verified
+    /// bytes may undergo, and only [`crate::gpt`] can say it.
+    pub fn placed(mut self, by: &gpt::Move) -> Self {
+        let (start, end) = (self.raw_offset, self.raw_offset + self.len as u64);
+        for patch in &by.inside {
+            let (from, to) = (patch.offset().max(start), (patch.offset() + patch.bytes().len() as u64).min(end));
+            if from < to {
+                let new = &patch.bytes()[(from - patch.offset()) as usize..(to - patch.offset()) as usize];
+                self.buffer[(from - start) as usize..(to - start) as usize].copy_from_slice(new);
+            }
+        }
+        self
     }
 
     /// The chunk's bytes and the zeros after them, up to the next multiple of `alignment` (a power of two of at most

@@ -22,6 +22,7 @@ pub mod decode;
 pub mod digest;
 pub mod error;
 pub mod fetch;
+pub mod gpt;
 pub mod manifest;
 pub mod open;
 pub mod pack;

@@ -108,12 +108,12 @@ impl Plans {
     }
 }
 
-/// Runs of adjacent chunks of one kind, as (kind, chunks), in order.
-pub fn runs(index: &SpanIndex) -> Vec<(ChunkKind, std::ops::Range<usize>)> {
+/// Runs of adjacent chunks of one kind that are `wanted`, as (kind, chunks), in order.
+pub fn runs(index: &SpanIndex, wanted: &dyn Fn(usize) -> bool) -> Vec<(ChunkKind, std::ops::Range<usize>)> {
     let mut runs: Vec<(ChunkKind, std::ops::Range<usize>)> = Vec::new();
-    for (number, row) in index.rows().iter().enumerate() {
+    for (number, row) in index.rows().iter().enumerate().filter(|(number, _)| wanted(*number)) {
         match runs.last_mut() {
-            Some((kind, run)) if *kind == row.kind => run.end = number + 1,
+            Some((kind, run)) if *kind == row.kind && run.end == number => run.end = number + 1,
             _ => runs.push((row.kind, number..number + 1)),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Writers add, readers take a [`Snapshot`]; nothing here blocks. Drawing is the commands' business.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -14,24 +14,30 @@ use serde::Serialize;
 pub enum Phase {
     /// Nothing yet.
     Starting = 0,
+    /// Hashing what the media hold already.
+    Comparing = 1,
     /// Zeroing the first and last extents, so that the old content cannot boot.
-    Invalidating = 1,
+    Invalidating = 2,
     /// Fetching, verifying, writing.
-    Writing = 2,
+    Writing = 3,
+    /// Zeroing what lies beyond the image.
+    ClearingTail = 4,
     /// Making the device write back its cache.
-    Flushing = 3,
+    Flushing = 5,
     /// Hashing what the media hold.
-    ReadingBack = 4,
+    ReadingBack = 6,
     /// Writing the withheld extents.
-    Committing = 5,
+    Committing = 7,
     /// Finished.
-    Done = 6,
+    Done = 8,
 }
 
-const PHASES: [Phase; 7] = [
+const PHASES: [Phase; 9] = [
     Phase::Starting,
+    Phase::Comparing,
     Phase::Invalidating,
     Phase::Writing,
+    Phase::ClearingTail,
     Phase::Flushing,
     Phase::ReadingBack,
     Phase::Committing,
@@ -68,6 +74,7 @@ impl Stage {
 #[derive(Debug, Default)]
 pub struct Progress {
     phase: AtomicU8,
+    entered: AtomicU16,
     /// Compressed bytes the plan will fetch; grows as indexes arrive.
     pub planned_fetch: AtomicU64,
     /// Raw bytes of the image.
@@ -82,6 +89,14 @@ pub struct Progress {
     pub zeroed: AtomicU64,
     /// Raw bytes read back and found right.
     pub read_back: AtomicU64,
+    /// Raw bytes of the image looked at before anything was written.
+    pub compared: AtomicU64,
+    /// Of these, raw bytes that were right and are left alone.
+    pub kept: AtomicU64,
+    /// Bytes beyond the image that are to be cleared.
+    pub tail_total: AtomicU64,
+    /// Bytes beyond the image that have been cleared.
+    pub tail_cleared: AtomicU64,
     /// Chunks fetched again: lost connections and wrong bytes.
     pub retries: AtomicU64,
     /// Nanoseconds workers waited for compressed bytes.
@@ -97,6 +112,7 @@ impl Progress {
     pub fn enter(&self, phase: Phase) {
         tracing::debug!(?phase, "phase");
         self.phase.store(phase as u8, Relaxed);
+        self.entered.fetch_or(1 << phase as u16, Relaxed);
     }
 
     /// The phase it is in.
@@ -110,6 +126,7 @@ impl Progress {
         Snapshot {
             at: Instant::now(),
             phase: self.phase(),
+            entered: self.entered.load(Relaxed),
             planned_fetch: get(&self.planned_fetch),
             raw_total: get(&self.raw_total),
             fetched: get(&self.fetched),
@@ -117,6 +134,10 @@ impl Progress {
             written: get(&self.written),
             zeroed: get(&self.zeroed),
             read_back: get(&self.read_back),
+            compared: get(&self.compared),
+            kept: get(&self.kept),
+            tail_total: get(&self.tail_total),
+            tail_cleared: get(&self.tail_cleared),
             retries: get(&self.retries),
             source_wait: Duration::from_nanos(get(&self.source_wait)),
             decode_busy: Duration::from_nanos(get(&self.decode_busy)),
@@ -136,6 +157,7 @@ pub fn add_time(counter: &AtomicU64, since: Instant) {
 pub struct Snapshot {
     pub at: Instant,
     pub phase: Phase,
+    pub entered: u16,
     pub planned_fetch: u64,
     pub raw_total: u64,
     pub fetched: u64,
@@ -143,6 +165,10 @@ pub struct Snapshot {
     pub written: u64,
     pub zeroed: u64,
     pub read_back: u64,
+    pub compared: u64,
+    pub kept: u64,
+    pub tail_total: u64,
+    pub tail_cleared: u64,
     pub retries: u64,
     pub source_wait: Duration,
     pub decode_busy: Duration,
@@ -150,9 +176,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Raw bytes of the image that have reached the target: data and zeros.
+    /// Whether a phase has begun, be it over by now or not. A run that compares first may pass over several.
+    pub fn has_entered(&self, phase: Phase) -> bool {
+        self.entered >> phase as u16 & 1 == 1
+    }
+
+    /// Whether the run may have changed anything on the target.
+    pub fn has_touched_target(&self) -> bool {
+        self.has_entered(Phase::Invalidating) || self.has_entered(Phase::ClearingTail)
+    }
+
+    /// Raw bytes of the image that are on the target: data and zeros that have reached it, and what was there already.
     pub fn landed(&self) -> u64 {
-        (self.written + self.zeroed).min(self.raw_total)
+        (self.written + self.zeroed + self.kept).min(self.raw_total)
     }
 
     /// The stage that limited since `earlier`: where the workers' time went. `None` when nothing happened.

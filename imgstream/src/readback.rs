@@ -1,95 +1,170 @@
 //! Media → digests: reads what a target holds and compares it with the index. The media decide, not what was written.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::abort::Abort;
 use crate::buffer::Pool;
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::manifest::ChunkKind;
 use crate::plan::SpanPlan;
-use crate::progress::Progress;
-use crate::sink::Target;
+use crate::sink::{Device, Target};
 
 /// Threads that read and hash: more than cores, so that the device has requests while digests are computed.
 const THREADS_PER_CORE: usize = 3;
+/// Buffers of the pool that are not for reading: one of zeros, and those of the withheld chunks.
+const OTHERS_BUFFERS: usize = 4;
 
-/// Compares the chunks of a span for which `select(raw offset, raw length)` holds. Returns the numbers of those that
-/// differ, in order. Holes have no content to compare.
+/// A verdict on one chunk of the media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is what it should be.
+    Right,
+    /// It is not.
+    Differs,
+}
+
+/// Compares media with an image.
+pub struct Readback<'a> {
+    /// What is read.
+    pub target: &'a Target,
+    /// Where it is read to.
+    pub pool: &'a Arc<Pool>,
+    /// Ends it.
+    pub abort: &'a Abort,
+    /// Whether a hole must be zeros where the target does not let it keep what is there. Else it has no content to compare.
+    pub holes_are_zeros: bool,
+    /// Digests of the chunks that are something else on a device of this size, by raw offset. The index says the others'.
+    pub placed: &'a BTreeMap<u64, Digest>,
+    /// Told of each chunk, with its raw length.
+    pub tell: &'a (dyn Fn(Verdict, u64) + Sync),
+}
+
+impl Readback<'_> {
+    /// Compares the chunks of a span that `select` takes, by number. Returns the numbers of those that
+    /// differ, in order.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Device`] when the media cannot be read; `Cancelled` once the run is over.
+    pub fn compare(&self, span: &SpanPlan, select: &dyn Fn(usize) -> bool) -> Result<Vec<usize>> {
+        let selected: Vec<usize> =
+            (0..span.index.rows().len()).filter(|chunk| select(*chunk) && !self.is_passed_over(span, *chunk)).collect();
+        let differing = Mutex::new(Vec::new());
+        in_parallel(selected.len(), self.pool, self.abort, |number| {
+            let chunk = selected[number];
+            let verdict = if self.is_right(span, chunk)? { Verdict::Right } else { Verdict::Differs };
+            (self.tell)(verdict, span.raw_range(chunk).1 as u64);
+            if verdict == Verdict::Differs {
+                differing.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
+            }
+            Ok(())
+        })?;
+        let mut differing = differing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        differing.sort_unstable();
+        Ok(differing)
+    }
+
+    fn is_passed_over(&self, span: &SpanPlan, chunk: usize) -> bool {
+        let (start, len) = span.raw_range(chunk);
+        let keeps = || self.target.map(start..start + len as u64).all(|extent| extent.skip_holes);
+        span.index.rows()[chunk].kind == ChunkKind::Hole && (!self.holes_are_zeros || keeps())
+    }
+
+    fn is_right(&self, span: &SpanPlan, chunk: usize) -> Result<bool> {
+        let row = &span.index.rows()[chunk];
+        let (raw_offset, raw_len) = span.raw_range(chunk);
+        let raw = raw_offset..raw_offset + raw_len as u64;
+        let devices = self.target.devices();
+        // A hole of a regular file reads as zeros by the file system's word; a sparse terabyte need not be read to know it.
+        let is_hole =
+            || self.target.map(raw.clone()).all(|extent| devices[extent.device].is_hole(extent.offset, extent.len));
+        if row.kind != ChunkKind::Data && is_hole() {
+            return Ok(true);
+        }
+        let mut buffer = self.pool.acquire().ok_or_else(|| Error::cancelled("reading back"))?;
+        let mut hasher = Hasher::new();
+        for extent in self.target.map(raw.clone()) {
+            let device = &devices[extent.device];
+            let len = extent.len as usize;
+            let padded = len.next_multiple_of(device.alignment());
+            device.read(extent.offset, &mut buffer[..padded], len)?;
+            hasher.update(&buffer[..len]);
+        }
+        Ok(hasher.finish() == *self.placed.get(&raw_offset).unwrap_or(&row.raw_digest))
+    }
+}
+
+/// Where the first byte other than zero lies in `ranges` of a device; `None` when all are zero. `tell` hears of every
+/// range that was looked through.
 ///
 /// # Errors
 /// [`crate::error::Kind::Device`] when the media cannot be read; `Cancelled` once the run is over.
-pub fn compare(
-    span: &SpanPlan,
-    target: &Target,
-    pool: &std::sync::Arc<Pool>,
-    select: &(dyn Fn(u64, usize) -> bool + Sync),
-    progress: &Progress,
+pub fn first_nonzero(
+    device: &Device,
+    ranges: &[Range<u64>],
+    pool: &Arc<Pool>,
     abort: &Abort,
-) -> Result<Vec<usize>> {
-    let selected: Vec<usize> = span
-        .index
-        .rows()
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| row.kind != ChunkKind::Hole)
-        .map(|(chunk, _)| chunk)
-        .filter(|chunk| {
-            let (offset, len) = span.raw_range(*chunk);
-            select(offset, len)
-        })
-        .collect();
+    tell: &(dyn Fn(u64) + Sync),
+) -> Result<Option<u64>> {
+    let found = Mutex::new(None::<u64>);
+    in_parallel(ranges.len(), pool, abort, |number| {
+        let range = &ranges[number];
+        let at = first_nonzero_in(device, range, pool)?;
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        *found = found.into_iter().chain(at).min();
+        tell(range.end - range.start);
+        Ok(())
+    })?;
+    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn first_nonzero_in(device: &Device, range: &Range<u64>, pool: &Arc<Pool>) -> Result<Option<u64>> {
+    if device.is_hole(range.start, range.end - range.start) {
+        return Ok(None);
+    }
+    let mut buffer = pool.acquire().ok_or_else(|| Error::cancelled("reading back"))?;
+    // O_DIRECT reads whole blocks; what lies before the range in the first one is not looked at.
+    let alignment = device.alignment() as u64;
+    let mut at = range.start;
+    while at < range.end {
+        let start = at / alignment * alignment;
+        let len = (range.end - start).min(buffer.len() as u64) as usize;
+        device.read(start, &mut buffer[..len.next_multiple_of(device.alignment())], len)?;
+        let fresh = &buffer[(at - start) as usize..len];
+        // Whole blocks first: a fold has no early way out, so it becomes vector instructions.
+        let block = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
+        if fresh.chunks(4096).any(block) {
+            return Ok(fresh.iter().position(|byte| *byte != 0).map(|position| at + position as u64));
+        }
+        at = start + len as u64;
+    }
+    Ok(None)
+}
+
+/// Does `work` for every number below `count`, on several threads, until one fails or the run is over.
+fn in_parallel(count: usize, pool: &Pool, abort: &Abort, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
     let next = AtomicUsize::new(0);
-    let differing = Mutex::new(Vec::new());
     let failed = Mutex::new(None);
-    let work = || {
-        while let Some(chunk) = selected.get(next.fetch_add(1, Relaxed)) {
-            if abort.is_over() {
+    let thread = || {
+        loop {
+            let number = next.fetch_add(1, Relaxed);
+            if number >= count || abort.is_over() {
                 return;
             }
-            match is_right(span, *chunk, target, pool) {
-                Ok(true) => {
-                    progress.read_back.fetch_add(span.raw_range(*chunk).1 as u64, Relaxed);
-                }
-                Ok(false) => differing.lock().unwrap_or_else(PoisonError::into_inner).push(*chunk),
-                Err(error) => {
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    next.store(selected.len(), Relaxed);
-                }
+            if let Err(error) = work(number) {
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                next.store(count, Relaxed);
             }
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (cores * THREADS_PER_CORE).min(pool.count() - 3).min(selected.len());
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    let threads = (cores * THREADS_PER_CORE).min(pool.count() - OTHERS_BUFFERS).min(count);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(thread))));
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    abort.check("reading back")?;
-    let mut differing = differing.into_inner().unwrap_or_else(PoisonError::into_inner);
-    differing.sort_unstable();
-    Ok(differing)
-}
-
-fn is_right(span: &SpanPlan, chunk: usize, target: &Target, pool: &std::sync::Arc<Pool>) -> Result<bool> {
-    let row = &span.index.rows()[chunk];
-    let (raw_offset, raw_len) = span.raw_range(chunk);
-    let raw = raw_offset..raw_offset + raw_len as u64;
-    let devices = target.devices();
-    // A hole of a regular file reads as zeros by the file system's word; a sparse terabyte need not be read to know it.
-    let is_hole = || target.map(raw.clone()).all(|extent| devices[extent.device].is_hole(extent.offset, extent.len));
-    if row.kind == ChunkKind::Zero && is_hole() {
-        return Ok(true);
-    }
-    let mut buffer = pool.acquire().ok_or_else(|| Error::cancelled("reading back"))?;
-    let mut hasher = Hasher::new();
-    for extent in target.map(raw.clone()) {
-        let device = &devices[extent.device];
-        let len = extent.len as usize;
-        let padded = len.next_multiple_of(device.alignment());
-        device.read(extent.offset, &mut buffer[..padded], len)?;
-        hasher.update(&buffer[..len]);
-    }
-    Ok(hasher.finish() == row.raw_digest)
+    abort.check("reading back")
 }

@@ -11,7 +11,7 @@ use crate::text::{Digest, RunId};
 
 mod words;
 
-pub use words::{ErrorKind, Phase, Stage, Step, TargetState};
+pub use words::{ErrorKind, Phase, Stage, Step, TailTreatment, TargetState};
 
 /// One event in its envelope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -201,6 +201,18 @@ pub struct Summary {
     pub zero_bytes: u64,
     /// Compressed bytes received.
     pub fetched_bytes: u64,
+    /// Raw bytes that were on the target already, where the run was to compare first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_bytes: Option<u64>,
+    /// What became of the target beyond the image, where it is larger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Tail>,
+    /// What became of the image's GPT, where the target is larger: `moved`, or why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpt: Option<String>,
+    /// Whether the kernel shows the new partitions: `shown`, or why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions: Option<String>,
     /// What is known about the media.
     pub proof: Proof,
     /// The write engine.
@@ -221,6 +233,17 @@ pub struct Summary {
     pub read_back_seconds: f64,
     /// Seconds from start to end.
     pub total_seconds: f64,
+}
+
+/// What became of a target beyond the image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// How it was treated.
+    pub how: TailTreatment,
+    /// Bytes of it read back and found zero.
+    pub proven_bytes: u64,
 }
 
 /// The image that was written.

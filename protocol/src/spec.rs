@@ -63,6 +63,33 @@ pub struct ImageSpec {
 pub struct TargetSpec {
     /// A whole block device, or a regular file that exists and is large enough. It is overwritten.
     pub device: PathBuf,
+    /// What becomes of the device beyond the image.
+    #[serde(default)]
+    pub tail: Tail,
+}
+
+/// What becomes of a device beyond the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tail {
+    /// It reads as zeros.
+    #[default]
+    Zero,
+    /// It keeps what it has, be that a previous tenant's data.
+    Keep,
+    /// The device is told that nobody needs it; what it reads as is the device's choice.
+    Discard,
+}
+
+impl Tail {
+    /// The word in the spec.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tail::Zero => "zero",
+            Tail::Keep => "keep",
+            Tail::Discard => "discard",
+        }
+    }
 }
 
 /// How to write. Every one has a default that suits.
@@ -73,6 +100,8 @@ pub struct Options {
     pub engine: Engine,
     /// Whether to read the media back and compare. Without it the result says that nothing is proven.
     pub read_back: bool,
+    /// Whether to compare first, and fetch and write only what the target does not hold already.
+    pub resume: bool,
     /// Requests in flight per source; the agent's default where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u32>,
@@ -83,7 +112,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { engine: Engine::Auto, read_back: true, connections: None, request_size: None }
+        Options { engine: Engine::Auto, read_back: true, resume: false, connections: None, request_size: None }
     }
 }
 

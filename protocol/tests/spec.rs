@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use protocol::RunSpec;
-use protocol::spec::{Engine, MAX_SPEC};
+use protocol::spec::{Engine, MAX_SPEC, Tail};
 use serde_json::{Value, json};
 
 fn smallest() -> Value {
@@ -47,8 +47,8 @@ fn defaults_are_what_the_documentation_says() {
                 "trust": ["/etc/z/image.pub"],
                 "threshold": 1
             },
-            "target": { "device": "/dev/loop0" },
-            "options": { "engine": "auto", "read_back": true }
+            "target": { "device": "/dev/loop0", "tail": "zero" },
+            "options": { "engine": "auto", "read_back": true, "resume": false }
         })
     );
 }
@@ -61,11 +61,15 @@ fn every_field_is_read() {
     spec["image"]["min_version"] = json!(7);
     spec["image"]["trust"] = json!(["a", "b"]);
     spec["image"]["threshold"] = json!(2);
-    spec["options"] = json!({ "engine": "uring", "read_back": false, "connections": 8, "request_size": 33_554_432 });
+    spec["target"]["tail"] = json!("discard");
+    spec["options"] = json!({
+        "engine": "uring", "read_back": false, "resume": true, "connections": 8, "request_size": 33_554_432
+    });
     let read = parse(&spec).unwrap();
     assert_eq!(read.image.digest.as_ref().unwrap().as_str(), digest);
     assert_eq!((read.image.min_version, read.image.threshold), (Some(7), 2));
-    assert_eq!((read.options.engine, read.options.read_back), (Engine::Uring, false));
+    assert_eq!(read.target.tail, Tail::Discard);
+    assert_eq!((read.options.engine, read.options.read_back, read.options.resume), (Engine::Uring, false, true));
     assert_eq!((read.options.connections, read.options.request_size), (Some(8), Some(32 << 20)));
     assert_eq!(parse(&serde_json::to_value(&read).unwrap()), Ok(read));
 }
@@ -77,6 +81,7 @@ fn a_refusal_names_the_key() {
         (put("/wipe", json!(true)), "wipe"),
         (put("/image/sorces", json!([])), "sorces"),
         (put("/target/lun", json!("0x1")), "lun"),
+        (put("/target/tail", json!("wipe")), "wipe"),
         (put("/options/readback", json!(false)), "readback"),
         (put("/options/engine", json!("fast")), "fast"),
         (put("/run", json!("../x")), "run id"),

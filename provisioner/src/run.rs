@@ -25,8 +25,7 @@ async fn run(
     let image = reporter.phase(Phase::Image, image::open(order, cancel)).await?;
     let target = reporter.phase(Phase::Target, target::open(spec, image.descriptor(), cancel)).await?;
     let facts = (image.facts()?, target.facts());
-    let options = &spec.options;
-    let stream = stream::write(image, target, options, progress, reporter, cancel);
+    let stream = stream::write(image, target, spec, progress, reporter, cancel);
     let written = reporter.phase(Phase::Stream, stream).await?;
     let hand_over = async { Ok(hand_over::summarize(facts, &written, reporter)) };
     Ok(reporter.phase(Phase::HandOver, hand_over).await?.0)
@@ -46,7 +45,7 @@ pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel:
             0
         }
         Err(error) => {
-            let failure = failure::in_phase(&error, reporter.current_phase(), progress.phase());
+            let failure = failure::in_phase(&error, reporter.current_phase(), &progress.snapshot());
             let code = failure.exit_code;
             reporter.emit(Body::RunFailed(Box::new(failure)));
             code

@@ -47,6 +47,23 @@ impl Loop {
         panic!("no loop device for {}", file.display());
     }
 
+    /// Closes it and waits until the kernel has let go of the file, so that what holds the file can be unmounted.
+    ///
+    /// # Panics
+    /// When it does not within some seconds.
+    pub fn detached(self) {
+        let file = backing(&self.path);
+        let path = self.path.clone();
+        drop(self);
+        for _ in 0..500 {
+            if backing(&path) != file {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{} is not let go", path.display());
+    }
+
     /// `/dev/loopN`.
     pub fn path(&self) -> &Path {
         &self.path
@@ -64,6 +81,16 @@ impl Loop {
         }
         assert!(path.exists(), "{} did not appear", path.display());
         path
+    }
+
+    /// How many sectors of 512 bytes have been written to it since it exists (`/sys/block/…/stat`, seventh number).
+    ///
+    /// # Panics
+    /// When the kernel does not say.
+    pub fn sectors_written(&self) -> u64 {
+        let name = self.path.file_name().and_then(|name| name.to_str()).expect("a device's name");
+        let stat = std::fs::read_to_string(format!("/sys/block/{name}/stat")).expect("the device's counters");
+        stat.split_whitespace().nth(6).and_then(|sectors| sectors.parse().ok()).expect("a counter of writes")
     }
 
     /// Opens it as a file system or mapping would: nobody else may.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use imgstream::digest::Digest;
 use imgstream::manifest::Policy;
+use imgstream::pipeline::TailPolicy;
 use imgstream::sink::EngineChoice;
 use imgstream::size::Size;
 use imgstream::source::Locator;
@@ -248,6 +249,13 @@ pub struct Write {
     /// How to write: auto, uring, direct or buffered.
     #[arg(long, default_value = "auto")]
     pub engine: EngineChoice,
+    /// Compare first, and fetch and write only what the target does not hold already: after an interrupted write, or to
+    /// bring a target from one version to the next.
+    #[arg(long)]
+    pub resume: bool,
+    /// What becomes of a larger target beyond the image: zero, keep (it may be a previous owner's data) or discard.
+    #[arg(long, default_value = "zero")]
+    pub tail: TailPolicy,
     /// Do not read back what was written; the result then says that it is not proven.
     #[arg(long)]
     pub no_read_back: bool,

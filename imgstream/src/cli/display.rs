@@ -132,16 +132,18 @@ pub fn data_path(progress: Arc<Progress>) -> impl FnMut() -> Shown + Send + 'sta
 }
 
 fn describe(now: &Snapshot, before: &Snapshot) -> Shown {
-    let (what, done) = match now.phase {
-        Phase::Starting => ("starting", 0),
-        Phase::Invalidating => ("invalidating", 0),
-        Phase::Writing => ("writing", now.landed()),
-        Phase::Flushing => ("flushing", now.landed()),
-        Phase::ReadingBack => ("reading back", now.read_back),
-        Phase::Committing | Phase::Done => ("committing", now.raw_total),
+    let (what, done, total) = match now.phase {
+        Phase::Starting => ("starting", 0, now.raw_total),
+        Phase::Comparing => ("comparing", now.compared, now.raw_total),
+        Phase::Invalidating => ("invalidating", 0, now.raw_total),
+        Phase::Writing => ("writing", now.landed(), now.raw_total),
+        Phase::ClearingTail => ("clearing the tail", now.tail_cleared, now.tail_total),
+        Phase::Flushing => ("flushing", now.landed(), now.raw_total),
+        Phase::ReadingBack => ("reading back", now.read_back, now.raw_total),
+        Phase::Committing | Phase::Done => ("committing", now.raw_total, now.raw_total),
     };
     let limit = now.limiting_stage(before).filter(|_| now.phase == Phase::Writing).map(Stage::name);
-    Shown { what, done, total: now.raw_total, limit }
+    Shown { what, done, total, limit }
 }
 
 /// A progress object for `--json`.

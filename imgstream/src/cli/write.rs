@@ -30,6 +30,8 @@ pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result
     let options = WriteOptions {
         engine: arguments.engine,
         read_back: !arguments.no_read_back,
+        resume: arguments.resume,
+        tail: arguments.tail,
         workers: arguments.workers.unwrap_or(defaults.workers),
         connections: arguments.connections.into(),
         request_size: arguments.request_size.0,
@@ -65,9 +67,17 @@ async fn stream(
     let target = Target::single(device, image.descriptor().raw_size);
     let report = pipeline::write(image, target, options, Arc::clone(&progress), cancel).await;
     drop(drawn);
-    report.inspect_err(|_| match progress.phase() {
-        Phase::Starting => say!("target: not touched"),
-        _ => say!("target: holds part of the image and does not boot; write it again"),
+    let reached = progress.snapshot();
+    report.inspect_err(|_| {
+        if !reached.has_touched_target() {
+            say!("target: not touched");
+        } else if reached.has_entered(Phase::Invalidating) {
+            say!(
+                "target: holds part of the image and does not boot; write it again, with --resume to keep what is there"
+            );
+        } else {
+            say!("target: holds the image and boots, but what lies beyond it is not cleared; run this again");
+        }
     })
 }
 
@@ -87,6 +97,13 @@ fn summary(image: &Image, target: &Path, report: &Report) {
         say!("           {fallback}");
     }
     let limit = report.limited_by.map(|stage| format!(", limited by {}", stage.name())).unwrap_or_default();
+    if let Some(kept) = report.kept_bytes {
+        say!(
+            "kept       {} that were there already, compared in {:.1} s",
+            Size(kept),
+            report.compare_seconds.unwrap_or(0.0)
+        );
+    }
     say!(
         "wrote      {} of data and {} of zeros in {:.1} s ({}{limit})",
         Size(report.data_bytes),
@@ -103,6 +120,20 @@ fn summary(image: &Image, target: &Path, report: &Report) {
             rate(bytes, report.read_back_seconds)
         ),
         None => say!("NOT PROVEN read-back was turned off"),
+    }
+    if let Some(tail) = &report.tail {
+        let proven = Size(tail.proven_bytes);
+        say!(
+            "tail       {} beyond the image: {}; {proven} of them read back as zeros",
+            Size(tail.bytes),
+            tail.how.name()
+        );
+    }
+    if let Some(gpt) = &report.gpt {
+        say!("GPT        backup at the device's end: {gpt}");
+    }
+    if let Some(partitions) = &report.partitions {
+        say!("partitions {partitions}");
     }
 }
 

@@ -1,11 +1,14 @@
 //! What makes a target bootable or not: invalidating it, proving it, committing the withheld chunks.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::Run;
+use super::ends::{NOTHING_PLACED, Placement};
 use crate::error::{Error, Result};
+use crate::plan::SpanPlan;
 use crate::progress::Phase;
-use crate::readback;
+use crate::readback::{Readback, Verdict};
 
 /// Which chunks to prove.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,28 +20,14 @@ pub(super) enum Part {
 impl Run {
     pub(super) async fn invalidate(self: &Arc<Self>) -> Result<()> {
         self.progress.enter(Phase::Invalidating);
-        self.blocking(|run| run.zero_withheld()).await
+        self.blocking(|run| run.zero_ends()).await
     }
 
-    /// Zeroes the places of the withheld chunks, durably. Goes past the write engine: it is also the way back when the
-    /// engine has failed. Not counted as progress: these bytes are counted when their chunks land.
-    fn zero_withheld(&self) -> Result<()> {
-        let descriptor = self.plans.image().descriptor();
-        let chunk = u64::from(descriptor.chunk_size);
-        let last = (descriptor.raw_size - 1) / chunk * chunk;
-        let target = self.writer.target();
-        for raw in [0..chunk.min(descriptor.raw_size), last..descriptor.raw_size] {
-            for extent in target.map(raw) {
-                target.devices()[extent.device].force_zeros(extent.offset, extent.len, extent.zero)?;
-            }
-        }
-        target.devices().iter().try_for_each(|device| device.flush())
-    }
-
-    /// Writes the withheld chunks, the first of the image last of all: until it is there, nothing boots.
+    /// Writes what makes the target bootable, the first chunk of the image last of all: until it is there, nothing boots.
     pub(super) async fn commit(self: &Arc<Self>) -> Result<()> {
         let committed = self
             .blocking(|run| {
+                run.write_beyond()?;
                 let mut chunks = std::mem::take(&mut *run.withheld());
                 chunks.sort_by_key(|chunk| std::cmp::Reverse(chunk.raw_offset()));
                 for chunk in chunks {
@@ -54,17 +43,23 @@ impl Run {
         }
     }
 
-    /// Reads the withheld chunks back; where they differ, takes the commit back.
+    /// Reads back what was committed; where it differs, takes the commit back.
     pub(super) async fn prove_commit(self: &Arc<Self>) -> Result<()> {
-        match self.prove(Part::Withheld).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.take_back(error).await),
-        }
+        let proven = match self.prove(Part::Withheld).await {
+            Ok(()) => self.blocking(|run| run.beyond_is_right()).await,
+            Err(error) => Err(error),
+        };
+        let error = match proven {
+            Ok(true) => return Ok(()),
+            Ok(false) => self.read_back_wrong("the backup of the partition table"),
+            Err(error) => error,
+        };
+        Err(self.take_back(error).await)
     }
 
     /// Makes the target unbootable again because of `error`, which it returns, or a worse one.
     async fn take_back(self: &Arc<Self>, error: Error) -> Error {
-        match self.blocking(|run| run.zero_withheld()).await {
+        match self.blocking(|run| run.zero_ends()).await {
             Ok(()) => error,
             Err(second) => Error::proof(format!("{error}; and invalidating the target again failed: {second}"))
                 .with_source(error)
@@ -73,32 +68,57 @@ impl Run {
     }
 
     pub(super) async fn prove(self: &Arc<Self>, part: Part) -> Result<()> {
-        let wanted =
-            move |run: &Run, raw_offset, raw_len| run.is_withheld(raw_offset, raw_len) == (part == Part::Withheld);
-        let mut differing = Vec::new();
-        let last = self.plans.count() - 1;
-        for number in (0..=last).filter(|number| part == Part::AllButWithheld || *number == 0 || *number == last) {
-            let span = self.load(number).await?;
-            let compare = {
-                let span = Arc::clone(&span);
-                self.blocking(move |run| {
-                    let select = |offset, len| wanted(run, offset, len);
-                    readback::compare(&span, run.writer.target(), &run.pool, &select, &run.progress, &run.abort)
-                })
-            };
-            let found = compare.await?;
-            differing.extend(found.into_iter().map(|chunk| span.chunk_name(chunk)));
+        let differing = self.differing(part).await?;
+        match differing.first() {
+            None => Ok(()),
+            Some(first) => {
+                Err(self.read_back_wrong(&format!("{} of the chunks written; the first: {first}", differing.len())))
+            }
         }
-        if differing.is_empty() {
-            return Ok(());
-        }
+    }
+
+    fn read_back_wrong(&self, what: &str) -> Error {
         let devices: Vec<_> = self.writer.target().devices().iter().map(|device| device.name()).collect();
-        Err(Error::proof(format!(
-            "{} of the chunks written to {} read back wrong; the first: {}",
-            differing.len(),
-            devices.join(", "),
-            differing[0]
-        ))
-        .with_hint("the device, its cache or a path to it loses or changes data: do not use it; the target was left unbootable"))
+        Error::proof(format!("{} read back wrong: {what}", devices.join(", ")))
+            .with_hint("the device, its cache or a path to it loses or changes data: do not use it; the target was left unbootable")
+    }
+
+    /// The chunks of a part that differ on the media, by name. What was kept has been compared already.
+    pub(super) async fn differing(self: &Arc<Self>, part: Part) -> Result<Vec<String>> {
+        let mut differing = Vec::new();
+        for (number, span) in self.plans.image().descriptor().spans.iter().enumerate() {
+            if part == Part::Withheld && !self.touches_ends(span.raw_offset..span.raw_offset + span.raw_length) {
+                continue;
+            }
+            let span = self.load(number).await?;
+            differing.extend(self.blocking(move |run| run.differing_of(&span, part)).await?);
+        }
+        Ok(differing)
+    }
+
+    fn differing_of(&self, span: &SpanPlan, part: Part) -> Result<Vec<String>> {
+        let select = |chunk| match part {
+            Part::Withheld => self.is_withheld(span, chunk),
+            Part::AllButWithheld => !self.is_withheld(span, chunk) && !self.is_kept(span, chunk),
+        };
+        let tell = |verdict, len| {
+            if verdict == Verdict::Right {
+                self.progress.read_back.fetch_add(len, Relaxed);
+            }
+        };
+        let found = self.readback(&tell).compare(span, &select)?;
+        Ok(found.into_iter().map(|chunk| span.chunk_name(chunk)).collect())
+    }
+
+    /// Reading back, as this run does it.
+    pub(super) fn readback<'a>(&'a self, tell: &'a (dyn Fn(Verdict, u64) + Sync)) -> Readback<'a> {
+        Readback {
+            target: self.writer.target(),
+            pool: &self.pool,
+            abort: &self.abort,
+            placed: self.placement.get().map_or(&NOTHING_PLACED, Placement::digests),
+            holes_are_zeros: false,
+            tell,
+        }
     }
 }

@@ -1,14 +1,19 @@
 //! Joins the rooms: plan → fetch → decode → write, then read back and commit.
 //!
-//! Order on the target: the first and last chunk's place is zeroed and flushed, so that the old content cannot boot; all
-//! other chunks are written, flushed and read back; only then the withheld two are written, flushed and read back. Until
-//! that moment nothing on the target boots, whatever happens.
+//! Order on the target: the places of the first and last chunks are zeroed and flushed, so that the old content cannot boot;
+//! all other chunks are written, what lies beyond the image is cleared, all is flushed and read back; only then the withheld
+//! chunks are written, flushed and read back. Until that moment nothing on the target boots, whatever happens.
+//!
+//! To resume is to compare first: what the media hold already is neither fetched nor written.
 
 mod commit;
+mod ends;
+mod resume;
 mod stream;
+mod tail;
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -18,12 +23,17 @@ use crate::abort::{Abort, unless_cancelled};
 use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::fetch::Queue;
 use crate::manifest::Descriptor;
 use crate::open::Image;
 use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress, Stage};
 use crate::sink::{EngineChoice, Target, Writer};
+
+pub use tail::{Tail, TailPolicy};
+
+use ends::Placement;
+use resume::Kept;
+use stream::Selection;
 
 /// How to write. The defaults stay below 256 MiB of memory for any image.
 #[derive(Debug, Clone)]
@@ -32,6 +42,10 @@ pub struct WriteOptions {
     pub engine: EngineChoice,
     /// Whether to prove what the media hold.
     pub read_back: bool,
+    /// Whether to compare first, and fetch and write only what the media do not hold already.
+    pub resume: bool,
+    /// What becomes of a device beyond the image.
+    pub tail: TailPolicy,
     /// Threads that verify and decode; one per core by default.
     pub workers: usize,
     /// Requests in flight per source.
@@ -53,6 +67,8 @@ impl Default for WriteOptions {
         WriteOptions {
             engine: EngineChoice::Auto,
             read_back: true,
+            resume: false,
+            tail: TailPolicy::Zero,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 4,
             request_size: 16 << 20,
@@ -77,6 +93,14 @@ pub struct Report {
     pub fetched_bytes: u64,
     /// Raw bytes read back and found right; `None` when the proof was turned off.
     pub read_back_bytes: Option<u64>,
+    /// Raw bytes that the media held already; `None` unless the run was to compare first.
+    pub kept_bytes: Option<u64>,
+    /// What became of the device beyond the image; `None` when it is not larger.
+    pub tail: Option<Tail>,
+    /// What became of the image's GPT, where the device is larger and the image has one: `moved`, or why not.
+    pub gpt: Option<String>,
+    /// Whether the kernel shows the new partitions: `shown`, or why not. `None` for what shows none.
+    pub partitions: Option<String>,
     /// Requests that had to be repeated.
     pub retries: u64,
     /// The write engine.
@@ -85,9 +109,11 @@ pub struct Report {
     pub fallback: Option<String>,
     /// The stage that limited writing.
     pub limited_by: Option<Stage>,
+    /// Seconds spent comparing first; `None` unless the run was to.
+    pub compare_seconds: Option<f64>,
     /// Seconds spent fetching, verifying and writing.
     pub write_seconds: f64,
-    /// Seconds spent reading back.
+    /// Seconds spent reading back and committing.
     pub read_back_seconds: f64,
     /// Seconds in all.
     pub total_seconds: f64,
@@ -141,12 +167,22 @@ struct Run {
     plans: Arc<Plans>,
     writer: Arc<Writer>,
     pool: Arc<Pool>,
-    queue: Arc<Queue>,
     abort: Arc<Abort>,
     progress: Arc<Progress>,
     workers: usize,
     options: WriteOptions,
+    /// What the media hold already, span by span; empty unless the run compared first.
+    kept: Mutex<Vec<Kept>>,
     withheld: Mutex<Vec<VerifiedChunk>>,
+    placement: OnceLock<Placement>,
+    outcome: Mutex<Outcome>,
+}
+
+/// What is learnt on the way and told at the end.
+#[derive(Debug, Default)]
+struct Outcome {
+    tail: Option<Tail>,
+    partitions: Option<String>,
 }
 
 struct EndOnDrop(Arc<Run>);
@@ -154,7 +190,6 @@ struct EndOnDrop(Arc<Run>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.abort.token().cancel();
-        self.0.queue.close();
         self.0.pool.close();
     }
 }
@@ -177,58 +212,65 @@ impl Run {
             plans: Arc::new(Plans::new(image)),
             writer: Arc::new(writer),
             pool,
-            queue: Arc::default(),
             abort: Arc::new(Abort::new(cancel)),
             progress,
             workers,
             options: options.clone(),
+            kept: Mutex::default(),
             withheld: Mutex::default(),
+            placement: OnceLock::new(),
+            outcome: Mutex::default(),
         })
     }
 
     /// The page that tells the story.
     async fn steps(self: &Arc<Self>) -> Result<Report> {
-        let start = Instant::now();
-        let before = self.progress.snapshot();
+        let mut times = Times::start();
         // The first index is needed before anything is touched: an image that cannot be had leaves the target as it was.
         self.load(0).await?;
+        if self.options.resume && self.compare().await? {
+            times.compared();
+            self.clear_tail().await?;
+            self.flush().await?;
+            return self.finish(&times, None).await;
+        }
+        times.compared();
         self.invalidate().await?;
+        let before = self.progress.snapshot();
         self.progress.enter(Phase::Writing);
-        let writing = Instant::now();
-        self.stream().await?;
+        self.stream(Selection::Missing).await?;
         let limited_by = self.progress.snapshot().limiting_stage(&before);
+        self.place();
+        self.clear_tail().await?;
         self.flush().await?;
-        let write_time = writing.elapsed();
-        let reading = Instant::now();
+        times.written();
         if self.options.read_back {
             self.progress.enter(Phase::ReadingBack);
             self.prove(commit::Part::AllButWithheld).await?;
+            self.prove_tail().await?;
         }
-        let mut read_back_time = reading.elapsed();
         self.abort.check("waiting to commit")?;
         self.progress.enter(Phase::Committing);
         self.commit().await?;
         if self.options.read_back {
-            let reading = Instant::now();
             self.prove_commit().await?;
-            read_back_time += reading.elapsed();
         }
-        self.writer.target().devices().iter().try_for_each(|device| device.trim_padding())?;
+        self.finish(&times, limited_by).await
+    }
+
+    async fn finish(self: &Arc<Self>, times: &Times, limited_by: Option<Stage>) -> Result<Report> {
+        self.blocking(|run| {
+            run.writer.target().devices().iter().try_for_each(|device| device.trim_padding())?;
+            run.show_partitions();
+            Ok(())
+        })
+        .await?;
         self.progress.enter(Phase::Done);
-        Ok(self.report(start, write_time, read_back_time, limited_by))
+        Ok(self.report(times, limited_by))
     }
 
     async fn load(&self, span: usize) -> Result<Arc<SpanPlan>> {
         unless_cancelled(self.abort.token(), "fetching an index", self.plans.load(span)).await
-    }
-
-    /// The first and the last chunk are written last: without them nothing on the target boots.
-    fn is_withheld(&self, raw_offset: u64, raw_len: usize) -> bool {
-        raw_offset == 0 || raw_offset + raw_len as u64 == self.plans.image().descriptor().raw_size
-    }
-
-    fn withheld(&self) -> std::sync::MutexGuard<'_, Vec<VerifiedChunk>> {
-        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn flush(self: &Arc<Self>) -> Result<()> {
@@ -245,24 +287,63 @@ impl Run {
         joined.unwrap_or_else(|error| Err(Error::device(format!("a thread of the data path died: {error}"))))
     }
 
-    fn report(&self, start: Instant, write: Duration, read_back: Duration, limited_by: Option<Stage>) -> Report {
+    fn report(&self, times: &Times, limited_by: Option<Stage>) -> Report {
         let now = self.progress.snapshot();
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         Report {
             raw_bytes: now.raw_total,
-            data_bytes: now.decoded,
+            data_bytes: now.raw_total - now.zeroed - now.kept,
             zero_bytes: now.zeroed,
             fetched_bytes: now.fetched,
             read_back_bytes: self.options.read_back.then_some(now.read_back),
+            kept_bytes: self.options.resume.then_some(now.kept),
+            tail: outcome.tail.take(),
+            gpt: self.placement.get().and_then(Placement::gpt),
+            partitions: outcome.partitions.take(),
             retries: now.retries,
             engine: self.writer.engine().to_string(),
             fallback: self.writer.fallback().map(str::to_owned),
             limited_by,
-            write_seconds: write.as_secs_f64(),
-            read_back_seconds: if self.options.read_back { read_back.as_secs_f64() } else { 0.0 },
-            total_seconds: start.elapsed().as_secs_f64(),
+            compare_seconds: self.options.resume.then_some(times.comparing.as_secs_f64()),
+            write_seconds: times.writing.as_secs_f64(),
+            read_back_seconds: times.reading_back().as_secs_f64(),
+            total_seconds: times.start.elapsed().as_secs_f64(),
         }
     }
 }
+
+/// How long the parts took.
+struct Times {
+    start: Instant,
+    last: Instant,
+    comparing: Duration,
+    writing: Duration,
+}
+
+impl Times {
+    fn start() -> Self {
+        let now = Instant::now();
+        Times { start: now, last: now, comparing: Duration::ZERO, writing: Duration::ZERO }
+    }
+
+    fn compared(&mut self) {
+        self.comparing = self.last.elapsed();
+        self.last = Instant::now();
+    }
+
+    fn written(&mut self) {
+        self.writing = self.last.elapsed();
+        self.last = Instant::now();
+    }
+
+    /// From the end of writing to now; nothing when nothing was written.
+    fn reading_back(&self) -> Duration {
+        if self.writing.is_zero() { Duration::ZERO } else { self.last.elapsed() }
+    }
+}
+
+/// Buffers for the withheld chunks and for zeros.
+const OTHERS: usize = ends::MAX_WITHHELD + 1;
 
 /// How many threads, writes and buffers the memory allows.
 struct Shape {
@@ -272,12 +353,12 @@ struct Shape {
 }
 
 impl Shape {
-    /// A buffer per write in flight, two per worker, two for the withheld chunks, one of zeros.
+    /// A buffer per write in flight, two per worker, three for the withheld chunks, one of zeros.
     fn of(options: &WriteOptions, chunk_size: u32) -> Self {
         let affordable = (options.chunk_memory / u64::from(chunk_size)) as usize;
         let least_depth = 2;
-        let workers = options.workers.min(affordable.saturating_sub(3 + least_depth) / 2).max(1);
-        let fixed = 2 * workers + 3;
+        let workers = options.workers.min(affordable.saturating_sub(OTHERS + least_depth) / 2).max(1);
+        let fixed = 2 * workers + OTHERS;
         let depth = options.depth.min(affordable.saturating_sub(fixed)).max(least_depth);
         Shape { workers, depth, buffers: fixed + depth }
     }

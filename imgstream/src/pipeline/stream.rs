@@ -14,14 +14,44 @@ use tokio::task::JoinSet;
 use super::Run;
 use crate::decode::{CorruptFrame, Decoder};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::fetch::{self, Frame, FrameBuffers, Lanes, Request};
+use crate::fetch::{self, Frame, FrameBuffers, Lanes, Queue, Request};
 use crate::manifest::ChunkKind;
 use crate::plan::{self, SpanPlan};
 use crate::progress::add_time;
 
+/// Which chunks are to flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// What the media do not hold, and the withheld chunks.
+    Missing,
+    /// The withheld chunks alone.
+    Ends,
+}
+
+/// One flowing of chunks.
+struct Flow {
+    run: Arc<Run>,
+    queue: Arc<Queue>,
+    selection: Selection,
+}
+
+impl std::ops::Deref for Flow {
+    type Target = Run;
+
+    fn deref(&self) -> &Run {
+        &self.run
+    }
+}
+
 impl Run {
-    /// Fetches, verifies and writes everything but the withheld chunks, which it keeps.
-    pub(super) async fn stream(self: &Arc<Self>) -> Result<()> {
+    /// Fetches, verifies and writes the selected chunks. The withheld ones are not written, but kept in hand.
+    pub(super) async fn stream(self: &Arc<Self>, selection: Selection) -> Result<()> {
+        Arc::new(Flow { run: Arc::clone(self), queue: Arc::default(), selection }).flow().await
+    }
+}
+
+impl Flow {
+    async fn flow(self: &Arc<Self>) -> Result<()> {
         let (frames, incoming) = unbounded();
         let frame_buffers = Arc::new(FrameBuffers::default());
         let workers = self.start_workers(&incoming, &frame_buffers)?;
@@ -59,11 +89,12 @@ impl Run {
         if self.abort.is_over() {
             self.pool.close();
         }
-        self.blocking(move |_| {
-            workers.into_iter().for_each(|worker| drop(worker.join()));
-            Ok(())
-        })
-        .await?;
+        self.run
+            .blocking(move |_| {
+                workers.into_iter().for_each(|worker| drop(worker.join()));
+                Ok(())
+            })
+            .await?;
         if zeroing.await.is_err() {
             self.abort.fail(Error::device("the zeroing thread died"));
         }
@@ -98,7 +129,10 @@ impl Run {
     async fn plan(&self, zero_ranges: mpsc::Sender<(Range<u64>, ChunkKind)>) -> Result<()> {
         for number in 0..self.plans.count() {
             let span = self.plans.load(number).await?;
-            for (kind, run) in plan::runs(&span.index) {
+            if self.selection == Selection::Ends && !self.has_ends(&span) {
+                continue;
+            }
+            for (kind, run) in plan::runs(&span.index, &|chunk| self.is_wanted(&span, chunk)) {
                 if kind == ChunkKind::Data {
                     if !self.plan_data(&span, run).await {
                         return Ok(());
@@ -114,6 +148,16 @@ impl Run {
         }
         self.queue.planned();
         Ok(())
+    }
+
+    fn is_wanted(&self, span: &SpanPlan, chunk: usize) -> bool {
+        let is_data = span.index.rows()[chunk].kind == ChunkKind::Data;
+        let missing_end = self.is_withheld(span, chunk) && is_data && !self.is_in_hand(span, chunk);
+        match self.selection {
+            Selection::Ends => missing_end,
+            Selection::Missing if self.is_withheld(span, chunk) && is_data => missing_end,
+            Selection::Missing => !self.is_kept(span, chunk),
+        }
     }
 
     /// Cuts a run of data chunks into requests. `false` once nobody wants them any more.
@@ -209,7 +253,7 @@ impl Run {
         buffers.give(frame.bytes);
         self.progress.decoded.fetch_add(raw_len as u64, Relaxed);
         let writing = Instant::now();
-        if self.is_withheld(raw_offset, raw_len) {
+        if self.is_withheld(&frame.span, frame.chunk) {
             self.withheld().push(chunk);
         } else {
             self.writer.write(chunk)?;

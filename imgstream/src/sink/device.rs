@@ -12,13 +12,13 @@ use crate::buffer::ALIGNMENT;
 use crate::error::{Error, IoContext, Kind, Result, Retry};
 use crate::size::Size;
 
-/// Zeros that O_DIRECT accepts.
+/// A block that O_DIRECT accepts, of zeros at first.
 #[repr(align(4096))]
-struct AlignedZeros([u8; ALIGNMENT]);
+struct AlignedBlock([u8; ALIGNMENT]);
 
-impl Default for AlignedZeros {
+impl Default for AlignedBlock {
     fn default() -> Self {
-        AlignedZeros([0; ALIGNMENT])
+        AlignedBlock([0; ALIGNMENT])
     }
 }
 
@@ -190,7 +190,7 @@ impl Device {
         if policy == ZeroPolicy::Device && self.zero_out(offset, len)? {
             return Ok(());
         }
-        let zeros = AlignedZeros::default();
+        let zeros = AlignedBlock::default();
         let end = offset + len.next_multiple_of(self.alignment as u64);
         let mut at = offset;
         while at < end {
@@ -201,6 +201,59 @@ impl Device {
             at += step;
         }
         Ok(())
+    }
+
+    /// Tells the device that a range is not needed any more; `false` when it knows no such thing. What is read there
+    /// afterwards is the device's choice.
+    ///
+    /// # Errors
+    /// [`Kind::Device`].
+    pub fn discard(&self, offset: u64, len: u64) -> Result<bool> {
+        match facts::discard(&self.file, self.facts.kind, offset, len) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(error).device(|| format!("discarding {len} bytes at offset {offset} of {}", self.name())),
+        }
+    }
+
+    /// Writes a few bytes anywhere, keeping what else lies in the blocks they touch.
+    ///
+    /// # Errors
+    /// [`Kind::Device`].
+    pub fn patch(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let block_len = ALIGNMENT as u64;
+        let end = offset + bytes.len() as u64;
+        let mut at = offset;
+        while at < end {
+            let start = at / block_len * block_len;
+            let here = (self.facts.size - start).min(block_len) as usize;
+            let mut block = AlignedBlock::default();
+            let padded = here.next_multiple_of(self.alignment);
+            self.read(start, &mut block.0[..padded], here)?;
+            let upto = end.min(start + block_len);
+            let new = &bytes[(at - offset) as usize..(upto - offset) as usize];
+            block.0[(at - start) as usize..(upto - start) as usize].copy_from_slice(new);
+            self.file
+                .write_all_at(&block.0[..padded], start)
+                .device(|| format!("writing {} bytes at offset {offset} of {}", bytes.len(), self.name()))?;
+            at = upto;
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel see the partitions that the device holds now. `Ok(false)` where it shows none at all.
+    ///
+    /// # Errors
+    /// [`Kind::Device`] while one of the old partitions is in use.
+    pub fn reread_partitions(&self) -> Result<bool> {
+        if self.facts.kind == FileKind::Regular {
+            return Ok(false);
+        }
+        match facts::reread_partitions(&self.file) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(error).device(|| format!("reading the partition table of {} again", self.name())),
+        }
     }
 
     /// Makes the device write back its cache, and forgets what the page cache holds, so that a read asks the media.

@@ -11,6 +11,8 @@ mod ioctl {
     nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
     nix::ioctl_read_bad!(blksszget, 0x1268, libc::c_int);
     nix::ioctl_read_bad!(blkroget, 0x125e, libc::c_int);
+    nix::ioctl_none_bad!(blkrrpart, 0x125f);
+    nix::ioctl_write_ptr_bad!(blkdiscard, 0x1277, [u64; 2]);
 }
 
 /// What kind of thing a target is.
@@ -94,6 +96,36 @@ pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
         }
         other => other.into(),
     })
+}
+
+/// Tells a block device that nobody needs a range any more. What it reads as afterwards is the device's choice.
+///
+/// # Errors
+/// `Unsupported` when the device has no such means.
+pub fn discard(file: &File, kind: FileKind, offset: u64, len: u64) -> io::Result<()> {
+    if kind == FileKind::Regular {
+        return punch(file, offset, len);
+    }
+    let range = [offset, len];
+    // SAFETY: the request reads two u64, offset and length, through a valid pointer.
+    match unsafe { ioctl::blkdiscard(file.as_raw_fd(), &raw const range) } {
+        Ok(_) => Ok(()),
+        Err(nix::errno::Errno::EOPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Makes the kernel read a block device's partition table again.
+///
+/// # Errors
+/// `Unsupported` on a device that shows no partitions, `ResourceBusy` while one of the old ones is in use.
+pub fn reread_partitions(file: &File) -> io::Result<()> {
+    // SAFETY: the request takes no argument.
+    match unsafe { ioctl::blkrrpart(file.as_raw_fd()) } {
+        Ok(_) => Ok(()),
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOTTY) => Err(io::ErrorKind::Unsupported.into()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Whether the range is a hole of a regular file: its file system says that nothing was ever written there, so it reads as

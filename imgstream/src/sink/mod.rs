@@ -18,3 +18,4 @@ pub use engine::{Engine, EngineChoice, EngineKind};
 pub use patience::{PATIENCE, open_patiently};
 pub use target::{Extent, Target, ZeroPolicy};
 pub use writer::Writer;
+pub use zero::Zeroed;

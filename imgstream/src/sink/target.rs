@@ -97,6 +97,14 @@ impl Target {
         self.extents.last().map_or(0, |last| last.raw_offset + last.len)
     }
 
+    /// What lies beyond the image, where the target is one device with the image at its start. Perhaps nothing.
+    pub fn beyond(&self) -> Option<Range<u64>> {
+        let ([device], [extent]) = (&self.devices[..], &self.extents[..]) else {
+            return None;
+        };
+        (extent.offset == 0).then(|| extent.len..device.facts().size)
+    }
+
     /// The parts of a raw range, in order, each as an extent of its own.
     pub fn map(&self, raw: Range<u64>) -> impl Iterator<Item = Extent> + '_ {
         let first = self.extents.partition_point(|extent| extent.raw_offset + extent.len <= raw.start);

@@ -1,7 +1,9 @@
 //! Zeros onto a target: by the device where that is guaranteed, by writing where it is not.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::Serialize;
 
 use super::target::ZeroPolicy;
 use super::writer::Writer;
@@ -11,6 +13,18 @@ use crate::progress::Progress;
 
 /// The kernel zeroes at most this much per call, so that cancelling and progress stay prompt.
 const STEP: u64 = 1 << 30;
+/// What is written is counted, and may be cancelled, this often.
+const WRITTEN_STEP: u64 = 64 << 20;
+
+/// How zeros came onto a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Zeroed {
+    /// By the device, which the kernel vouches for.
+    ByDevice,
+    /// By writing, all of it or a part.
+    ByWriting,
+}
 
 impl Writer {
     /// Makes a raw range read as zeros. A hole keeps what is there where the target allows that.
@@ -25,23 +39,43 @@ impl Writer {
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<()> {
         for extent in self.target().map(raw) {
-            let device = &self.target().devices()[extent.device];
-            let mut done = 0;
-            while done < extent.len {
-                if is_cancelled() {
-                    return Err(Error::cancelled("zeroing"));
-                }
-                let step = (extent.len - done).min(STEP);
-                let offset = extent.offset + done;
-                let skipped = kind == ChunkKind::Hole && extent.skip_holes;
-                let done_by_device = !skipped && extent.zero == ZeroPolicy::Device && device.zero_out(offset, step)?;
-                if !skipped && !done_by_device {
-                    self.write_zeros(extent.device, offset, step)?;
-                }
-                progress.zeroed.fetch_add(step, Relaxed);
-                done += step;
+            if kind == ChunkKind::Hole && extent.skip_holes {
+                progress.zeroed.fetch_add(extent.len, Relaxed);
+                continue;
             }
+            let range = extent.offset..extent.offset + extent.len;
+            self.zero_device(extent.device, range, extent.zero, &progress.zeroed, is_cancelled)?;
         }
         Ok(())
+    }
+
+    /// Makes part of a device read as zeros, counting them. What was written is in flight when this returns.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Device`], and `Cancelled` once `is_cancelled` says so.
+    pub fn zero_device(
+        &self,
+        device: usize,
+        range: Range<u64>,
+        policy: ZeroPolicy,
+        counter: &AtomicU64,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Zeroed> {
+        let mut how = Zeroed::ByDevice;
+        let mut offset = range.start;
+        while offset < range.end {
+            if is_cancelled() {
+                return Err(Error::cancelled("zeroing"));
+            }
+            let mut step = (range.end - offset).min(STEP);
+            if policy == ZeroPolicy::Write || !self.target().devices()[device].zero_out(offset, step)? {
+                how = Zeroed::ByWriting;
+                step = step.min(WRITTEN_STEP);
+                self.write_zeros(device, offset, step)?;
+            }
+            counter.fetch_add(step, Relaxed);
+            offset += step;
+        }
+        Ok(how)
     }
 }

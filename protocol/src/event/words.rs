@@ -64,12 +64,16 @@ words! {
 }
 
 words! {
-    /// A step of [`Phase::Stream`], in the order they happen.
+    /// A step of [`Phase::Stream`], in the order they happen. A run passes over those it does not need.
     Step {
+        /// What the target holds already is compared with the image.
+        Compare = "compare",
         /// The first and last extents are zeroed, so that the old content cannot boot.
         Invalidate = "invalidate",
         /// Chunks are fetched, verified and written.
         Write = "write",
+        /// What lies beyond the image is cleared.
+        ClearTail = "clear-tail",
         /// The device writes back its cache.
         Flush = "flush",
         /// What the media hold is compared with the image.
@@ -82,7 +86,9 @@ words! {
 words! {
     /// A stage of the data path, as an answer to "what limits?".
     Stage {
-        /// The source or the network.
+        /// The network: no connection to any source.
+        Network = "network",
+        /// The sources: connected, but the bytes do not come fast enough.
         Source = "source",
         /// Hashing and decompression.
         Decode = "decode",
@@ -120,5 +126,21 @@ words! {
         NotBootable = "not-bootable",
         /// It ended while the boot extents were, or may have been, in the middle of being taken away or put in place.
         Uncertain = "uncertain",
+    }
+}
+
+words! {
+    /// How a target's tail was treated.
+    TailTreatment {
+        /// Zeroed by the device, which the kernel vouches for.
+        ZeroedByDevice = "zeroed-by-device",
+        /// Zeros were written.
+        ZeroedByWriting = "zeroed-by-writing",
+        /// It was all zeros already.
+        WasZero = "was-zero",
+        /// Left as it was, because that was asked for.
+        Kept = "kept",
+        /// Discarded, because that was asked for.
+        Discarded = "discarded",
     }
 }

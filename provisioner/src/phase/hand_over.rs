@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use protocol::event::{ImageFacts, Proof, Stage, Summary, TargetFacts};
+use protocol::event::{ImageFacts, Proof, Stage, Summary, Tail, TargetFacts};
 
 use super::stream::Written;
 use crate::report::Reporter;
@@ -27,6 +27,14 @@ pub fn summarize((image, target): (ImageFacts, TargetFacts), written: &Written, 
         data_bytes: report.data_bytes,
         zero_bytes: report.zero_bytes,
         fetched_bytes: report.fetched_bytes,
+        kept_bytes: report.kept_bytes,
+        tail: report.tail.as_ref().map(|tail| Tail {
+            bytes: tail.bytes,
+            how: tail.how.name().to_owned().into(),
+            proven_bytes: tail.proven_bytes,
+        }),
+        gpt: report.gpt.clone(),
+        partitions: report.partitions.clone(),
         proof: match report.read_back_bytes {
             Some(bytes) => Proof::ReadBack { bytes },
             None => Proof::NotProven { reason: "read-back was turned off".into() },

@@ -8,7 +8,7 @@ use imgstream::error::{Error, Result};
 use imgstream::pipeline::{self, Report, WriteOptions};
 use imgstream::progress::Progress;
 use imgstream::size::Size;
-use protocol::spec::Options;
+use protocol::spec::RunSpec;
 use tokio_util::sync::CancellationToken;
 
 use super::image::Accepted;
@@ -36,15 +36,15 @@ impl fmt::Display for Written {
 pub async fn write(
     image: Accepted,
     target: Taken,
-    options: &Options,
+    spec: &RunSpec,
     progress: &Arc<Progress>,
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Written> {
     let image = image.into_image();
     let descriptor = Arc::clone(image.descriptor());
-    let write_options = write_options(options)?;
-    let mut sampler = Sampler::new(descriptor.raw_size, descriptor.chunk_size, options.read_back);
+    let write_options = write_options(spec)?;
+    let mut sampler = Sampler::new(descriptor.raw_size, descriptor.chunk_size);
     let writing = pipeline::write(image, target.into_target(), &write_options, Arc::clone(progress), cancel);
     let mut writing = std::pin::pin!(writing);
     let mut ticks = tokio::time::interval(TICK);
@@ -58,10 +58,13 @@ pub async fn write(
     outcome.map(Written)
 }
 
-fn write_options(wanted: &Options) -> Result<WriteOptions> {
+fn write_options(spec: &RunSpec) -> Result<WriteOptions> {
+    let wanted = &spec.options;
     let mut options = WriteOptions {
         engine: wanted.engine.name().parse().map_err(|why| Error::usage(format!("`options.engine`: {why}")))?,
         read_back: wanted.read_back,
+        resume: wanted.resume,
+        tail: spec.target.tail.name().parse().map_err(|why| Error::usage(format!("`target.tail`: {why}")))?,
         ..WriteOptions::default()
     };
     options.request_size = wanted.request_size.unwrap_or(options.request_size);

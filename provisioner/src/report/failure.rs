@@ -1,7 +1,7 @@
 //! Errors as the last event of a run: whose problem, what to do next, and what is on the target now.
 
 use imgstream::error::{Error, Kind, Retry};
-use imgstream::progress;
+use imgstream::progress::{self, Snapshot};
 use protocol::event::{ErrorKind, Failure, Phase, TargetState};
 
 /// An error before there was a run to report on.
@@ -10,12 +10,14 @@ pub fn before_the_run(error: &Error) -> Failure {
 }
 
 /// An error in `phase`, when the data path had come as far as `reached`.
-pub fn in_phase(error: &Error, phase: Phase, reached: progress::Phase) -> Failure {
+pub fn in_phase(error: &Error, phase: Phase, reached: &Snapshot) -> Failure {
     use progress::Phase as Reached;
-    let target = match reached {
-        Reached::Starting => TargetState::Untouched,
-        Reached::Writing | Reached::Flushing | Reached::ReadingBack => TargetState::NotBootable,
+    let target = match reached.phase {
+        _ if !reached.has_touched_target() => TargetState::Untouched,
+        // It held the image already, and boots; what lies beyond it was being cleared.
+        _ if !reached.has_entered(Reached::Invalidating) => TargetState::Uncertain,
         Reached::Invalidating | Reached::Committing | Reached::Done => TargetState::Uncertain,
+        _ => TargetState::NotBootable,
     };
     failure(error, phase, target)
 }

@@ -1,7 +1,7 @@
 //! Events in words. Whatever comes from outside loses its control characters here: it ends on a terminal.
 
 use imgstream::size::Size;
-use protocol::event::{Body, Failure, Progress, Proof, Summary, TargetState};
+use protocol::event::{Body, Failure, Progress, Proof, Summary, Tail, TailTreatment, TargetState};
 
 /// One line, for the events that have one.
 pub fn of(event: &Body) -> Option<String> {
@@ -21,17 +21,17 @@ pub fn of(event: &Body) -> Option<String> {
 
 /// How far, how fast, how long still, and what limits.
 pub fn progress(progress: &Progress) -> String {
-    let rate = match progress.step.name() {
-        "read-back" => progress.rates.read_back,
-        _ => progress.rates.write,
-    };
     let mut text = format!(
-        "{:3} %  {} of {}, {}/s",
+        "{:3} %  {} of {}",
         percent(progress.bytes, progress.total_bytes),
         Size(progress.bytes),
-        Size(progress.total_bytes),
-        Size(rate)
+        Size(progress.total_bytes)
     );
+    match progress.step.name() {
+        "write" => text += &format!(", {}/s", Size(progress.rates.write)),
+        "read-back" => text += &format!(", {}/s", Size(progress.rates.read_back)),
+        _ => {}
+    }
     if let Some(seconds) = progress.eta_seconds {
         text += &format!(", {} left", whole_seconds(seconds));
     }
@@ -79,7 +79,11 @@ pub fn summary(summary: &Summary) -> String {
     rows.extend(image.signers.iter().map(|signer| ("signed by", format!("key {signer}"))));
     rows.push(("target", format!("{target}, {}", Size(summary.target.size))));
     rows.push(("bytes", bytes(summary)));
+    rows.extend(summary.kept_bytes.map(|kept| ("kept", format!("{} that were there already", Size(kept)))));
     rows.push(("proof", proof(&summary.proof)));
+    rows.extend(summary.tail.as_ref().map(|tail| ("tail", self::tail(tail))));
+    rows.extend(summary.gpt.iter().map(|gpt| ("GPT", format!("its backup at the target's end: {gpt}"))));
+    rows.extend(summary.partitions.iter().map(|said| ("partitions", said.clone())));
     rows.push(("engine", summary.engine.clone()));
     rows.extend(summary.fallback.iter().map(|why| ("fell back", why.clone())));
     let limit = summary.limited_by.as_ref().map_or(String::new(), |stage| format!(", limited by {}", stage.name()));
@@ -113,6 +117,18 @@ fn proof(proof: &Proof) -> String {
         Proof::NotProven { reason } => format!("NOT PROVEN: {reason}"),
         Proof::Unknown(value) => value.to_string(),
     }
+}
+
+fn tail(tail: &Tail) -> String {
+    let how = match &tail.how {
+        TailTreatment::ZeroedByDevice => "zeroed by the device",
+        TailTreatment::ZeroedByWriting => "zeroed by writing",
+        TailTreatment::WasZero => "zero already",
+        TailTreatment::Kept => "KEPT AS IT WAS",
+        TailTreatment::Discarded => "DISCARDED, NOT ZEROED",
+        TailTreatment::Unknown(how) => how,
+    };
+    format!("{} beyond the image: {how}; {} of them read back as zeros", Size(tail.bytes), Size(tail.proven_bytes))
 }
 
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -163,6 +179,10 @@ mod tests {
             raw_bytes: 2 << 30,
             data_bytes: 1 << 30,
             zero_bytes: 1 << 30,
+            kept_bytes: None,
+            tail: None,
+            gpt: None,
+            partitions: None,
             fetched_bytes: 512 << 20,
             proof: Proof::ReadBack { bytes: 2 << 30 },
             engine: "pwrite threads (O_DIRECT)".into(),
