@@ -273,6 +273,12 @@ impl Running {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("sending a signal");
     }
 
+    /// Kills it as a power switch would; it may have ended already.
+    pub fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Whether it has ended, and how.
     ///
     /// # Panics

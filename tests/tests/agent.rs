@@ -76,7 +76,7 @@ fn a_run_puts_the_image_onto_a_device_and_proves_it() {
     let image = lab.pack(&raw, "");
     let server = Server::nginx(&lab, &image.dir, None);
     for engine in ["auto", "uring", "direct", "buffered"] {
-        let target = Target::device(&lab, sample::DISK_SIZE + MIB, "");
+        let target = Target::device(&lab, sample::DISK_SIZE, "");
         let mut spec = spec(&image, &server.url(), target.path());
         spec["options"] = json!({"engine": engine});
         let done = run(&lab, &spec).arg("--json").done().ok();
@@ -88,6 +88,27 @@ fn a_run_puts_the_image_onto_a_device_and_proves_it() {
         assert_eq!(last["image"]["name"], "sample");
         e2e::lab::cmp(&raw, target.path(), sample::DISK_SIZE).ok();
     }
+}
+
+#[test]
+fn a_larger_device_is_cleared_beyond_the_image_and_a_second_run_finds_nothing_to_do() {
+    let lab = Lab::new();
+    let image = lab.pack(&sample::disk(512), "--chunk-size 256KiB");
+    let target = Target::device(&lab, sample::DISK_SIZE + 9 * MIB + 512, "");
+    let mut spec = spec(&image, image.dir.to_str().unwrap(), target.path());
+    spec["options"] = json!({"resume": true});
+    let first = events(&run(&lab, &spec).arg("--json").done().ok()).pop().unwrap();
+    let tail = &first["tail"];
+    assert_eq!((&first["gpt"], &tail["how"]), (&json!("moved"), &json!("zeroed-by-device")), "{first}");
+    assert_eq!(first["tail"]["bytes"], 9 * MIB + 512 - 33 * 512);
+    let written = (target.loop_device().sectors_written(), target.now());
+    let again = run(&lab, &spec).arg("--json").done().ok().says("were there already").says("zero already");
+    let again = events(&again);
+    let steps: Vec<_> =
+        again.iter().filter(|event| event["kind"] == "step-started").map(|event| &event["step"]).collect();
+    assert_eq!(steps, ["compare", "clear-tail", "flush"]);
+    assert_eq!(again.last().unwrap()["kept_bytes"], sample::DISK_SIZE);
+    assert_eq!((target.loop_device().sectors_written(), target.now()), written);
 }
 
 #[test]

@@ -75,15 +75,6 @@ fn a_new_file_is_made_with_the_images_length() {
 }
 
 #[test]
-fn a_device_larger_than_the_image_is_fine() {
-    let (lab, raw) = (Lab::new(), sample::disk(512));
-    let image = lab.pack(&raw, "--chunk-size 512KiB");
-    let device = Target::device(&lab, size_of(&raw) + 9 * MIB, "");
-    image.write(&image.dir, device.path()).done().ok();
-    cmp(&raw, device.path(), size_of(&raw)).ok();
-}
-
-#[test]
 fn a_device_by_a_symbolic_link_is_fine() {
     let (lab, raw) = (Lab::new(), sample::disk(512));
     let image = lab.pack(&raw, "");
