@@ -1,13 +1,15 @@
 //! The agent: puts one signed image onto one target, proves it, and is gone.
 //!
 //! [`run`] is the page that tells the story; [`phase`] holds its chapters, each with an input, an output and errors of its
-//! own; [`report`] turns what happens into events, and events into what people and machines read.
+//! own; [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines read.
 //!
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 
 #![forbid(unsafe_code)]
 
+pub mod erase;
 pub mod logging;
+pub mod luks;
 pub mod phase;
 pub mod report;
 pub mod run;

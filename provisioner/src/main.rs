@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use imgstream::error::{IoContext, Kind, Result};
 use provisioner::phase::spec::{self, Files};
 use provisioner::report::{Human, Json, Output, Reporter, Screen, failure, text};
-use provisioner::{logging, run, signals};
+use provisioner::{erase, logging, run, signals};
 use tokio_util::sync::CancellationToken;
 
 const EXIT_CODES: &str = "\
@@ -40,6 +40,24 @@ enum Command {
     /// Does one run: verify the image, write it to the target, read it back
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
+    /// Makes a returned disk forget: overwrites LUKS headers and key slots, zeroes the disk, and proves it
+    #[command(after_help = EXIT_CODES)]
+    Erase(EraseArgs),
+}
+
+#[derive(clap::Args)]
+struct EraseArgs {
+    /// The disk: a whole block device, or a regular file. All it holds is lost
+    device: PathBuf,
+    /// Only tell the device that nobody needs its blocks. The keys are overwritten all the same; nothing else is proven
+    #[arg(long)]
+    discard: bool,
+    /// Write the result to stdout, as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Say more: causes of errors
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
 }
 
 #[derive(clap::Args)]
@@ -62,18 +80,50 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
-    let Command::Run(args) = Args::parse().command;
+    let command = Args::parse().command;
+    let (json, verbose) = match &command {
+        Command::Run(args) => (args.json, args.verbose),
+        Command::Erase(args) => (args.json, args.verbose),
+    };
     // Bars and JSON lines on one terminal would tear each other.
-    let bars = std::io::stderr().is_terminal() && !(args.json && std::io::stdout().is_terminal());
+    let bars = std::io::stderr().is_terminal() && !(json && std::io::stdout().is_terminal());
     let screen = Screen::new(bars);
-    match provision(&args, &screen) {
+    let done = match &command {
+        Command::Run(args) => provision(args, &screen),
+        Command::Erase(args) => erase_disk(args, &screen),
+    };
+    match done {
         Ok(code) => code,
         // No run came to be, so there are no events to tell it by.
         Err(error) => {
-            screen.lines(&text::failed(&failure::before_the_run(&error), args.verbose > 0));
+            let failure = failure::before_the_run(&error);
+            let told = if matches!(command, Command::Run(_)) { text::failed } else { text::error };
+            screen.lines(&told(&failure, verbose > 0));
             ExitCode::from(error.kind().exit_code())
         }
     }
+}
+
+fn erase_disk(args: &EraseArgs, screen: &Screen) -> Result<ExitCode> {
+    let _bridge = logging::start(screen, args.verbose);
+    let runtime = runtime()?;
+    let erased = runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        let (tell, last) = (screen.clone(), screen.clone());
+        let ended = move || last.lines("error: ended at once; the disk is erased in part: erase it again");
+        signals::listen(&cancel, move |message| tell.lines(&message), ended)?;
+        erase::watched(&args.device, args.discard, screen, &cancel).await
+    })?;
+    if args.json {
+        println!("{}", erased.to_json());
+    }
+    screen.lines(&erased.to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().context(Kind::Device, || "starting the runtime".into())
 }
 
 fn provision(args: &RunArgs, screen: &Screen) -> Result<ExitCode> {
@@ -87,11 +137,7 @@ fn provision(args: &RunArgs, screen: &Screen) -> Result<ExitCode> {
     }
     let reporter = Arc::new(Reporter::new(spec.run.clone(), 1, outputs));
     bridge.connect(&reporter);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context(Kind::Device, || "starting the runtime".into())?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let cancel = CancellationToken::new();
         signals::watch(&reporter, &cancel)?;
         Ok(ExitCode::from(run::attempt(&spec, &files, &reporter, &cancel).await))

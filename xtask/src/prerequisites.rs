@@ -21,6 +21,8 @@ const DEBIAN: [Package; 5] = [
     NAMESPACES,
 ];
 
+const LUKS: Package = ("cryptsetup-bin", &["cryptsetup"]);
+
 const NAMESPACES: Package = ("util-linux", &["unshare"]);
 
 const SERVERS: [Package; 4] = [
@@ -53,7 +55,7 @@ impl Lane {
         match self {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
-            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES]).collect(),
+            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS]).collect(),
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
     }

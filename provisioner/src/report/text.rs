@@ -51,18 +51,22 @@ pub fn percent(part: u64, whole: u64) -> u64 {
 
 /// A failure: what happened, what to do next, what is on the target. With `causes`, the chain below it.
 pub fn failed(failure: &Failure, causes: bool) -> String {
-    let mut lines = vec![format!("error: {}", failure.message)];
-    lines.extend(failure.hint.iter().map(|hint| format!("hint: {hint}")));
-    if causes {
-        lines.extend(failure.causes.iter().map(|cause| format!("  caused by: {cause}")));
-    }
     let state = match &failure.target {
         TargetState::Untouched => "not touched",
         TargetState::NotBootable => "holds part of the image and does not boot; run again to finish it",
         TargetState::Uncertain => "is in an uncertain state: do not boot from it before a run has succeeded",
         TargetState::Unknown(state) => state,
     };
-    lines.push(format!("target: {state}"));
+    format!("{}\n{}", error(failure, causes), printable(&format!("target: {state}")))
+}
+
+/// An error: what happened, what to do next. With `causes`, the chain below it.
+pub fn error(failure: &Failure, causes: bool) -> String {
+    let mut lines = vec![format!("error: {}", failure.message)];
+    lines.extend(failure.hint.iter().map(|hint| format!("hint: {hint}")));
+    if causes {
+        lines.extend(failure.causes.iter().map(|cause| format!("  caused by: {cause}")));
+    }
     lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n")
 }
 
