@@ -4,6 +4,7 @@
 //! - [`Error::retry`] says whether trying the same again can help; nothing matches on message text.
 //! - The message says what was tried, on what, and what happened; the hint says what to do next.
 //! - Sources are kept, so `-v` can print the whole chain.
+//! - What an error says can be printed: text from outside has lost its control characters, and is not for ever.
 
 use std::fmt;
 use std::time::Duration;
@@ -60,6 +61,23 @@ struct Inner {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// Characters of a message that are shown. Some of it may come from a server, which could go on for ever.
+const MAX_TEXT: usize = 4096;
+
+/// Text as a terminal and a log may show it: a server, an image or a file's name may carry control characters, or ones
+/// that turn the direction of writing, to say what nobody said.
+fn printable(text: String) -> String {
+    let harmful = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let end = text.char_indices().nth(MAX_TEXT).map_or(text.len(), |(end, _)| end);
+    if end == text.len() && !text.contains(harmful) {
+        return text;
+    }
+    let cut = if end < text.len() { "…" } else { "" };
+    text[..end].replace(harmful, "\u{fffd}") + cut
+}
+
 /// The library's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -70,7 +88,7 @@ impl Error {
             kind,
             retry: Retry::Permanent,
             retry_after: None,
-            message: message.into(),
+            message: printable(message.into()),
             hint: None,
             source: None,
         }))
@@ -133,7 +151,7 @@ impl Error {
     /// Adds what the person should do next.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        self.0.hint = Some(printable(hint.into()));
         self
     }
 
@@ -147,7 +165,7 @@ impl Error {
     /// Adds to the message what else is to be known.
     #[must_use]
     pub fn in_addition(mut self, what: &str) -> Self {
-        self.0.message = format!("{}; {what}", self.0.message);
+        self.0.message = printable(format!("{}; {what}", self.0.message));
         self
     }
 
@@ -171,12 +189,16 @@ impl Error {
         self.0.hint.as_deref()
     }
 
-    /// The causes, outermost first, as text.
+    /// The causes, outermost first, as text, without those that are told already.
     pub fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
         let mut next = std::error::Error::source(self);
         while let Some(cause) = next {
-            causes.push(cause.to_string());
+            let text = printable(cause.to_string());
+            let told = self.0.message.contains(&text) || causes.iter().any(|cause: &String| cause.contains(&text));
+            if !told {
+                causes.push(text);
+            }
             next = cause.source();
         }
         causes
@@ -219,5 +241,29 @@ impl<T, E: Into<std::io::Error>> IoContext<T> for Result<T, E> {
             let error = error.into();
             Error::new(kind, format!("{}: {error}", what())).with_source(error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_error_says_can_be_printed() {
+        let error = Error::image("a\u{1b}[2Jb\r\nc\u{9b}\u{202e}d ä…").with_hint("\u{7}").in_addition("\0");
+        assert_eq!(error.to_string(), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}\u{fffd}d ä…; \u{fffd}");
+        assert_eq!(error.hint(), Some("\u{fffd}"));
+        let long = Error::image("é".repeat(1 << 20)).to_string();
+        assert!(long.chars().count() == MAX_TEXT + 1 && long.ends_with('…'));
+        let cause = std::io::Error::other("x\u{1b}c");
+        assert_eq!(Error::device("y").with_source(cause).causes(), ["x\u{fffd}c"]);
+    }
+
+    #[test]
+    fn a_cause_is_not_told_twice() {
+        let inner = std::io::Error::other("it broke");
+        assert_eq!(Error::device("writing: it broke").with_source(inner).causes(), Vec::<String>::new());
+        let outer = Error::source_failed("middle: it broke").with_source(std::io::Error::other("it broke"));
+        assert_eq!(Error::device("writing").with_source(outer).causes(), ["middle: it broke"]);
     }
 }

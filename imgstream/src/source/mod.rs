@@ -2,10 +2,15 @@
 //!
 //! A source delivers bytes of the length that was asked for, or an error; what the bytes are worth is decided elsewhere.
 
+mod answer;
+mod client;
 mod dir;
+mod fault;
 mod http;
 mod locator;
+mod pace;
 mod registry;
+mod retry_after;
 mod tls;
 
 use std::fmt::Debug;
@@ -66,7 +71,7 @@ pub trait Stream: Send {
 /// Settings that all sources share.
 #[derive(Debug, Clone)]
 pub struct SourceOptions {
-    /// The longest wait for a connection, for the head of an answer, and for the next bytes of a body.
+    /// The longest wait for a connection and for the head of an answer; so long a body may come slower than 1 KiB/s.
     pub timeout: Duration,
     /// Certificates (PEM) to trust instead of the machine's.
     pub ca_pem: Option<Vec<u8>>,
@@ -104,8 +109,18 @@ pub struct ExactStream {
 /// # Errors
 /// Those of the source.
 pub async fn open_range(source: &dyn Source, blob: BlobRef, range: Range<u64>) -> Result<ExactStream> {
-    let left = range.end - range.start;
-    Ok(ExactStream { inner: source.range(blob, range).await?, left, source: source.name().to_owned() })
+    let left = range.end.saturating_sub(range.start);
+    // No bytes are no request: HTTP's ranges have at least one byte.
+    let inner = if left == 0 { Box::new(Nothing) } else { source.range(blob, range).await? };
+    Ok(ExactStream { inner, left, source: source.name().to_owned() })
+}
+
+struct Nothing;
+
+impl Stream for Nothing {
+    fn next(&mut self) -> Boxed<'_, Result<Option<Bytes>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 impl ExactStream {

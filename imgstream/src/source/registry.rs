@@ -13,7 +13,8 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::http::{Answer, Client, Headers};
+use super::answer::{Answer, quoted};
+use super::client::{Client, Headers, wrong};
 use super::locator::{Reference, Version};
 use super::{Boxed, Source, SourceOptions, Stream, Waits};
 use crate::digest::Digest;
@@ -59,7 +60,7 @@ impl Registry {
     async fn get(&self, url: &Url, headers: Headers) -> Result<Answer> {
         let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let answer = self.client.get(url, Headers { authorization: known, ..headers.clone() }).await?;
-        if answer.response.status() != StatusCode::UNAUTHORIZED {
+        if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         // Also the way a token that has run out is replaced.
@@ -72,10 +73,10 @@ impl Registry {
 
     async fn authorize(&self, refusal: &Answer) -> Result<Option<HeaderValue>> {
         // A redirect may have led elsewhere; the registry's credentials are not for whoever asks there.
-        if refusal.url.origin() != self.url("")?.origin() {
+        if refusal.url().origin() != self.url("")?.origin() {
             return Ok(None);
         }
-        let challenges = refusal.response.headers().get_all(header::WWW_AUTHENTICATE);
+        let challenges = refusal.headers().get_all(header::WWW_AUTHENTICATE);
         for challenge in challenges.iter().filter_map(|value| value.to_str().ok()) {
             let (scheme, parameters) = challenge.split_once(' ').unwrap_or((challenge, ""));
             if scheme.eq_ignore_ascii_case("bearer") {
@@ -89,12 +90,7 @@ impl Registry {
     }
 
     async fn token(&self, parameters: &str) -> Result<HeaderValue> {
-        let realm = parameter(parameters, "realm").unwrap_or_default();
-        let mut url = Url::parse(&realm)
-            .map_err(|_| Error::source_failed(format!("{} names the token server {realm:?}", self.name)))?;
-        if self.reference.scheme == "https" && url.scheme() != "https" {
-            return Err(Error::source_failed(format!("{} sends us to a token server without TLS", self.name)));
-        }
+        let mut url = self.token_server(&parameter(parameters, "realm").unwrap_or_default())?;
         let scope =
             parameter(parameters, "scope").unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository));
         url.query_pairs_mut().append_pair("scope", &scope);
@@ -103,21 +99,27 @@ impl Registry {
         }
         let authorization = self.basic.as_ref().map(|basic| secret_header("Basic", basic)).transpose()?;
         let answer = self.client.get(&url, Headers { authorization, ..Headers::default() }).await?;
-        if answer.response.status() != StatusCode::OK {
-            return Err(answer.unexpected_status());
-        }
         let body = Zeroizing::new(answer.into_bytes(MAX_TOKEN).await?);
-        let token: Token = serde_json::from_slice(&body)
-            .map_err(|_| Error::source_failed(format!("the token server of {} sends no token", self.name)))?;
-        secret_header("Bearer", &token.token.or(token.access_token).unwrap_or_default())
+        let token = serde_json::from_slice::<Token>(&body).ok().and_then(Token::into_text);
+        // A token that no header can carry is none either; whoever sent it is not told apart from one who sent nothing.
+        let header = token.and_then(|token| secret_header("Bearer", &token).ok());
+        header.ok_or_else(|| wrong(&url, format_args!("the token server of {} sends no token", self.name)))
+    }
+
+    /// The address in a challenge's `realm`. A registry with TLS has a token server with TLS.
+    fn token_server(&self, realm: &str) -> Result<Url> {
+        let url = Url::parse(realm).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let refused = |why: &str| Error::corrupt(format!("{} {why}: {}", self.name, quoted(realm.as_bytes())));
+        let url = url.ok_or_else(|| refused("names a token server that is no HTTP address"))?;
+        if self.reference.scheme == "https" && url.scheme() != "https" {
+            return Err(refused("sends us to a token server without TLS"));
+        }
+        Ok(url)
     }
 
     async fn manifest_bytes(&self, version: &str, expected: Option<Digest>) -> Result<Vec<u8>> {
         let url = self.url(&format!("manifests/{version}"))?;
         let answer = self.get(&url, Headers { accept: Some(ACCEPT), ..Headers::default() }).await?;
-        if answer.response.status() != StatusCode::OK {
-            return Err(answer.unexpected_status());
-        }
         let bytes = answer.into_bytes(layout::MAX_MANIFEST).await?;
         let found = Digest::of(&bytes);
         if expected.is_some_and(|expected| expected != found) {
@@ -131,6 +133,12 @@ impl Registry {
 struct Token {
     token: Option<String>,
     access_token: Option<String>,
+}
+
+impl Token {
+    fn into_text(self) -> Option<Zeroizing<String>> {
+        self.token.or(self.access_token).filter(|token| !token.is_empty()).map(Zeroizing::new)
+    }
 }
 
 #[derive(Deserialize)]
