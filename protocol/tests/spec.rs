@@ -61,12 +61,13 @@ fn every_field_is_read() {
     spec["image"]["min_version"] = json!(7);
     spec["image"]["trust"] = json!(["a", "b"]);
     spec["image"]["threshold"] = json!(2);
-    spec["options"] = json!({ "engine": "uring", "read_back": false, "connections": 8, "request_size": 33_554_432 });
+    spec["options"] = json!({ "engine": "uring", "read_back": false, "connections": 8, "request_size": 33_554_432, "stall_limit": 60 });
     let read = parse(&spec).unwrap();
     assert_eq!(read.image.digest.as_ref().unwrap().as_str(), digest);
     assert_eq!((read.image.min_version, read.image.threshold), (Some(7), 2));
     assert_eq!((read.options.engine, read.options.read_back), (Engine::Uring, false));
     assert_eq!((read.options.connections, read.options.request_size), (Some(8), Some(32 << 20)));
+    assert_eq!(read.options.stall_limit, Some(60));
     assert_eq!(parse(&serde_json::to_value(&read).unwrap()), Ok(read));
 }
 
@@ -95,6 +96,8 @@ fn a_refusal_names_the_key() {
         (put("/options/connections", json!(0)), "options.connections"),
         (put("/options/connections", json!(65)), "options.connections"),
         (put("/options/request_size", json!(1)), "options.request_size"),
+        (put("/options/stall_limit", json!(0)), "options.stall_limit"),
+        (put("/options/stall_limit", json!(86_401)), "options.stall_limit"),
         (with("/run", None), "run"),
         (with("/image/name", None), "name"),
         (with("/image/trust", None), "trust"),

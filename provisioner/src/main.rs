@@ -91,11 +91,14 @@ fn provision(args: &RunArgs, screen: &Screen) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context(Kind::Device, || "starting the runtime".into())?;
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let cancel = CancellationToken::new();
         signals::watch(&reporter, &cancel)?;
         Ok(ExitCode::from(run::attempt(&spec, &files, &reporter, &cancel).await))
-    })
+    });
+    // A thread that hangs in the kernel must not keep a run that has ended from saying so.
+    runtime.shutdown_background();
+    code
 }
 
 /// Registry credentials pass through this process's memory, and the disk's key will: neither may land in a core file. The

@@ -46,7 +46,7 @@ pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel:
             0
         }
         Err(error) => {
-            let failure = failure::in_phase(&error, reporter.current_phase(), progress.phase());
+            let failure = failure::in_phase(&error, reporter.current_phase(), &progress);
             let code = failure.exit_code;
             reporter.emit(Body::RunFailed(Box::new(failure)));
             code

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use imgstream::error::{Error, IoContext, Kind, Result};
 use imgstream::open::Image;
@@ -34,6 +36,7 @@ pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result
         connections: arguments.connections.into(),
         request_size: arguments.request_size.0,
         depth: arguments.depth.into(),
+        stall_limit: Duration::from_secs(arguments.stall_limit),
         ..defaults
     };
     let report = stream(image.clone(), device, &options, arguments.json, cancel).await?;
@@ -66,6 +69,7 @@ async fn stream(
     let report = pipeline::write(image, target, options, Arc::clone(&progress), cancel).await;
     drop(drawn);
     report.inspect_err(|_| match progress.phase() {
+        _ if progress.given_up.load(Relaxed) => say!("target: uncertain: it did not answer, and may still be written"),
         Phase::Starting => say!("target: not touched"),
         _ => say!("target: holds part of the image and does not boot; write it again"),
     })

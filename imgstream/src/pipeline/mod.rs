@@ -5,6 +5,7 @@
 //! that moment nothing on the target boots, whatever happens.
 
 mod commit;
+mod end;
 mod stream;
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,7 +24,8 @@ use crate::manifest::Descriptor;
 use crate::open::Image;
 use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress, Stage};
-use crate::sink::{EngineChoice, Target, Writer};
+use crate::sink::writer::StartEngine;
+use crate::sink::{EngineChoice, Target, Writer, engine};
 
 /// How to write. The defaults stay below 256 MiB of memory for any image.
 #[derive(Debug, Clone)]
@@ -46,6 +48,10 @@ pub struct WriteOptions {
     pub frame_memory: u64,
     /// Tries of a request without progress before the run fails.
     pub max_tries: u32,
+    /// How long nothing may move before that is warned of.
+    pub stall_warning: Duration,
+    /// How long nothing may move before the run fails.
+    pub stall_limit: Duration,
 }
 
 impl Default for WriteOptions {
@@ -60,6 +66,8 @@ impl Default for WriteOptions {
             chunk_memory: 96 << 20,
             frame_memory: 40 << 20,
             max_tries: 6,
+            stall_warning: Duration::from_secs(10),
+            stall_limit: Duration::from_secs(300),
         }
     }
 }
@@ -97,7 +105,9 @@ pub struct Report {
 ///
 /// # Errors
 /// [`Kind::Target`] when the image does not fit, [`Kind::Source`], [`Kind::Image`], [`Kind::Device`] and
-/// [`Kind::Proof`] as they occur, [`Kind::Cancelled`] once `cancel` is. On any error the target cannot boot.
+/// [`Kind::Proof`] as they occur, [`Kind::Cancelled`] once `cancel` is. On any error the target cannot boot, unless the
+/// device did not answer to the end ([`Progress::given_up`]), or the error says so. Nothing is waited for without an end:
+/// see [`WriteOptions::stall_limit`].
 pub async fn write(
     image: Image,
     target: Target,
@@ -105,21 +115,23 @@ pub async fn write(
     progress: Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Report> {
+    write_with(&engine::start, image, target, options, progress, cancel).await
+}
+
+/// [`write`], with an engine that `start` makes.
+async fn write_with(
+    start: &StartEngine,
+    image: Image,
+    target: Target,
+    options: &WriteOptions,
+    progress: Arc<Progress>,
+    cancel: &CancellationToken,
+) -> Result<Report> {
     check_fits(image.descriptor(), &target)?;
-    let run = Arc::new(Run::start(image, target, options, progress, cancel)?);
+    let run = Arc::new(Run::start(start, image, target, options, progress, cancel)?);
     // Whatever ends this function, a dropped future included, ends the threads and lanes with it.
     let _end = EndOnDrop(Arc::clone(&run));
-    let report = run.steps().await;
-    if report.is_err() {
-        let run = Arc::clone(&run);
-        // Nothing of ours may still be writing when the caller learns that it is over.
-        let _ = tokio::task::spawn_blocking(move || {
-            run.writer.settle();
-            run.writer.target().devices().iter().try_for_each(|device| device.trim_padding())
-        })
-        .await;
-    }
-    report
+    run.to_its_end().await
 }
 
 fn check_fits(descriptor: &Descriptor, target: &Target) -> Result<()> {
@@ -161,6 +173,7 @@ impl Drop for EndOnDrop {
 
 impl Run {
     fn start(
+        start: &StartEngine,
         image: Image,
         target: Target,
         options: &WriteOptions,
@@ -172,7 +185,7 @@ impl Run {
         let pool = Pool::new(buffers, descriptor.chunk_size as usize)
             .context(Kind::Device, || format!("getting {buffers} buffers of {} bytes", descriptor.chunk_size))?;
         progress.raw_total.store(descriptor.raw_size, Relaxed);
-        let writer = Writer::start(options.engine, Arc::new(target), &pool, depth, Arc::clone(&progress))?;
+        let writer = Writer::start(start, options.engine, Arc::new(target), &pool, depth, Arc::clone(&progress))?;
         Ok(Run {
             plans: Arc::new(Plans::new(image)),
             writer: Arc::new(writer),
@@ -213,7 +226,7 @@ impl Run {
             self.prove_commit().await?;
             read_back_time += reading.elapsed();
         }
-        self.writer.target().devices().iter().try_for_each(|device| device.trim_padding())?;
+        self.blocking(Run::trim_padding).await?;
         self.progress.enter(Phase::Done);
         Ok(self.report(start, write_time, read_back_time, limited_by))
     }
@@ -234,6 +247,10 @@ impl Run {
     async fn flush(self: &Arc<Self>) -> Result<()> {
         self.progress.enter(Phase::Flushing);
         self.blocking(|run| run.writer.flush()).await
+    }
+
+    fn trim_padding(&self) -> Result<()> {
+        self.writer.target().devices().iter().try_for_each(|device| device.trim_padding())
     }
 
     async fn blocking<T: Send + 'static>(

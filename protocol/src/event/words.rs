@@ -82,7 +82,9 @@ words! {
 words! {
     /// A stage of the data path, as an answer to "what limits?".
     Stage {
-        /// The source or the network.
+        /// The network: no source can be reached.
+        Network = "network",
+        /// The source, or the network to it.
         Source = "source",
         /// Hashing and decompression.
         Decode = "decode",

@@ -1,7 +1,9 @@
 //! Errors as the last event of a run: whose problem, what to do next, and what is on the target now.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use imgstream::error::{Error, Kind, Retry};
-use imgstream::progress;
+use imgstream::progress::{self, Progress};
 use protocol::event::{ErrorKind, Failure, Phase, TargetState};
 
 /// An error before there was a run to report on.
@@ -9,10 +11,11 @@ pub fn before_the_run(error: &Error) -> Failure {
     failure(error, Phase::Spec, TargetState::Untouched)
 }
 
-/// An error in `phase`, when the data path had come as far as `reached`.
-pub fn in_phase(error: &Error, phase: Phase, reached: progress::Phase) -> Failure {
+/// An error in `phase`, when the data path had come as far as `progress` says.
+pub fn in_phase(error: &Error, phase: Phase, progress: &Progress) -> Failure {
     use progress::Phase as Reached;
-    let target = match reached {
+    let target = match progress.phase() {
+        _ if progress.given_up.load(Relaxed) => TargetState::Uncertain,
         Reached::Starting => TargetState::Untouched,
         Reached::Writing | Reached::Flushing | Reached::ReadingBack => TargetState::NotBootable,
         Reached::Invalidating | Reached::Committing | Reached::Done => TargetState::Uncertain,
