@@ -13,7 +13,7 @@
 //! | [`sink`] | verified chunks → device |
 //! | [`pipeline`] | joins them; [`readback`] proves what is on the media |
 //!
-//! [`buffer`] is the aligned pool they share, [`progress`] counts, [`error`] has the eight kinds of error.
+//! [`buffer`] is the aligned pool they share, [`progress`] counts, [`watchdog`] notices when nothing moves, [`error`] has the eight kinds of error.
 //! The library draws nothing, reads no arguments and knows nothing of servers; the command `imgstream` does the first two.
 
 pub mod abort;
@@ -35,3 +35,4 @@ pub mod sink;
 pub mod size;
 pub mod source;
 pub mod verify;
+pub mod watchdog;

@@ -2,7 +2,7 @@
 //!
 //! Writers add, readers take a [`Snapshot`]; nothing here blocks. Drawing is the commands' business.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -105,6 +105,12 @@ pub struct Progress {
     pub decode_busy: AtomicU64,
     /// Nanoseconds workers waited for a free buffer or a place in the device's queue.
     pub write_wait: AtomicU64,
+    /// Nanoseconds in which all that was waited for was a connection.
+    pub network_wait: AtomicU64,
+    /// Chunks that are being verified and decoded now.
+    pub decoding: AtomicUsize,
+    /// Whether the run ended before the device had answered everything: it may still be written.
+    pub given_up: AtomicBool,
 }
 
 impl Progress {
@@ -142,6 +148,7 @@ impl Progress {
             source_wait: Duration::from_nanos(get(&self.source_wait)),
             decode_busy: Duration::from_nanos(get(&self.decode_busy)),
             write_wait: Duration::from_nanos(get(&self.write_wait)),
+            network_wait: Duration::from_nanos(get(&self.network_wait)),
         }
     }
 }
@@ -173,6 +180,7 @@ pub struct Snapshot {
     pub source_wait: Duration,
     pub decode_busy: Duration,
     pub write_wait: Duration,
+    pub network_wait: Duration,
 }
 
 impl Snapshot {
@@ -199,6 +207,9 @@ impl Snapshot {
             (since(self.decode_busy, earlier.decode_busy), Stage::Decode),
             (since(self.write_wait, earlier.write_wait), Stage::Write),
         ];
-        shares.into_iter().max_by_key(|(time, _)| *time).filter(|(time, _)| !time.is_zero()).map(|(_, stage)| stage)
+        let (_, stage) = shares.into_iter().filter(|(time, _)| !time.is_zero()).max_by_key(|(time, _)| *time)?;
+        // Workers cannot tell a source that is silent from one that cannot be reached; whoever watches it can.
+        let unreachable = since(self.network_wait, earlier.network_wait) * 2 > self.at.duration_since(earlier.at);
+        Some(if stage == Stage::Source && unreachable { Stage::Network } else { stage })
     }
 }

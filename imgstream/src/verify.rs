@@ -16,9 +16,11 @@ use crate::decode::Decoder;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::open::Image;
+use crate::pipeline::WriteOptions;
 use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress};
 use crate::source;
+use crate::watchdog::Watchdog;
 
 /// Memory for decoded chunks, whatever the number of cores.
 const MEMORY: u64 = 96 << 20;
@@ -68,9 +70,12 @@ pub async fn verify(
     progress.raw_total.store(descriptor.raw_size, Relaxed);
     progress.planned_fetch.store(descriptor.data_bytes(), Relaxed);
     progress.enter(Phase::Writing);
+    let limits = WriteOptions::default();
+    let watchdog = Watchdog::new(Arc::clone(&progress), image.sources().to_vec(), None, limits.stall_warning);
     let reading = read_blobs(Plans::new(image), jobs, &progress, &abort);
     let outcome = tokio::select! {
         outcome = reading => Some(outcome),
+        stall = watchdog.stalled_for(limits.stall_limit) => Some(Err(stall.error())),
         () = abort.token().cancelled() => None,
     };
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join()))).await;

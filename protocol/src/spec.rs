@@ -17,6 +17,8 @@ pub const MAX_TRUST: usize = 64;
 pub const MAX_CONNECTIONS: u32 = 64;
 /// Smallest and largest size of a request, in bytes.
 pub const REQUEST_SIZE: std::ops::RangeInclusive<u64> = (64 << 10)..=(1 << 30);
+/// Shortest and longest time in which nothing moves, in seconds.
+pub const STALL_LIMIT: std::ops::RangeInclusive<u64> = 1..=86_400;
 
 /// One run: put this image onto this target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,11 +110,21 @@ pub struct Options {
     /// Bytes per request; the agent's default where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_size: Option<u64>,
+    /// Seconds in which nothing moves after which the run fails; the agent's default where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_limit: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { engine: Engine::Auto, read_back: true, resume: false, connections: None, request_size: None }
+        Options {
+            engine: Engine::Auto,
+            read_back: true,
+            resume: false,
+            connections: None,
+            request_size: None,
+            stall_limit: None,
+        }
     }
 }
 
@@ -205,6 +217,10 @@ impl RunSpec {
             (
                 self.options.request_size.is_none_or(|size| REQUEST_SIZE.contains(&size)),
                 format!("`options.request_size` must be {} to {} bytes", REQUEST_SIZE.start(), REQUEST_SIZE.end()),
+            ),
+            (
+                self.options.stall_limit.is_none_or(|seconds| STALL_LIMIT.contains(&seconds)),
+                format!("`options.stall_limit` must be {} to {} seconds", STALL_LIMIT.start(), STALL_LIMIT.end()),
             ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {

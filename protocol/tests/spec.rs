@@ -63,7 +63,8 @@ fn every_field_is_read() {
     spec["image"]["threshold"] = json!(2);
     spec["target"]["tail"] = json!("discard");
     spec["options"] = json!({
-        "engine": "uring", "read_back": false, "resume": true, "connections": 8, "request_size": 33_554_432
+        "engine": "uring", "read_back": false, "resume": true,
+        "connections": 8, "request_size": 33_554_432, "stall_limit": 60
     });
     let read = parse(&spec).unwrap();
     assert_eq!(read.image.digest.as_ref().unwrap().as_str(), digest);
@@ -71,6 +72,7 @@ fn every_field_is_read() {
     assert_eq!(read.target.tail, Tail::Discard);
     assert_eq!((read.options.engine, read.options.read_back, read.options.resume), (Engine::Uring, false, true));
     assert_eq!((read.options.connections, read.options.request_size), (Some(8), Some(32 << 20)));
+    assert_eq!(read.options.stall_limit, Some(60));
     assert_eq!(parse(&serde_json::to_value(&read).unwrap()), Ok(read));
 }
 
@@ -100,6 +102,8 @@ fn a_refusal_names_the_key() {
         (put("/options/connections", json!(0)), "options.connections"),
         (put("/options/connections", json!(65)), "options.connections"),
         (put("/options/request_size", json!(1)), "options.request_size"),
+        (put("/options/stall_limit", json!(0)), "options.stall_limit"),
+        (put("/options/stall_limit", json!(86_401)), "options.stall_limit"),
         (with("/run", None), "run"),
         (with("/image/name", None), "name"),
         (with("/image/trust", None), "trust"),

@@ -137,11 +137,15 @@ fn provision(args: &RunArgs, screen: &Screen) -> Result<ExitCode> {
     }
     let reporter = Arc::new(Reporter::new(spec.run.clone(), 1, outputs));
     bridge.connect(&reporter);
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let code = runtime.block_on(async {
         let cancel = CancellationToken::new();
         signals::watch(&reporter, &cancel)?;
         Ok(ExitCode::from(run::attempt(&spec, &files, &reporter, &cancel).await))
-    })
+    });
+    // A thread that hangs in the kernel must not keep a run that has ended from saying so.
+    runtime.shutdown_background();
+    code
 }
 
 /// Registry credentials pass through this process's memory, and the disk's key will: neither may land in a core file. The

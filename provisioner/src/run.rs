@@ -45,7 +45,7 @@ pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel:
             0
         }
         Err(error) => {
-            let failure = failure::in_phase(&error, reporter.current_phase(), &progress.snapshot());
+            let failure = failure::in_phase(&error, reporter.current_phase(), &progress);
             let code = failure.exit_code;
             reporter.emit(Body::RunFailed(Box::new(failure)));
             code

@@ -28,7 +28,8 @@ fn every_key_is_shown_and_explained() {
     let shown: serde_json::Value = serde_json::from_str(example()).unwrap();
     let read = serde_json::to_value(RunSpec::parse(example().as_bytes()).unwrap()).unwrap();
     assert_eq!(shown, read, "a key has a default and is not in the example");
-    let all = Options { connections: Some(1), request_size: Some(1 << 20), ..Options::default() };
+    let all =
+        Options { connections: Some(1), request_size: Some(1 << 20), stall_limit: Some(300), ..Options::default() };
     let all = serde_json::to_value(all).unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&shown["options"]), keys(&all));

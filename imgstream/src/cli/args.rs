@@ -271,6 +271,9 @@ pub struct Write {
     /// Threads that verify and decode. Default: one per core.
     #[arg(long)]
     pub workers: Option<usize>,
+    /// Seconds in which nothing moves, neither from the source nor on the device, after which the run fails.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub stall_limit: u64,
     /// Write progress and the result as JSON objects, one per line, to stdout.
     #[arg(long)]
     pub json: bool,

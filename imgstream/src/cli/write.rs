@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use imgstream::error::{Error, IoContext, Kind, Result};
 use imgstream::open::Image;
@@ -36,6 +38,7 @@ pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result
         connections: arguments.connections.into(),
         request_size: arguments.request_size.0,
         depth: arguments.depth.into(),
+        stall_limit: Duration::from_secs(arguments.stall_limit),
         ..defaults
     };
     let report = stream(image.clone(), device, &options, arguments.json, cancel).await?;
@@ -69,7 +72,9 @@ async fn stream(
     drop(drawn);
     let reached = progress.snapshot();
     report.inspect_err(|_| {
-        if !reached.has_touched_target() {
+        if progress.given_up.load(Relaxed) {
+            say!("target: uncertain: it did not answer, and may still be written");
+        } else if !reached.has_touched_target() {
             say!("target: not touched");
         } else if reached.has_entered(Phase::Invalidating) {
             say!(

@@ -7,6 +7,7 @@
 //! To resume is to compare first: what the media hold already is neither fetched nor written.
 
 mod commit;
+mod end;
 mod ends;
 mod resume;
 mod stream;
@@ -27,7 +28,8 @@ use crate::manifest::Descriptor;
 use crate::open::Image;
 use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress, Stage};
-use crate::sink::{EngineChoice, Target, Writer};
+use crate::sink::writer::StartEngine;
+use crate::sink::{EngineChoice, Target, Writer, engine};
 
 pub use tail::{Tail, TailPolicy};
 
@@ -60,6 +62,10 @@ pub struct WriteOptions {
     pub frame_memory: u64,
     /// Tries of a request without progress before the run fails.
     pub max_tries: u32,
+    /// How long nothing may move before that is warned of.
+    pub stall_warning: Duration,
+    /// How long nothing may move before the run fails.
+    pub stall_limit: Duration,
 }
 
 impl Default for WriteOptions {
@@ -76,6 +82,8 @@ impl Default for WriteOptions {
             chunk_memory: 96 << 20,
             frame_memory: 40 << 20,
             max_tries: 6,
+            stall_warning: Duration::from_secs(10),
+            stall_limit: Duration::from_secs(300),
         }
     }
 }
@@ -123,7 +131,9 @@ pub struct Report {
 ///
 /// # Errors
 /// [`Kind::Target`] when the image does not fit, [`Kind::Source`], [`Kind::Image`], [`Kind::Device`] and
-/// [`Kind::Proof`] as they occur, [`Kind::Cancelled`] once `cancel` is. On any error the target cannot boot.
+/// [`Kind::Proof`] as they occur, [`Kind::Cancelled`] once `cancel` is. On any error the target cannot boot, unless the
+/// device did not answer to the end ([`Progress::given_up`]), or the error says so. Nothing is waited for without an end:
+/// see [`WriteOptions::stall_limit`].
 pub async fn write(
     image: Image,
     target: Target,
@@ -131,21 +141,23 @@ pub async fn write(
     progress: Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Report> {
+    write_with(&engine::start, image, target, options, progress, cancel).await
+}
+
+/// [`write`], with an engine that `start` makes.
+async fn write_with(
+    start: &StartEngine,
+    image: Image,
+    target: Target,
+    options: &WriteOptions,
+    progress: Arc<Progress>,
+    cancel: &CancellationToken,
+) -> Result<Report> {
     check_fits(image.descriptor(), &target)?;
-    let run = Arc::new(Run::start(image, target, options, progress, cancel)?);
+    let run = Arc::new(Run::start(start, image, target, options, progress, cancel)?);
     // Whatever ends this function, a dropped future included, ends the threads and lanes with it.
     let _end = EndOnDrop(Arc::clone(&run));
-    let report = run.steps().await;
-    if report.is_err() {
-        let run = Arc::clone(&run);
-        // Nothing of ours may still be writing when the caller learns that it is over.
-        let _ = tokio::task::spawn_blocking(move || {
-            run.writer.settle();
-            run.writer.target().devices().iter().try_for_each(|device| device.trim_padding())
-        })
-        .await;
-    }
-    report
+    run.to_its_end().await
 }
 
 fn check_fits(descriptor: &Descriptor, target: &Target) -> Result<()> {
@@ -196,6 +208,7 @@ impl Drop for EndOnDrop {
 
 impl Run {
     fn start(
+        start: &StartEngine,
         image: Image,
         target: Target,
         options: &WriteOptions,
@@ -207,7 +220,7 @@ impl Run {
         let pool = Pool::new(buffers, descriptor.chunk_size as usize)
             .context(Kind::Device, || format!("getting {buffers} buffers of {} bytes", descriptor.chunk_size))?;
         progress.raw_total.store(descriptor.raw_size, Relaxed);
-        let writer = Writer::start(options.engine, Arc::new(target), &pool, depth, Arc::clone(&progress))?;
+        let writer = Writer::start_with(start, options.engine, Arc::new(target), &pool, depth, Arc::clone(&progress))?;
         Ok(Run {
             plans: Arc::new(Plans::new(image)),
             writer: Arc::new(writer),
@@ -260,7 +273,7 @@ impl Run {
 
     async fn finish(self: &Arc<Self>, times: &Times, limited_by: Option<Stage>) -> Result<Report> {
         self.blocking(|run| {
-            run.writer.target().devices().iter().try_for_each(|device| device.trim_padding())?;
+            run.trim_padding()?;
             run.show_partitions();
             Ok(())
         })
@@ -276,6 +289,10 @@ impl Run {
     async fn flush(self: &Arc<Self>) -> Result<()> {
         self.progress.enter(Phase::Flushing);
         self.blocking(|run| run.writer.flush()).await
+    }
+
+    fn trim_padding(&self) -> Result<()> {
+        self.writer.target().devices().iter().try_for_each(|device| device.trim_padding())
     }
 
     async fn blocking<T: Send + 'static>(

@@ -244,7 +244,9 @@ impl Flow {
         let decoding = Instant::now();
         let (raw_offset, raw_len) = frame.span.raw_range(frame.chunk);
         let row = &frame.span.index.rows()[frame.chunk];
+        self.progress.decoding.fetch_add(1, Relaxed);
         let decoded = decoder.decode(row, raw_offset, raw_len, &frame.bytes, buffer);
+        self.progress.decoding.fetch_sub(1, Relaxed);
         add_time(&self.progress.decode_busy, decoding);
         let chunk = match decoded {
             Ok(chunk) => chunk,

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::facts::{self, Facts, FileKind};
 use super::interlock::{self, Host};
+use super::outstanding::{Operation, Outstanding};
 use super::target::ZeroPolicy;
 use crate::buffer::ALIGNMENT;
 use crate::error::{Error, IoContext, Kind, Result, Retry};
@@ -43,6 +44,7 @@ pub struct Device {
     alignment: usize,
     fresh: bool,
     zeroes_unsupported: AtomicBool,
+    outstanding: Outstanding,
 }
 
 impl Device {
@@ -85,6 +87,7 @@ impl Device {
             alignment: 1,
             fresh,
             zeroes_unsupported: AtomicBool::new(false),
+            outstanding: Outstanding::default(),
         };
         device.find_alignment()?;
         device.check_writable()?;
@@ -140,6 +143,11 @@ impl Device {
         self.alignment
     }
 
+    /// What it has been asked and has not answered.
+    pub fn outstanding(&self) -> &Outstanding {
+        &self.outstanding
+    }
+
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
@@ -150,6 +158,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Device`] with device, offset, length and errno.
     pub fn read(&self, offset: u64, into: &mut [u8], needed: usize) -> Result<()> {
+        let _waiting = self.outstanding.during(Operation::Read, offset, needed as u64);
         let mut done = 0;
         while done < needed {
             let outcome = match self.file.read_at(&mut into[done..], offset + done as u64) {
@@ -170,6 +179,7 @@ impl Device {
         if self.zeroes_unsupported.load(Relaxed) {
             return Ok(false);
         }
+        let _waiting = self.outstanding.during(Operation::Zero, offset, len);
         match facts::punch(&self.file, offset, len) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
@@ -190,6 +200,7 @@ impl Device {
         if policy == ZeroPolicy::Device && self.zero_out(offset, len)? {
             return Ok(());
         }
+        let _waiting = self.outstanding.during(Operation::Zero, offset, len);
         let zeros = AlignedBlock::default();
         let end = offset + len.next_multiple_of(self.alignment as u64);
         let mut at = offset;
@@ -209,6 +220,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Device`].
     pub fn discard(&self, offset: u64, len: u64) -> Result<bool> {
+        let _waiting = self.outstanding.during(Operation::Zero, offset, len);
         match facts::discard(&self.file, self.facts.kind, offset, len) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(false),
@@ -233,6 +245,7 @@ impl Device {
             let upto = end.min(start + block_len);
             let new = &bytes[(at - offset) as usize..(upto - offset) as usize];
             block.0[(at - start) as usize..(upto - start) as usize].copy_from_slice(new);
+            let _waiting = self.outstanding.during(Operation::Write, start, padded as u64);
             self.file
                 .write_all_at(&block.0[..padded], start)
                 .device(|| format!("writing {} bytes at offset {offset} of {}", bytes.len(), self.name()))?;
@@ -261,6 +274,7 @@ impl Device {
     /// # Errors
     /// [`Kind::Device`].
     pub fn flush(&self) -> Result<()> {
+        let _waiting = self.outstanding.during(Operation::Flush, 0, 0);
         self.file.sync_all().device(|| format!("flushing {}", self.name()))?;
         if !self.direct {
             let _ = nix::fcntl::posix_fadvise(&self.file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED);
@@ -274,6 +288,7 @@ impl Device {
     /// [`Kind::Device`].
     pub fn trim_padding(&self) -> Result<()> {
         if self.facts.kind == FileKind::Regular && self.file.metadata().is_ok_and(|now| now.len() > self.facts.size) {
+            let _waiting = self.outstanding.during(Operation::Flush, 0, 0);
             self.file.set_len(self.facts.size).device(|| format!("cutting {} to its length", self.name()))?;
             self.file.sync_all().device(|| format!("flushing {}", self.name()))?;
         }

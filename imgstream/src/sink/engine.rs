@@ -2,7 +2,7 @@
 //!
 //! An engine owns a write, and through it the buffer, until it has told the outcome. It never waits for whoever produces
 //! writes, and telling an outcome never waits for whoever submits: slots equal to queue depth cannot deadlock.
-//! Tests put faults here by wrapping an engine.
+//! Tests put faults here by wrapping an engine (`sink/faulty.rs`).
 
 use std::fmt;
 use std::io;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::device::Device;
+use super::queue::Ticket;
 use super::{threads, uring};
 use crate::buffer::{Buffer, Pool};
 use crate::decode::VerifiedChunk;
@@ -47,8 +48,9 @@ impl ZeroBuffer {
     }
 }
 
-/// One write: `len` bytes of the payload, from `from` on, to `offset` of device number `device`.
-#[derive(Debug, Clone)]
+/// One write: `len` bytes of the payload, from `from` on, to `offset` of device number `device`. It cannot be copied, so no
+/// engine can tell two outcomes of one write.
+#[derive(Debug)]
 pub struct Write {
     /// What is written.
     pub payload: Payload,
@@ -62,6 +64,8 @@ pub struct Write {
     pub offset: u64,
     /// How often the kernel asked to try this again.
     pub interruptions: u32,
+    /// Its place in the queue.
+    pub ticket: Ticket,
 }
 
 impl Write {
@@ -78,6 +82,15 @@ impl Write {
 /// Told once per write the engine was given. Answers with a write to start in its place (the rest after a short one).
 pub type OnOutcome = Arc<dyn Fn(Write, io::Result<usize>) -> Option<Write> + Send + Sync>;
 
+/// A write that could not be started, and why. No outcome was told for it.
+#[derive(Debug)]
+pub struct Refused {
+    /// The write.
+    pub write: Write,
+    /// Why.
+    pub error: io::Error,
+}
+
 /// Starts writes and tells their outcomes.
 pub trait Engine: Send + Sync {
     /// Which one it is.
@@ -87,8 +100,33 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the write could not even be started; no outcome will be told for it.
-    fn submit(&self, write: Write) -> io::Result<()>;
+    fn submit(&self, write: Write) -> Result<(), Refused>;
+
+    /// Makes a device write back its cache: what it has acknowledged then survives a power cut.
+    ///
+    /// # Errors
+    /// Those of [`Device::flush`].
+    fn flush(&self, device: &Device) -> crate::error::Result<()> {
+        device.flush()
+    }
 }
+
+/// What an engine is made of.
+pub struct Parts {
+    /// Which one is wanted.
+    pub choice: EngineChoice,
+    /// The target's devices.
+    pub devices: Arc<[Device]>,
+    /// Where the bytes of writes come from.
+    pub pool: Arc<Pool>,
+    /// Most writes in flight.
+    pub depth: usize,
+    /// Who is told.
+    pub on_outcome: OnOutcome,
+}
+
+/// An engine, and the fall-back it is, where it is one: that must be said aloud.
+pub type Started = (Arc<dyn Engine>, Option<String>);
 
 /// The engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -138,41 +176,29 @@ impl FromStr for EngineChoice {
     }
 }
 
-/// Makes the chosen engine. The text, where there is one, is a fall-back that must be said aloud.
+/// Makes the chosen engine.
 ///
 /// # Errors
 /// When exactly one engine was asked for and it does not work here.
-pub(crate) fn start(
-    choice: EngineChoice,
-    devices: &Arc<[Device]>,
-    pool: &Arc<Pool>,
-    depth: usize,
-    on_outcome: OnOutcome,
-) -> io::Result<(Box<dyn Engine>, Option<String>)> {
-    let direct = devices.iter().all(Device::is_direct);
-    let threaded = |kind| -> io::Result<Box<dyn Engine>> {
-        Ok(Box::new(threads::Threads::start(kind, Arc::clone(devices), depth, Arc::clone(&on_outcome))?))
-    };
+pub(crate) fn start(parts: Parts) -> io::Result<Started> {
+    let direct = parts.devices.iter().all(Device::is_direct);
+    let threaded = |kind, parts| -> io::Result<Arc<dyn Engine>> { Ok(Arc::new(threads::Threads::start(kind, parts)?)) };
     let unsuited = || io::Error::new(io::ErrorKind::Unsupported, "the target does not accept O_DIRECT");
-    match choice {
-        EngineChoice::Only(EngineKind::Buffered) => Ok((threaded(EngineKind::Buffered)?, None)),
+    match parts.choice {
+        EngineChoice::Only(EngineKind::Buffered) => Ok((threaded(EngineKind::Buffered, &parts)?, None)),
         EngineChoice::Only(_) if !direct => Err(unsuited()),
-        EngineChoice::Only(EngineKind::Direct) => Ok((threaded(EngineKind::Direct)?, None)),
-        EngineChoice::Only(EngineKind::Uring) => {
-            Ok((Box::new(uring::Uring::start(Arc::clone(devices), Arc::clone(pool), depth, on_outcome)?.0), None))
-        }
+        EngineChoice::Only(EngineKind::Direct) => Ok((threaded(EngineKind::Direct, &parts)?, None)),
+        EngineChoice::Only(EngineKind::Uring) => Ok((Arc::new(uring::Uring::start(&parts)?.0), None)),
         EngineChoice::Auto if !direct => {
             let aloud = "the target does not accept O_DIRECT: writing through the page cache".to_owned();
-            Ok((threaded(EngineKind::Buffered)?, Some(aloud)))
+            Ok((threaded(EngineKind::Buffered, &parts)?, Some(aloud)))
         }
-        EngineChoice::Auto => {
-            match uring::Uring::start(Arc::clone(devices), Arc::clone(pool), depth, Arc::clone(&on_outcome)) {
-                Ok((engine, note)) => Ok((Box::new(engine), note)),
-                Err(error) => {
-                    let aloud = format!("io_uring is not available here ({error}): writing with pwrite threads");
-                    Ok((threaded(EngineKind::Direct)?, Some(aloud)))
-                }
+        EngineChoice::Auto => match uring::Uring::start(&parts) {
+            Ok((engine, note)) => Ok((Arc::new(engine), note)),
+            Err(error) => {
+                let aloud = format!("io_uring is not available here ({error}): writing with pwrite threads");
+                Ok((threaded(EngineKind::Direct, &parts)?, Some(aloud)))
             }
-        }
+        },
     }
 }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::device::Device;
-use super::engine::{Engine, EngineKind, OnOutcome, Write};
+use super::engine::{Engine, EngineKind, OnOutcome, Parts, Refused, Write};
 
 /// More threads than this do not help a device further.
 const MAX_THREADS: usize = 16;
@@ -21,18 +21,14 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    pub(super) fn start(
-        kind: EngineKind,
-        devices: Arc<[Device]>,
-        depth: usize,
-        on_outcome: OnOutcome,
-    ) -> io::Result<Self> {
+    pub(super) fn start(kind: EngineKind, parts: &Parts) -> io::Result<Self> {
         let (queue, writes) = unbounded();
         // The page cache takes one writer's bytes at memory speed; more only fight over the file's lock.
-        let count = if kind == EngineKind::Buffered { 1 } else { depth.clamp(1, MAX_THREADS) };
+        let count = if kind == EngineKind::Buffered { 1 } else { parts.depth.clamp(1, MAX_THREADS) };
         let threads = (0..count)
             .map(|number| {
-                let (writes, devices, on_outcome) = (writes.clone(), Arc::clone(&devices), Arc::clone(&on_outcome));
+                let (writes, devices) = (writes.clone(), Arc::clone(&parts.devices));
+                let on_outcome = Arc::clone(&parts.on_outcome);
                 std::thread::Builder::new()
                     .name(format!("write-{number}"))
                     .spawn(move || serve(&writes, &devices, &on_outcome))
@@ -57,9 +53,14 @@ impl Engine for Threads {
         self.kind
     }
 
-    fn submit(&self, write: Write) -> io::Result<()> {
-        let queue = self.queue.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        queue.send(write).map_err(|_| io::Error::other("the writer threads are gone"))
+    fn submit(&self, write: Write) -> Result<(), Refused> {
+        match &self.queue {
+            None => Err(Refused { write, error: io::ErrorKind::BrokenPipe.into() }),
+            Some(queue) => queue.send(write).map_err(|refused| Refused {
+                write: refused.0,
+                error: io::Error::other("the writer threads are gone"),
+            }),
+        }
     }
 }
 

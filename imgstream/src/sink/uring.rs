@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, opcode, types};
 
 use super::device::Device;
-use super::engine::{Engine, EngineKind, OnOutcome, Write};
+use super::engine::{Engine, EngineKind, OnOutcome, Parts, Payload, Refused, Write};
 use crate::buffer::Pool;
 
 /// `user_data` of the no-op that wakes the reaper for good.
@@ -42,8 +42,8 @@ struct Shared {
 struct InFlight {
     writes: Vec<Option<Write>>,
     vacant: Vec<usize>,
-    /// Writes whose submission failed for good. Their entries stay queued, so the kernel may still read their bytes.
-    stranded: Vec<Write>,
+    /// Bytes of writes whose submission failed for good. Their entries stay queued, so the kernel may still read them.
+    stranded: Vec<Payload>,
     /// Set by the first submission that failed for good: entering the ring again would also submit what is stranded, long
     /// after its writer was told that it failed.
     broken: bool,
@@ -51,19 +51,14 @@ struct InFlight {
 
 impl Uring {
     /// Starts a ring. The text says what of it could not be had.
-    pub(super) fn start(
-        devices: Arc<[Device]>,
-        pool: Arc<Pool>,
-        depth: usize,
-        on_outcome: OnOutcome,
-    ) -> io::Result<(Self, Option<String>)> {
+    pub(super) fn start(parts: &Parts) -> io::Result<(Self, Option<String>)> {
         // Twice the depth: a resubmission is queued while its predecessor still counts.
-        let entries = (depth * 2 + 1).next_power_of_two();
+        let entries = (parts.depth * 2 + 1).next_power_of_two();
         let ring = IoUring::new(u32::try_from(entries).map_err(io::Error::other)?)?;
-        let files: Vec<i32> = devices.iter().map(|device| device.file().as_raw_fd()).collect();
+        let files: Vec<i32> = parts.devices.iter().map(|device| device.file().as_raw_fd()).collect();
         ring.submitter().register_files(&files)?;
         // SAFETY: the mapping lives as long as the pool, which `Shared` keeps until after the ring is gone.
-        let registered = unsafe { ring.submitter().register_buffers(&[pool.as_iovec()]) };
+        let registered = unsafe { ring.submitter().register_buffers(&[parts.pool.as_iovec()]) };
         let note = registered.as_ref().err().map(|error| {
             format!("io_uring without registered buffers ({error}): raise the limit of locked memory (RLIMIT_MEMLOCK) to have them")
         });
@@ -77,9 +72,9 @@ impl Uring {
             }),
             registered_buffers: registered.is_ok(),
             stopping: AtomicBool::new(false),
-            on_outcome,
-            _devices: devices,
-            _pool: pool,
+            on_outcome: Arc::clone(&parts.on_outcome),
+            _devices: Arc::clone(&parts.devices),
+            _pool: Arc::clone(&parts.pool),
         });
         let reaper = std::thread::Builder::new().name("reap".into()).spawn({
             let shared = Arc::clone(&shared);
@@ -90,19 +85,26 @@ impl Uring {
 }
 
 impl Shared {
-    fn submit(&self, write: Write) -> io::Result<()> {
+    fn submit(&self, write: Write) -> Result<(), Refused> {
         let mut in_flight = self.lock();
         if in_flight.broken {
-            return Err(io::Error::other("the ring is broken"));
+            return Err(Refused { write, error: io::Error::other("the ring is broken") });
         }
-        let slot = in_flight.vacant.pop().ok_or_else(|| io::Error::other("more writes than the ring was made for"))?;
-        let entry = self.entry(&write).user_data(slot as u64);
-        in_flight.writes[slot] = Some(write);
-        self.push(&entry).inspect_err(|_| {
-            let stranded = in_flight.writes[slot].take();
-            in_flight.stranded.extend(stranded);
-            in_flight.broken = true;
-        })
+        let Some(slot) = in_flight.vacant.pop() else {
+            return Err(Refused { write, error: io::Error::other("more writes than the ring was made for") });
+        };
+        // Whoever reaps the completion waits for this lock, so the write is in its slot by then.
+        match self.push(&self.entry(&write).user_data(slot as u64)) {
+            Ok(()) => {
+                in_flight.writes[slot] = Some(write);
+                Ok(())
+            }
+            Err(error) => {
+                in_flight.stranded.push(write.payload.clone());
+                in_flight.broken = true;
+                Err(Refused { write, error })
+            }
+        }
     }
 
     fn entry(&self, write: &Write) -> io_uring::squeue::Entry {
@@ -120,7 +122,7 @@ impl Shared {
     /// Hands one entry to the kernel. The caller holds the lock of `in_flight`.
     fn push(&self, entry: &io_uring::squeue::Entry) -> io::Result<()> {
         // SAFETY: only lock holders touch the submission queue, so this is the only handle to it. The bytes the entry
-        // points at belong to a write that stays in `in_flight` until its completion arrives.
+        // points at belong to a write that the caller puts into `in_flight`, where it stays until its completion arrives.
         unsafe { self.ring.submission_shared().push(entry) }
             .map_err(|_| io::Error::other("the submission queue is full"))?;
         let since = Instant::now();
@@ -169,12 +171,11 @@ impl Shared {
             write
         };
         let outcome = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
-        if let Some(next) = (self.on_outcome)(write, outcome) {
-            let again = next.clone();
-            if let Err(error) = self.submit(next) {
-                // Not as the error it was: that might ask for yet another try, which could not be started either.
-                (self.on_outcome)(again, Err(io::Error::other(format!("it could not be started again: {error}"))));
-            }
+        if let Some(next) = (self.on_outcome)(write, outcome)
+            && let Err(Refused { write, error }) = self.submit(next)
+        {
+            // Not as the error it was: that might ask for yet another try, which could not be started either.
+            (self.on_outcome)(write, Err(io::Error::other(format!("it could not be started again: {error}"))));
         }
     }
 
@@ -193,7 +194,7 @@ impl Engine for Uring {
         EngineKind::Uring
     }
 
-    fn submit(&self, write: Write) -> io::Result<()> {
+    fn submit(&self, write: Write) -> Result<(), Refused> {
         self.shared.submit(write)
     }
 }

@@ -2,10 +2,13 @@
 //! short writes, and remembers the first error.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::engine::{self, Engine, EngineChoice, EngineKind, Payload, Write, ZeroBuffer};
+use super::engine::{
+    self, Engine, EngineChoice, EngineKind, OnOutcome, Parts, Payload, Refused, Started, Write, ZeroBuffer,
+};
+use super::queue::Queue;
 use super::target::Target;
 use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
@@ -17,52 +20,24 @@ const MAX_INTERRUPTIONS: u32 = 100;
 
 /// Writes to a target.
 pub struct Writer {
-    engine: Box<dyn Engine>,
+    engine: Arc<dyn Engine>,
     target: Arc<Target>,
-    state: Arc<State>,
-    depth: usize,
+    queue: Arc<Queue>,
     zeros: Arc<ZeroBuffer>,
     fallback: Option<String>,
-}
-
-struct State {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-    target: Arc<Target>,
-    progress: Arc<Progress>,
-}
-
-/// What an error is made of, as often as it is asked for.
-#[derive(Clone)]
-struct Failure {
-    message: String,
-    hint: &'static str,
-}
-
-impl Failure {
-    fn error(&self) -> Error {
-        Error::device(self.message.clone()).with_hint(self.hint)
-    }
-}
-
-#[derive(Default)]
-struct Queue {
-    in_flight: usize,
-    /// The first failure, told to everyone who asks: device, errno and remedy must not depend on who asks first.
-    failure: Option<Failure>,
 }
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer")
             .field("engine", &self.engine.kind())
-            .field("depth", &self.depth)
+            .field("queue", &self.queue)
             .finish_non_exhaustive()
     }
 }
 
 impl Writer {
-    /// Starts an engine for `target` with up to `depth` writes in flight. Takes one buffer of the pool for zeros.
+    /// Starts the chosen engine for `target`, with up to `depth` writes in flight. Takes one buffer of the pool for zeros.
     ///
     /// # Errors
     /// When no engine, or not the demanded one, works here.
@@ -73,20 +48,35 @@ impl Writer {
         depth: usize,
         progress: Arc<Progress>,
     ) -> Result<Self> {
+        Self::start_with(&engine::start, choice, target, pool, depth, progress)
+    }
+
+    /// Has `start` make an engine for `target`, with up to `depth` writes in flight. Takes one buffer of the pool for zeros.
+    ///
+    /// # Errors
+    /// When no engine, or not the demanded one, works here.
+    pub(crate) fn start_with(
+        start: &StartEngine,
+        choice: EngineChoice,
+        target: Arc<Target>,
+        pool: &Arc<Pool>,
+        depth: usize,
+        progress: Arc<Progress>,
+    ) -> Result<Self> {
         let zeros = pool.acquire().ok_or_else(|| Error::cancelled("starting the writer"))?;
-        let state =
-            Arc::new(State { queue: Mutex::default(), changed: Condvar::new(), target: Arc::clone(&target), progress });
-        let on_outcome: engine::OnOutcome = {
-            let state = Arc::clone(&state);
-            Arc::new(move |write, outcome| state.settle(write, outcome))
+        let queue = Queue::new(Arc::clone(&target), depth);
+        let on_outcome: OnOutcome = {
+            let queue = Arc::clone(&queue);
+            Arc::new(move |write, outcome| settle(&queue, &progress, write, outcome))
         };
-        let (engine, fallback) = engine::start(choice, target.devices(), pool, depth, on_outcome)
+        let parts = Parts { choice, devices: Arc::clone(target.devices()), pool: Arc::clone(pool), depth, on_outcome };
+        let (engine, fallback) = start(parts)
             .context(Kind::Device, || "starting the write engine".into())
             .map_err(|error| error.with_hint("choose another engine, or leave the choice to `auto`"))?;
         if let Some(fallback) = &fallback {
             tracing::warn!("{fallback}");
         }
-        Ok(Writer { engine, target, state, depth, zeros: Arc::new(ZeroBuffer::new(zeros)), fallback })
+        Ok(Writer { engine, target, queue, zeros: Arc::new(ZeroBuffer::new(zeros)), fallback })
     }
 
     /// The engine that writes.
@@ -113,14 +103,8 @@ impl Writer {
         let start = chunk.raw_offset();
         let end = start + chunk.bytes().len() as u64;
         for piece in self.target.map(start..end) {
-            self.submit(Write {
-                from: (piece.raw_offset - start) as usize,
-                len: (piece.len as usize).next_multiple_of(self.target.devices()[piece.device].alignment()),
-                device: piece.device,
-                offset: piece.offset,
-                payload: Payload::Chunk(Arc::clone(&chunk)),
-                interruptions: 0,
-            })?;
+            let from = (piece.raw_offset - start) as usize;
+            self.submit(Payload::Chunk(Arc::clone(&chunk)), from, piece.len, piece.device, piece.offset)?;
         }
         Ok(())
     }
@@ -130,18 +114,10 @@ impl Writer {
     /// # Errors
     /// The first error of any write so far.
     pub(super) fn write_zeros(&self, device: usize, offset: u64, len: u64) -> Result<()> {
-        let alignment = self.target.devices()[device].alignment();
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(self.zeros.len() as u64);
-            self.submit(Write {
-                payload: Payload::Zeros(Arc::clone(&self.zeros)),
-                from: 0,
-                len: (piece as usize).next_multiple_of(alignment),
-                device,
-                offset: offset + done,
-                interruptions: 0,
-            })?;
+            self.submit(Payload::Zeros(Arc::clone(&self.zeros)), 0, piece, device, offset + done)?;
             done += piece;
         }
         Ok(())
@@ -152,13 +128,13 @@ impl Writer {
     /// # Errors
     /// The first error of any write so far.
     pub fn drain(&self) -> Result<()> {
-        self.state.idle().failure.as_ref().map_or(Ok(()), |failure| Err(failure.error()))
+        self.queue.idle()
     }
 
     /// Waits until nothing is in flight. A thread that has submitted writes calls this before it ends: the kernel cancels
     /// what an ended thread's io_uring workers have not finished.
     pub fn settle(&self) {
-        drop(self.state.idle());
+        let _ = self.queue.idle();
     }
 
     /// Waits until nothing is in flight, then makes every device write back its cache.
@@ -167,100 +143,75 @@ impl Writer {
     /// The first error of any write so far, or of the flush.
     pub fn flush(&self) -> Result<()> {
         self.drain()?;
-        self.target.devices().iter().try_for_each(|device| device.flush())
+        self.target.devices().iter().try_for_each(|device| self.engine.flush(device))
     }
 
-    fn submit(&self, write: Write) -> Result<()> {
-        {
-            let mut queue = self.state.lock();
-            while queue.in_flight >= self.depth && queue.failure.is_none() {
-                queue = self.state.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            }
-            if let Some(failure) = &queue.failure {
-                return Err(failure.error());
-            }
-            queue.in_flight += 1;
-        }
-        let (device, offset) = (write.device, write.offset);
-        self.engine.submit(write).map_err(|error| {
-            let failure = self.state.failure(device, offset, 0, &error);
-            self.state.finish_one(Some(failure.clone()));
+    /// Starts no more writes: whoever waits for one, now or later, gets an error instead.
+    pub fn give_up(&self) {
+        self.queue.give_up();
+    }
+
+    fn submit(&self, payload: Payload, from: usize, len: u64, device: usize, offset: u64) -> Result<()> {
+        let len = (len as usize).next_multiple_of(self.target.devices()[device].alignment());
+        let ticket = self.queue.enter(device, offset, len)?;
+        let write = Write { payload, from, len, device, offset, interruptions: 0, ticket };
+        self.engine.submit(write).map_err(|Refused { mut write, error }| {
+            let failure = self.queue.failure(device, offset, len, &error);
+            write.ticket.ends(Err(failure.clone()));
             failure.error()
         })
     }
 }
 
-impl State {
-    /// What an outcome means: done, the rest to be written, or an error.
-    fn settle(&self, mut write: Write, outcome: io::Result<usize>) -> Option<Write> {
-        match outcome {
-            Ok(0) => {
-                let error = io::Error::from(io::ErrorKind::WriteZero);
-                self.finish_one(Some(self.failure(write.device, write.offset, write.len, &error)));
-                None
-            }
-            Ok(written) if written < write.len => {
-                self.count(&write, written);
-                write.from += written;
-                write.len -= written;
-                write.offset += written as u64;
-                Some(write)
-            }
-            Ok(_) => {
-                self.count(&write, write.len);
-                drop(write);
-                self.finish_one(None);
-                None
-            }
-            Err(error) if is_passing(&error) && write.interruptions < MAX_INTERRUPTIONS => {
-                write.interruptions += 1;
-                Some(write)
-            }
-            Err(error) => {
-                self.finish_one(Some(self.failure(write.device, write.offset, write.len, &error)));
-                None
-            }
+impl Drop for Writer {
+    /// An engine waits for its writes before it ends. Writes that are in flight now may be so for ever, so their engine is
+    /// left alone: it owns what the kernel may still read.
+    fn drop(&mut self) {
+        if !self.queue.is_idle() {
+            std::mem::forget(Arc::clone(&self.engine));
         }
     }
+}
 
-    /// The queue, once nothing is in flight.
-    fn idle(&self) -> MutexGuard<'_, Queue> {
-        let mut queue = self.lock();
-        while queue.in_flight > 0 {
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+/// Makes an engine, perhaps one with faults.
+pub(crate) type StartEngine = dyn Fn(Parts) -> io::Result<Started> + Send + Sync;
+
+/// What an outcome means: done, the rest to be written, or an error.
+fn settle(queue: &Queue, progress: &Progress, mut write: Write, outcome: io::Result<usize>) -> Option<Write> {
+    let error = match outcome {
+        Ok(0) => io::ErrorKind::WriteZero.into(),
+        Ok(written) if written == write.len => {
+            count(progress, &write, written);
+            write.ticket.ends(Ok(()));
+            return None;
         }
-        queue
-    }
-
-    fn count(&self, write: &Write, written: usize) {
-        if let Payload::Chunk(_) = write.payload {
-            self.progress.written.fetch_add(written as u64, Relaxed);
-        }
-    }
-
-    fn finish_one(&self, failure: Option<Failure>) {
-        let mut queue = self.lock();
-        queue.in_flight -= 1;
-        queue.failure = queue.failure.take().or(failure);
-        self.changed.notify_all();
-    }
-
-    fn failure(&self, device: usize, offset: u64, len: usize, error: &io::Error) -> Failure {
-        let name = self.target.devices()[device].name();
-        let message = format!("writing {len} bytes at offset {offset} of {name}: {error}");
-        let hint = match error.raw_os_error() {
-            Some(libc::ENOSPC) => "the file system or thin pool behind the target is full: make room and run again",
-            Some(libc::EIO | libc::ENXIO | libc::ENODEV) => {
-                "check the device, its paths and the kernel log, then run again"
+        Ok(written) if written < write.len => {
+            // O_DIRECT takes only whole blocks, so one that was written in part is written again.
+            let whole = written - written % queue.alignment(write.device);
+            count(progress, &write, whole);
+            write.from += whole;
+            write.len -= whole;
+            write.offset += whole as u64;
+            if whole > 0 || write.interruptions < MAX_INTERRUPTIONS {
+                write.interruptions += u32::from(whole == 0);
+                return Some(write);
             }
-            _ => "see the kernel log for this device",
-        };
-        Failure { message, hint }
-    }
+            io::Error::other(format!("the device takes no whole block, only {written} bytes"))
+        }
+        Ok(written) => io::Error::other(format!("the device says that it took {written}")),
+        Err(error) if is_passing(&error) && write.interruptions < MAX_INTERRUPTIONS => {
+            write.interruptions += 1;
+            return Some(write);
+        }
+        Err(error) => error,
+    };
+    write.ticket.ends(Err(queue.failure(write.device, write.offset, write.len, &error)));
+    None
+}
 
-    // The queue is changed in whole steps, so a poisoned lock is used as it is.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+fn count(progress: &Progress, write: &Write, written: usize) {
+    if let Payload::Chunk(_) = write.payload {
+        progress.written.fetch_add(written as u64, Relaxed);
     }
 }
 

@@ -86,7 +86,7 @@ words! {
 words! {
     /// A stage of the data path, as an answer to "what limits?".
     Stage {
-        /// The network: no connection to any source.
+        /// The network: no source can be reached.
         Network = "network",
         /// The sources: connected, but the bytes do not come fast enough.
         Source = "source",

@@ -32,7 +32,8 @@ impl fmt::Display for Written {
 /// Writes the image to the target, telling how far it is.
 ///
 /// # Errors
-/// Those of [`pipeline::write`]. It returns only when nothing of it runs any more, also after `cancel`.
+/// Those of [`pipeline::write`]. It returns only when nothing of it runs any more, also after `cancel`, unless the device
+/// was given up.
 pub async fn write(
     image: Accepted,
     target: Taken,
@@ -68,6 +69,7 @@ fn write_options(spec: &RunSpec) -> Result<WriteOptions> {
         ..WriteOptions::default()
     };
     options.request_size = wanted.request_size.unwrap_or(options.request_size);
+    options.stall_limit = wanted.stall_limit.map_or(options.stall_limit, Duration::from_secs);
     options.connections = wanted.connections.map_or(options.connections, |count| count as usize);
     Ok(options)
 }

@@ -1,7 +1,9 @@
 //! Errors as the last event of a run: whose problem, what to do next, and what is on the target now.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use imgstream::error::{Error, Kind, Retry};
-use imgstream::progress::{self, Snapshot};
+use imgstream::progress::{self, Progress};
 use protocol::event::{ErrorKind, Failure, Phase, TargetState};
 
 /// An error before there was a run to report on.
@@ -9,10 +11,12 @@ pub fn before_the_run(error: &Error) -> Failure {
     failure(error, Phase::Spec, TargetState::Untouched)
 }
 
-/// An error in `phase`, when the data path had come as far as `reached`.
-pub fn in_phase(error: &Error, phase: Phase, reached: &Snapshot) -> Failure {
+/// An error in `phase`, when the data path had come as far as `progress` says.
+pub fn in_phase(error: &Error, phase: Phase, progress: &Progress) -> Failure {
     use progress::Phase as Reached;
+    let reached = progress.snapshot();
     let target = match reached.phase {
+        _ if progress.given_up.load(Relaxed) => TargetState::Uncertain,
         _ if !reached.has_touched_target() => TargetState::Untouched,
         // It held the image already, and boots; what lies beyond it was being cleared.
         _ if !reached.has_entered(Reached::Invalidating) => TargetState::Uncertain,
