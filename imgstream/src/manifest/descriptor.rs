@@ -166,9 +166,10 @@ impl Descriptor {
         serde_json::to_vec(self).map_err(|error| DescriptorError(error.to_string()))
     }
 
-    /// Sum of the data blobs in bytes, seek tables included.
+    /// Sum of the data blobs in bytes, seek tables included. What they are said to be can be more than 64 bits hold, and
+    /// only their indexes, read later, tell that it is a lie: until then it is "very much".
     pub fn data_bytes(&self) -> u64 {
-        self.spans.iter().map(|span| span.data.size).sum()
+        self.spans.iter().fold(0, |sum, span| sum.saturating_add(span.data.size))
     }
 
     fn check(&self) -> Result<(), DescriptorError> {
