@@ -18,7 +18,7 @@ use crate::abort::{Abort, unless_cancelled};
 use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::fetch::Queue;
+use crate::fetch::{Patience, Queue, Share};
 use crate::manifest::Descriptor;
 use crate::open::Image;
 use crate::plan::{Plans, SpanPlan};
@@ -44,8 +44,8 @@ pub struct WriteOptions {
     pub chunk_memory: u64,
     /// Bytes of received, not yet decoded frames that may exist at once.
     pub frame_memory: u64,
-    /// Tries of a request without progress before the run fails.
-    pub max_tries: u32,
+    /// How long and how often sources are borne with.
+    pub patience: Patience,
 }
 
 impl Default for WriteOptions {
@@ -59,7 +59,7 @@ impl Default for WriteOptions {
             depth: 16,
             chunk_memory: 96 << 20,
             frame_memory: 40 << 20,
-            max_tries: 6,
+            patience: Patience::default(),
         }
     }
 }
@@ -77,6 +77,8 @@ pub struct Report {
     pub fetched_bytes: u64,
     /// Raw bytes read back and found right; `None` when the proof was turned off.
     pub read_back_bytes: Option<u64>,
+    /// What came from each source.
+    pub sources: Vec<Share>,
     /// Requests that had to be repeated.
     pub retries: u64,
     /// The write engine.
@@ -173,11 +175,12 @@ impl Run {
             .context(Kind::Device, || format!("getting {buffers} buffers of {} bytes", descriptor.chunk_size))?;
         progress.raw_total.store(descriptor.raw_size, Relaxed);
         let writer = Writer::start(options.engine, Arc::new(target), &pool, depth, Arc::clone(&progress))?;
+        let queue = Arc::new(Queue::new(image.sources(), &options.patience));
         Ok(Run {
             plans: Arc::new(Plans::new(image)),
             writer: Arc::new(writer),
             pool,
-            queue: Arc::default(),
+            queue,
             abort: Arc::new(Abort::new(cancel)),
             progress,
             workers,
@@ -253,6 +256,7 @@ impl Run {
             zero_bytes: now.zeroed,
             fetched_bytes: now.fetched,
             read_back_bytes: self.options.read_back.then_some(now.read_back),
+            sources: self.queue.shares(),
             retries: now.retries,
             engine: self.writer.engine().to_string(),
             fallback: self.writer.fallback().map(str::to_owned),

@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use super::Run;
 use crate::decode::{CorruptFrame, Decoder};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::fetch::{self, Frame, FrameBuffers, Lanes, Request};
+use crate::fetch::{self, Frame, FrameBuffers, Lanes, Request, SpanWork};
 use crate::manifest::ChunkKind;
-use crate::plan::{self, SpanPlan};
+use crate::plan;
 use crate::progress::add_time;
 
 impl Run {
@@ -87,8 +87,9 @@ impl Run {
             buffers,
             progress: Arc::clone(&self.progress),
             abort: Arc::clone(&self.abort),
-            max_tries: self.options.max_tries.max(1),
         });
+        let (queue, abort) = (Arc::clone(&self.queue), Arc::clone(&self.abort));
+        tasks.spawn(async move { abort.fail(queue.silence().await) });
         for lane in 0..count * connections {
             tasks.spawn(Arc::clone(&lanes).run(lane % count));
         }
@@ -98,9 +99,10 @@ impl Run {
     async fn plan(&self, zero_ranges: mpsc::Sender<(Range<u64>, ChunkKind)>) -> Result<()> {
         for number in 0..self.plans.count() {
             let span = self.plans.load(number).await?;
+            let work = SpanWork::new(Arc::clone(&span));
             for (kind, run) in plan::runs(&span.index) {
                 if kind == ChunkKind::Data {
-                    if !self.plan_data(&span, run).await {
+                    if !self.plan_data(&work, run).await {
                         return Ok(());
                     }
                     continue;
@@ -117,8 +119,8 @@ impl Run {
     }
 
     /// Cuts a run of data chunks into requests. `false` once nobody wants them any more.
-    async fn plan_data(&self, span: &Arc<SpanPlan>, run: Range<usize>) -> bool {
-        let rows = span.index.rows();
+    async fn plan_data(&self, work: &Arc<SpanWork>, run: Range<usize>) -> bool {
+        let rows = work.plan.index.rows();
         let mut start = run.start;
         while start < run.end {
             let mut end = start;
@@ -128,11 +130,7 @@ impl Run {
                 end += 1;
             }
             self.progress.planned_fetch.fetch_add(bytes, Relaxed);
-            if !self
-                .queue
-                .plan(Request { span: Arc::clone(span), chunks: start..end, tries: 0, avoid: None, corrupted: false })
-                .await
-            {
+            if !self.queue.plan(Request::new(Arc::clone(work), start..end)).await {
                 return false;
             }
             start = end;
@@ -192,21 +190,28 @@ impl Run {
     }
 
     fn handle(&self, decoder: &mut Decoder, frame: Frame, buffers: &FrameBuffers) -> Result<()> {
+        if frame.is_late() {
+            buffers.give(frame.bytes);
+            return Ok(());
+        }
         let waiting = Instant::now();
         let Some(buffer) = self.pool.acquire() else {
             return Ok(());
         };
         add_time(&self.progress.write_wait, waiting);
         let decoding = Instant::now();
-        let (raw_offset, raw_len) = frame.span.raw_range(frame.chunk);
-        let row = &frame.span.index.rows()[frame.chunk];
+        let (raw_offset, raw_len) = frame.span.plan.raw_range(frame.chunk);
+        let row = &frame.span.plan.index.rows()[frame.chunk];
         let decoded = decoder.decode(row, raw_offset, raw_len, &frame.bytes, buffer);
         add_time(&self.progress.decode_busy, decoding);
         let chunk = match decoded {
             Ok(chunk) => chunk,
             Err(why) => return self.fetch_again(&frame, why),
         };
+        let claim = frame.claim();
         buffers.give(frame.bytes);
+        // Two copies were decoded at once: the other one was faster.
+        let Some(claim) = claim else { return Ok(()) };
         self.progress.decoded.fetch_add(raw_len as u64, Relaxed);
         let writing = Instant::now();
         if self.is_withheld(raw_offset, raw_len) {
@@ -215,26 +220,19 @@ impl Run {
             self.writer.write(chunk)?;
         }
         add_time(&self.progress.write_wait, writing);
-        self.queue.delivered();
+        self.queue.delivered(claim);
         Ok(())
     }
 
     /// Wrong bytes are fetched once more, elsewhere if there is an elsewhere; the source that sent them is named.
     fn fetch_again(&self, frame: &Frame, why: CorruptFrame) -> Result<()> {
-        let source = self.plans.image().sources()[frame.source].name();
-        let chunk = frame.span.chunk_name(frame.chunk);
-        if frame.second_try || matches!(why, CorruptFrame::Format(_)) {
-            return Err(why.into_error(&format!("{chunk} from {source}")));
+        if matches!(why, CorruptFrame::Format(_)) {
+            let source = self.plans.image().sources()[frame.source].name();
+            return Err(why.into_error(&format!("{} from {source}", frame.span.plan.chunk_name(frame.chunk))));
         }
-        tracing::warn!(source, "{chunk} came corrupted: {why}; fetching it once more");
-        self.progress.retries.fetch_add(1, Relaxed);
-        self.queue.again(Request {
-            span: Arc::clone(&frame.span),
-            chunks: frame.chunk..frame.chunk + 1,
-            tries: 0,
-            avoid: Some(frame.source),
-            corrupted: true,
-        });
+        if self.queue.corrupt(frame, why)? {
+            self.progress.retries.fetch_add(1, Relaxed);
+        }
         Ok(())
     }
 }
