@@ -17,6 +17,9 @@ use super::work::{Claim, Frame, Request};
 use crate::decode::CorruptFrame;
 use crate::error::{Error, Kind, Result, Retry};
 
+/// So many times the tries without progress are the tries of a request in all.
+const TRIES_WITH_PROGRESS: u32 = 4;
+
 /// A request that a lane works on.
 #[derive(Debug)]
 struct Flight {
@@ -143,10 +146,15 @@ impl Board {
 
     /// The last requests are made a second time, elsewhere: of those that an idle source would long have done, the oldest.
     fn hedge(&mut self, lane: usize, source: usize, now: Instant) -> Take {
+        let corrupted = &self.corrupted;
+        let by_us = |span: usize, chunk| corrupted.get(&(span, chunk)) == Some(&source);
+        let spoiled = |rest: &Request| {
+            !corrupted.is_empty() && rest.chunks.clone().any(|chunk| by_us(rest.span.plan.number, chunk))
+        };
         let slow = self.flights.iter_mut().enumerate().filter_map(|(at, flight)| Some((at, flight.as_mut()?)));
         let slow = slow.filter(|(_, flight)| flight.twin.is_none() && flight.source != source);
         let Some((other, flight)) = slow
-            .filter(|(_, flight)| flight.rest().is_some_and(|rest| can_serve(source, &rest)))
+            .filter(|(_, flight)| flight.rest().is_some_and(|rest| can_serve(source, &rest) && !spoiled(&rest)))
             .min_by_key(|(_, flight)| flight.since)
         else {
             return Take::Wait(None);
@@ -206,7 +214,6 @@ impl Board {
     }
 
     fn again(&mut self, source: usize, mut request: Request, error: Error) -> Failed {
-        request.tries += 1;
         request.failures += 1;
         // Waiting mends a lost connection; what a source does not have or does not do, only another one does.
         if error.retry() == Retry::Temporary {
@@ -218,7 +225,6 @@ impl Board {
             if request.corrupt_at.take().is_none() {
                 return Failed::Fatal(self.nobody(error));
             }
-            (request.tries, request.avoid) = (0, None);
             request.refused.clear();
         }
         self.ready.push_front(request);
@@ -227,10 +233,10 @@ impl Board {
 
     /// Whether nobody is left to ask for a request, or it was asked for often enough.
     fn is_hopeless(&self, request: &Request) -> bool {
+        let tries = self.patience.max_tries.max(1);
         let able: Vec<_> = self.able(request).collect();
-        let limit = self.patience.max_tries.max(1).saturating_mul(able.len() as u32);
-        let in_service = able.iter().any(|source| self.sources[*source].is_in_service());
-        request.failures >= limit.saturating_mul(4) || (request.tries >= limit && !in_service)
+        let in_all = tries.saturating_mul(TRIES_WITH_PROGRESS).saturating_mul(able.len() as u32);
+        request.failures >= in_all || able.iter().all(|source| self.sources[*source].failures() >= tries)
     }
 
     /// The sources that may have what a request wants, now or later.
@@ -340,9 +346,6 @@ impl Flight {
     /// What it has not handed on and nobody has delivered.
     fn rest(&self) -> Option<Request> {
         let mut rest = self.request.clone();
-        if self.next > rest.chunks.start {
-            rest.tries = 0;
-        }
         rest.chunks.start = self.next;
         rest.trim().then_some(rest)
     }

@@ -69,6 +69,11 @@ impl Health {
         &self.name
     }
 
+    /// Failures in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     pub(super) fn is_in_service(&self) -> bool {
         self.standing == Standing::InService
     }

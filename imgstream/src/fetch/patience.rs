@@ -11,8 +11,8 @@ pub struct Patience {
     pub longest_pause: Duration,
     /// A server's own wish to be left alone is honoured up to this.
     pub longest_retry_after: Duration,
-    /// Tries of one request without a single chunk's progress, per source that may serve it. With progress now and then
-    /// four times as many in all.
+    /// Failures in a row, without a single chunk, after which a source is not counted on: a request that nobody else may
+    /// serve ends the run then. With progress in between, a request may fail four times as often, for each such source.
     pub max_tries: u32,
     /// How long no chunk may come from any source.
     pub give_up_after: Duration,

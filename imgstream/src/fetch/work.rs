@@ -41,9 +41,7 @@ pub struct Claim {
 pub struct Request {
     pub(super) span: Arc<SpanWork>,
     pub(super) chunks: Range<usize>,
-    /// Failures since a chunk of it came last.
-    pub(super) tries: u32,
-    /// Failures in all.
+    /// How often it failed, with or without progress.
     pub(super) failures: u32,
     /// The source that failed last to serve it: it takes others first.
     pub(super) avoid: Option<usize>,
@@ -56,7 +54,7 @@ pub struct Request {
 impl Request {
     /// Of `chunks`, which must not be empty.
     pub fn new(span: Arc<SpanWork>, chunks: Range<usize>) -> Self {
-        Request { span, chunks, tries: 0, failures: 0, avoid: None, refused: Vec::new(), corrupt_at: None }
+        Request { span, chunks, failures: 0, avoid: None, refused: Vec::new(), corrupt_at: None }
     }
 
     /// Its bytes in the data blob.
