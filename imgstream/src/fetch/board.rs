@@ -261,27 +261,29 @@ impl Board {
         }
     }
 
-    /// A frame is not what it should be. It is fetched once more, elsewhere if there is an elsewhere; whether it is.
+    /// A frame is not what it should be. Its chunk is fetched once more, elsewhere if there is an elsewhere; whether it is.
     pub(super) fn corrupt(&mut self, frame: &Frame, why: CorruptFrame) -> Result<bool> {
         let name = frame.span.plan.chunk_name(frame.chunk);
         let source = self.sources[frame.source].name().to_owned();
         self.sources[frame.source].sent_corrupt(&format!("{name} from {source} came corrupted: {why}"));
-        let before = self.corrupted.get(&(frame.span.plan.number, frame.chunk)).copied();
-        if frame.is_late() {
-            tracing::warn!(source, "{name} came corrupted: {why}; another copy of it was right");
-            self.leave_if_untrustworthy(frame.source);
-            return Ok(false);
-        }
-        if let Some(before) = before {
+        let key = (frame.span.plan.number, frame.chunk);
+        let before = self.corrupted.get(&key).copied();
+        if let Some(before) = before.filter(|before| frame.second_try || *before != frame.source)
+            && !frame.is_late()
+        {
             let error = why.into_error(&format!("{name} from {source}"));
             return Err(error.in_addition(&format!("it came corrupted from {} before", self.sources[before].name())));
         }
-        tracing::warn!(source, "{name} came corrupted: {why}; fetching it once more");
-        self.corrupted.insert((frame.span.plan.number, frame.chunk), frame.source);
+        tracing::warn!(source, "{name} came corrupted: {why}; it is fetched once more where no other copy is right");
         self.leave_if_untrustworthy(frame.source);
+        if before.is_some() || frame.is_late() {
+            return Ok(false);
+        }
+        self.corrupted.insert(key, frame.source);
         let mut request = Request::new(Arc::clone(&frame.span), frame.chunk..frame.chunk + 1);
         let elsewhere = self.able(&request).any(|other| other != frame.source);
         request.corrupt_at = elsewhere.then_some(frame.source);
+        request.second_try = true;
         self.duplicated = true;
         self.ready.push_front(request);
         Ok(true)

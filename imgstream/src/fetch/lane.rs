@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::board::Failed;
 use super::memory::{FrameBuffers, permits};
@@ -35,9 +36,18 @@ pub struct Lanes {
 }
 
 impl Lanes {
+    /// Starts `connections` lanes per source, and the watch that ends the run when nothing comes from any of them.
+    pub fn start(self, connections: usize, tasks: &mut JoinSet<()>) {
+        let (queue, abort) = (Arc::clone(&self.queue), Arc::clone(&self.abort));
+        tasks.spawn(async move { abort.fail(queue.silence().await) });
+        let (sources, lanes) = (self.sources.len(), Arc::new(self));
+        for number in 0..sources * connections {
+            tasks.spawn(Arc::clone(&lanes).run(number, number % sources));
+        }
+    }
+
     /// Lane `number`, which belongs to a source: works until everything is delivered or the run is aborted.
-    pub async fn run(self: Arc<Self>, number: usize) {
-        let source = number % self.sources.len();
+    async fn run(self: Arc<Self>, number: usize, source: usize) {
         while let Some((request, superseded)) = self.queue.next(number, source).await {
             let fetched = tokio::select! {
                 biased;
@@ -76,6 +86,7 @@ impl Lanes {
                 chunk,
                 bytes: frame,
                 source,
+                second_try: request.second_try,
                 _budget: budget,
                 _in_hand: self.queue.arrived(lane, len),
             };

@@ -103,7 +103,7 @@ impl Queue {
 
     /// Waits until no chunk has come from any source for as long as is borne with, although some are wanted and nobody
     /// but the sources is to blame. Says what each source said last.
-    pub async fn silence(&self) -> Error {
+    pub(super) async fn silence(&self) -> Error {
         let limit = self.lock().patience.give_up_after;
         let (mut arrived, mut since) = (0, Instant::now());
         loop {

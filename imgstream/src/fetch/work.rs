@@ -47,14 +47,16 @@ pub struct Request {
     pub(super) avoid: Option<usize>,
     /// The sources that cannot serve it, whenever they are asked.
     pub(super) refused: Vec<usize>,
-    /// The source that sent wrong bytes for it: asked again only when nobody else is left.
+    /// Whether it is for a chunk of which wrong bytes came before.
+    pub(super) second_try: bool,
+    /// The source that sent those, where there are others: asked again only when nobody else is left.
     pub(super) corrupt_at: Option<usize>,
 }
 
 impl Request {
     /// Of `chunks`, which must not be empty.
     pub fn new(span: Arc<SpanWork>, chunks: Range<usize>) -> Self {
-        Request { span, chunks, failures: 0, avoid: None, refused: Vec::new(), corrupt_at: None }
+        Request { span, chunks, failures: 0, avoid: None, refused: Vec::new(), second_try: false, corrupt_at: None }
     }
 
     /// Its bytes in the data blob.
@@ -86,6 +88,7 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Which source sent it.
     pub source: usize,
+    pub(super) second_try: bool,
     pub(super) _budget: OwnedSemaphorePermit,
     pub(super) _in_hand: InHand,
 }

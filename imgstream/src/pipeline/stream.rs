@@ -79,7 +79,7 @@ impl Run {
         if connections < wanted {
             tracing::warn!("{wanted} connections per source would need too much memory: using {connections}");
         }
-        let lanes = Arc::new(Lanes {
+        let lanes = Lanes {
             sources,
             queue: Arc::clone(&self.queue),
             frames,
@@ -87,12 +87,8 @@ impl Run {
             buffers,
             progress: Arc::clone(&self.progress),
             abort: Arc::clone(&self.abort),
-        });
-        let (queue, abort) = (Arc::clone(&self.queue), Arc::clone(&self.abort));
-        tasks.spawn(async move { abort.fail(queue.silence().await) });
-        for lane in 0..count * connections {
-            tasks.spawn(Arc::clone(&lanes).run(lane % count));
-        }
+        };
+        lanes.start(connections, tasks);
     }
 
     /// Walks the spans: data becomes requests, zeros and holes become ranges.

@@ -84,7 +84,7 @@ pub async fn fetch(image: &Arc<Packed>, mocks: &[Arc<Mock>], setting: Setting) -
     let progress = Arc::new(Progress::default());
     let (frames, incoming) = unbounded();
     let lanes = setting.connections * sources.len();
-    let shared = Arc::new(Lanes {
+    let shared = Lanes {
         sources: sources.clone(),
         queue: Arc::clone(&queue),
         frames,
@@ -92,11 +92,9 @@ pub async fn fetch(image: &Arc<Packed>, mocks: &[Arc<Mock>], setting: Setting) -
         buffers: Arc::default(),
         progress: Arc::clone(&progress),
         abort: Arc::clone(&abort),
-    });
+    };
     let mut tasks = JoinSet::new();
-    (0..lanes).for_each(|lane| drop(tasks.spawn(Arc::clone(&shared).run(lane))));
-    let (silent, giving_up) = (Arc::clone(&queue), Arc::clone(&abort));
-    tasks.spawn(async move { giving_up.fail(silent.silence().await) });
+    shared.start(setting.connections, &mut tasks);
     let mut worker = Worker { queue: Arc::clone(&queue), claimed: HashMap::new(), late: 0, lag: setting.worker_lag };
     let (mut wanted, mut wanted_bytes) = (0, 0);
     let plan = async {
@@ -150,7 +148,7 @@ struct Worker {
 impl Worker {
     async fn work(&mut self, frames: Receiver<Frame>) -> Error {
         loop {
-            sleep(self.lag.max(Duration::from_millis(1))).await;
+            sleep(self.lag.max(Duration::from_millis(20))).await;
             while let Ok(frame) = frames.try_recv() {
                 if let Err(error) = self.handle(&frame) {
                     return error;

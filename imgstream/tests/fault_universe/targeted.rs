@@ -152,7 +152,7 @@ async fn corruption_is_pinned_and_fetched_once_elsewhere() {
 
     let (outcome, _, logs) = corruption(std::slice::from_ref(&flipped)).await;
     outcome.whole();
-    assert_eq!(logs.with(&["WARN", "source=\"one\"", "fetching it once more"]).len(), 1);
+    assert_eq!(logs.with(&["WARN", "source=\"one\"", "fetched once more"]).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
