@@ -1,13 +1,15 @@
 //! From sources to a trusted image: manifest → envelope → signature → descriptor → policy, in that order.
 
+mod turns;
+
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use envelope::{KeyId, Role, Trust};
 use time::OffsetDateTime;
 
 use crate::digest::Digest;
-use crate::error::{Error, Kind, Result, Retry};
+use crate::error::{Error, Result};
 use crate::manifest::{BlobRef, Descriptor, Policy, layout};
 use crate::source::{self, Source};
 
@@ -18,6 +20,8 @@ pub struct Image {
     digest: Digest,
     signers: Vec<KeyId>,
     sources: Vec<Arc<dyn Source>>,
+    /// The source that last had what it was asked for: asked first the next time.
+    good: Arc<AtomicUsize>,
 }
 
 impl Image {
@@ -25,25 +29,18 @@ impl Image {
     /// it is; all of them are then asked for its blobs.
     ///
     /// # Errors
-    /// The first source's error when none of them has an acceptable image.
+    /// When none of them has an acceptable image: what each said, [`crate::error::Kind::Image`] if one was refused. It
+    /// takes a bounded time.
     pub async fn open(sources: Vec<Arc<dyn Source>>, trust: &Trust, policy: &Policy) -> Result<Self> {
-        let mut first_error = None;
-        for source in &sources {
-            match Self::open_one(source.as_ref(), trust, policy).await {
-                Ok((descriptor, digest, signers)) => {
-                    return Ok(Image { descriptor: Arc::new(descriptor), digest, signers, sources });
-                }
-                Err(error) => {
-                    tracing::debug!(source = source.name(), %error, "no acceptable image");
-                    first_error.get_or_insert(error);
-                }
-            }
-        }
-        Err(first_error.unwrap_or_else(|| Error::usage("no source was given")))
+        let (number, (descriptor, digest, signers)) =
+            turns::in_turn(&sources, 0, "an image for this run", |source| Self::open_one(source, trust, policy))
+                .await?;
+        let (descriptor, good) = (Arc::new(descriptor), Arc::new(AtomicUsize::new(number)));
+        Ok(Image { descriptor, digest, signers, sources, good })
     }
 
     async fn open_one(source: &dyn Source, trust: &Trust, policy: &Policy) -> Result<(Descriptor, Digest, Vec<KeyId>)> {
-        let bytes = fetch_envelope(source, policy).await?;
+        let bytes = envelope_at(source, policy).await?;
         let opened = envelope::open(&bytes, Role::Image, trust).map_err(|error| {
             Error::image(format!("the image at {} is refused: {error}", source.name())).with_source(error)
         })?;
@@ -74,47 +71,29 @@ impl Image {
         &self.sources
     }
 
-    /// A small blob from whichever source has it.
+    /// A small blob from whichever source has it, within a bounded time.
     ///
     /// # Errors
-    /// The last source's error.
+    /// What each source said last.
     pub async fn blob(&self, blob: BlobRef, limit: u64, what: &str) -> Result<Vec<u8>> {
-        let mut last = None;
-        for source in &self.sources {
-            match patiently(|| source::fetch_blob(source.as_ref(), blob, limit, what)).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| Error::usage("no source was given")))
+        let ask = |source| source::fetch_blob(source, blob, limit, what);
+        let (number, bytes) = turns::in_turn(&self.sources, self.good.load(Relaxed), what, ask).await?;
+        self.good.store(number, Relaxed);
+        Ok(bytes)
     }
 }
 
 /// The bytes of the envelope a source holds for a policy's choice; nothing about them is verified.
 ///
 /// # Errors
-/// Those of the source; [`Kind::Image`] when there is no envelope of ours.
-pub async fn fetch_envelope(source: &dyn Source, policy: &Policy) -> Result<Vec<u8>> {
-    let choice = policy.choice();
-    let manifest = patiently(|| source.manifest(&choice)).await?;
-    let blob = layout::envelope_of(&manifest)?;
-    let limit = envelope::MAX_ENVELOPE as u64;
-    patiently(|| source::fetch_blob(source, blob, limit, "the envelope")).await
+/// Those of the source; [`crate::error::Kind::Image`] when there is no envelope of ours.
+pub async fn fetch_envelope(source: &Arc<dyn Source>, policy: &Policy) -> Result<Vec<u8>> {
+    let ask = |source| envelope_at(source, policy);
+    turns::in_turn(std::slice::from_ref(source), 0, "the envelope", ask).await.map(|(_, bytes)| bytes)
 }
 
-/// Pauses between tries for metadata: short, because a person waits.
-const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(3)];
-
-/// Tries again what may pass.
-async fn patiently<T, F: Future<Output = Result<T>>>(attempt: impl Fn() -> F) -> Result<T> {
-    for pause in PAUSES {
-        match attempt().await {
-            Err(error) if error.retry() == Retry::Temporary && error.kind() == Kind::Source => {
-                tracing::debug!(%error, "trying again");
-                tokio::time::sleep(pause).await;
-            }
-            other => return other,
-        }
-    }
-    attempt().await
+async fn envelope_at(source: &dyn Source, policy: &Policy) -> Result<Vec<u8>> {
+    let manifest = source.manifest(&policy.choice()).await?;
+    let blob = layout::envelope_of(&manifest)?;
+    source::fetch_blob(source, blob, envelope::MAX_ENVELOPE as u64, "the envelope").await
 }

@@ -59,7 +59,7 @@ pub async fn inspect(arguments: args::Inspect, cancel: &CancellationToken) -> Re
     }
     let sources = sources(std::slice::from_ref(&from.image), &from.reach)?;
     let policy = from.wanted.policy();
-    let fetching = open::fetch_envelope(sources[0].as_ref(), &policy);
+    let fetching = open::fetch_envelope(&sources[0], &policy);
     let bytes = unless_cancelled(cancel, "opening the image", fetching).await?;
     let unverified = envelope::peek(&bytes, Role::Image)?;
     let payload = unverified.payload_unverified();

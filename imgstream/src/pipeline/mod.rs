@@ -24,6 +24,7 @@ use crate::abort::{Abort, unless_cancelled};
 use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::fetch::{Patience, Share};
 use crate::manifest::Descriptor;
 use crate::open::Image;
 use crate::plan::{Plans, SpanPlan};
@@ -60,8 +61,8 @@ pub struct WriteOptions {
     pub chunk_memory: u64,
     /// Bytes of received, not yet decoded frames that may exist at once.
     pub frame_memory: u64,
-    /// Tries of a request without progress before the run fails.
-    pub max_tries: u32,
+    /// How long and how often sources are borne with.
+    pub patience: Patience,
     /// How long nothing may move before that is warned of.
     pub stall_warning: Duration,
     /// How long nothing may move before the run fails.
@@ -81,7 +82,7 @@ impl Default for WriteOptions {
             depth: 16,
             chunk_memory: 96 << 20,
             frame_memory: 40 << 20,
-            max_tries: 6,
+            patience: Patience::default(),
             stall_warning: Duration::from_secs(10),
             stall_limit: Duration::from_secs(300),
         }
@@ -109,6 +110,8 @@ pub struct Report {
     pub gpt: Option<String>,
     /// Whether the kernel shows the new partitions: `shown`, or why not. `None` for what shows none.
     pub partitions: Option<String>,
+    /// What came from each source.
+    pub sources: Vec<Share>,
     /// Requests that had to be repeated.
     pub retries: u64,
     /// The write engine.
@@ -193,8 +196,21 @@ struct Run {
 /// What is learnt on the way and told at the end.
 #[derive(Debug, Default)]
 struct Outcome {
+    shares: Vec<Share>,
     tail: Option<Tail>,
     partitions: Option<String>,
+}
+
+impl Outcome {
+    /// Adds what came from each source in one flow.
+    fn add(&mut self, shares: Vec<Share>) {
+        for share in shares {
+            match self.shares.iter_mut().find(|known| known.source == share.source) {
+                Some(known) => known.bytes += share.bytes,
+                None => self.shares.push(share),
+            }
+        }
+    }
 }
 
 struct EndOnDrop(Arc<Run>);
@@ -317,6 +333,7 @@ impl Run {
             tail: outcome.tail.take(),
             gpt: self.placement.get().and_then(Placement::gpt),
             partitions: outcome.partitions.take(),
+            sources: std::mem::take(&mut outcome.shares),
             retries: now.retries,
             engine: self.writer.engine().to_string(),
             fallback: self.writer.fallback().map(str::to_owned),

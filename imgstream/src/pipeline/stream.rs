@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::Run;
 use crate::decode::{CorruptFrame, Decoder};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::fetch::{self, Frame, FrameBuffers, Lanes, Queue, Request};
+use crate::fetch::{self, Frame, FrameBuffers, Lanes, Queue, Request, SpanWork};
 use crate::manifest::ChunkKind;
 use crate::plan::{self, SpanPlan};
 use crate::progress::add_time;
@@ -46,7 +46,11 @@ impl std::ops::Deref for Flow {
 impl Run {
     /// Fetches, verifies and writes the selected chunks. The withheld ones are not written, but kept in hand.
     pub(super) async fn stream(self: &Arc<Self>, selection: Selection) -> Result<()> {
-        Arc::new(Flow { run: Arc::clone(self), queue: Arc::default(), selection }).flow().await
+        let queue = Arc::new(Queue::new(self.plans.image().sources(), &self.options.patience));
+        let flow = Arc::new(Flow { run: Arc::clone(self), queue, selection });
+        let flowed = flow.flow().await;
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).add(flow.queue.shares());
+        flowed
     }
 }
 
@@ -110,7 +114,7 @@ impl Flow {
         if connections < wanted {
             tracing::warn!("{wanted} connections per source would need too much memory: using {connections}");
         }
-        let lanes = Arc::new(Lanes {
+        let lanes = Lanes {
             sources,
             queue: Arc::clone(&self.queue),
             frames,
@@ -118,11 +122,8 @@ impl Flow {
             buffers,
             progress: Arc::clone(&self.progress),
             abort: Arc::clone(&self.abort),
-            max_tries: self.options.max_tries.max(1),
-        });
-        for lane in 0..count * connections {
-            tasks.spawn(Arc::clone(&lanes).run(lane % count));
-        }
+        };
+        lanes.start(connections, tasks);
     }
 
     /// Walks the spans: data becomes requests, zeros and holes become ranges.
@@ -132,9 +133,10 @@ impl Flow {
             if self.selection == Selection::Ends && !self.has_ends(&span) {
                 continue;
             }
+            let work = SpanWork::new(Arc::clone(&span));
             for (kind, run) in plan::runs(&span.index, &|chunk| self.is_wanted(&span, chunk)) {
                 if kind == ChunkKind::Data {
-                    if !self.plan_data(&span, run).await {
+                    if !self.plan_data(&work, run).await {
                         return Ok(());
                     }
                     continue;
@@ -161,8 +163,8 @@ impl Flow {
     }
 
     /// Cuts a run of data chunks into requests. `false` once nobody wants them any more.
-    async fn plan_data(&self, span: &Arc<SpanPlan>, run: Range<usize>) -> bool {
-        let rows = span.index.rows();
+    async fn plan_data(&self, work: &Arc<SpanWork>, run: Range<usize>) -> bool {
+        let rows = work.plan.index.rows();
         let mut start = run.start;
         while start < run.end {
             let mut end = start;
@@ -172,11 +174,7 @@ impl Flow {
                 end += 1;
             }
             self.progress.planned_fetch.fetch_add(bytes, Relaxed);
-            if !self
-                .queue
-                .plan(Request { span: Arc::clone(span), chunks: start..end, tries: 0, avoid: None, corrupted: false })
-                .await
-            {
+            if !self.queue.plan(Request::new(Arc::clone(work), start..end)).await {
                 return false;
             }
             start = end;
@@ -236,14 +234,18 @@ impl Flow {
     }
 
     fn handle(&self, decoder: &mut Decoder, frame: Frame, buffers: &FrameBuffers) -> Result<()> {
+        if frame.is_late() {
+            buffers.give(frame.bytes);
+            return Ok(());
+        }
         let waiting = Instant::now();
         let Some(buffer) = self.pool.acquire() else {
             return Ok(());
         };
         add_time(&self.progress.write_wait, waiting);
         let decoding = Instant::now();
-        let (raw_offset, raw_len) = frame.span.raw_range(frame.chunk);
-        let row = &frame.span.index.rows()[frame.chunk];
+        let (raw_offset, raw_len) = frame.span.plan.raw_range(frame.chunk);
+        let row = &frame.span.plan.index.rows()[frame.chunk];
         self.progress.decoding.fetch_add(1, Relaxed);
         let decoded = decoder.decode(row, raw_offset, raw_len, &frame.bytes, buffer);
         self.progress.decoding.fetch_sub(1, Relaxed);
@@ -252,35 +254,31 @@ impl Flow {
             Ok(chunk) => chunk,
             Err(why) => return self.fetch_again(&frame, why),
         };
+        let claim = frame.claim();
         buffers.give(frame.bytes);
+        // Two copies were decoded at once: the other one was faster.
+        let Some(claim) = claim else { return Ok(()) };
         self.progress.decoded.fetch_add(raw_len as u64, Relaxed);
         let writing = Instant::now();
-        if self.is_withheld(&frame.span, frame.chunk) {
+        if self.is_withheld(&frame.span.plan, frame.chunk) {
             self.withheld().push(chunk);
         } else {
             self.writer.write(chunk)?;
         }
         add_time(&self.progress.write_wait, writing);
-        self.queue.delivered();
+        self.queue.delivered(claim);
         Ok(())
     }
 
     /// Wrong bytes are fetched once more, elsewhere if there is an elsewhere; the source that sent them is named.
     fn fetch_again(&self, frame: &Frame, why: CorruptFrame) -> Result<()> {
-        let source = self.plans.image().sources()[frame.source].name();
-        let chunk = frame.span.chunk_name(frame.chunk);
-        if frame.second_try || matches!(why, CorruptFrame::Format(_)) {
-            return Err(why.into_error(&format!("{chunk} from {source}")));
+        if matches!(why, CorruptFrame::Format(_)) {
+            let source = self.plans.image().sources()[frame.source].name();
+            return Err(why.into_error(&format!("{} from {source}", frame.span.plan.chunk_name(frame.chunk))));
         }
-        tracing::warn!(source, "{chunk} came corrupted: {why}; fetching it once more");
-        self.progress.retries.fetch_add(1, Relaxed);
-        self.queue.again(Request {
-            span: Arc::clone(&frame.span),
-            chunks: frame.chunk..frame.chunk + 1,
-            tries: 0,
-            avoid: Some(frame.source),
-            corrupted: true,
-        });
+        if self.queue.corrupt(frame, why)? {
+            self.progress.retries.fetch_add(1, Relaxed);
+        }
         Ok(())
     }
 }
