@@ -18,6 +18,7 @@ use imgstream::progress::{Phase, Progress, Snapshot};
 use imgstream::readback;
 use imgstream::sink::{Device, EngineChoice, OpenOptions, Target, Writer, ZeroPolicy, Zeroed, open_patiently};
 use imgstream::size::Size;
+use imgstream::watchdog::Watchdog;
 use protocol::event::TailTreatment;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,9 @@ const WRITE: usize = 1 << 20;
 /// A discard takes at most this much per call, so that cancelling and progress stay prompt.
 const DISCARD: u64 = 1 << 30;
 
+/// How long nothing may move before that is warned of, and before it is given up.
+const STALL_WARNING: Duration = Duration::from_secs(10);
+const STALL_LIMIT: Duration = Duration::from_secs(300);
 /// How often is told how far it is.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -56,10 +60,14 @@ pub struct Erased {
 /// `Target` when the interlocks refuse it, `Device` when it fails, `Proof` when it does not hold zeros afterwards, `Cancelled`.
 pub async fn erase(path: &Path, discard: bool, progress: Arc<Progress>, cancel: &CancellationToken) -> Result<Erased> {
     let device = open_patiently(path, OpenOptions::default(), cancel).await?;
-    let abort = Abort::new(cancel);
-    let work = move || Eraser::new(device, progress, abort)?.run(discard);
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|error| Error::device(format!("the erasing thread died: {error}")))?
+    let eraser = Eraser::new(device, progress, Abort::new(cancel))?;
+    let (target, progress) = (Arc::clone(eraser.writer.target()), Arc::clone(&eraser.progress));
+    let watchdog = Watchdog::new(progress, Vec::new(), Some(target), STALL_WARNING);
+    let mut work = tokio::task::spawn_blocking(move || eraser.run(discard));
+    tokio::select! {
+        joined = &mut work => joined.map_err(|error| Error::device(format!("the erasing thread died: {error}")))?,
+        stall = watchdog.stalled_for(STALL_LIMIT) => Err(stall.error().in_addition("the disk is erased in part")),
+    }
 }
 
 /// [`erase`], telling on `screen` how far it is.

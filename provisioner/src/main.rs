@@ -113,7 +113,10 @@ fn erase_disk(args: &EraseArgs, screen: &Screen) -> Result<ExitCode> {
         let ended = move || last.lines("error: ended at once; the disk is erased in part: erase it again");
         signals::listen(&cancel, move |message| tell.lines(&message), ended)?;
         erase::watched(&args.device, args.discard, screen, &cancel).await
-    })?;
+    });
+    // A thread that hangs in the kernel must not keep this from saying so.
+    runtime.shutdown_background();
+    let erased = erased?;
     if args.json {
         println!("{}", erased.to_json());
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Run;
-use super::ends::{NOTHING_PLACED, Placement};
+use super::withheld::{NOTHING_PLACED, Placement};
 use crate::error::{Error, Result};
 use crate::plan::SpanPlan;
 use crate::progress::Phase;

@@ -8,10 +8,10 @@
 
 mod commit;
 mod end;
-mod ends;
 mod resume;
 mod stream;
 mod tail;
+mod withheld;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -34,9 +34,9 @@ use crate::sink::{EngineChoice, Target, Writer, engine};
 
 pub use tail::{Tail, TailPolicy};
 
-use ends::Placement;
 use resume::Kept;
 use stream::Selection;
+use withheld::Placement;
 
 /// How to write. The defaults stay below 256 MiB of memory for any image.
 #[derive(Debug, Clone)]
@@ -377,7 +377,7 @@ impl Times {
 }
 
 /// Buffers for the withheld chunks and for zeros.
-const OTHERS: usize = ends::MAX_WITHHELD + 1;
+const OTHERS: usize = withheld::MAX_WITHHELD + 1;
 
 /// How many threads, writes and buffers the memory allows.
 struct Shape {
