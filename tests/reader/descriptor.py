@@ -26,7 +26,7 @@ TIME = re.compile(
 
 
 def instant(text: str) -> tuple[int, str]:
-    """A time (section 4.2) as seconds and the digits of their fraction; instants compare like these pairs."""
+    """A time (section 4.2) as seconds and the digits of their fraction, nine at most; instants compare like these pairs."""
     match = TIME.fullmatch(text)
     check(match is not None, f"{text!r} is no time")
     assert match is not None
@@ -41,7 +41,7 @@ def instant(text: str) -> tuple[int, str]:
     check(fits_clock, f"{text!r} is no time of day")
     east = -1 if sign == "-" else 1
     minutes += (days * 24 + hours) * 60 - east * (offset[0] * 60 + offset[1])
-    return minutes * 60 + seconds, (fraction or "").rstrip("0")
+    return minutes * 60 + seconds, (fraction or "")[:9].rstrip("0")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import argparse
 import datetime
 import hashlib
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from descriptor import Descriptor, Span, instant, parse_descriptor
 from envelope import read_key, verified_payload
 from layout import Layout, sha256
 from span import DATA, Chunk, decode, parse_index, read_frame, seek_table
+from strict_json import U64
 from verdict import Corrupt, Refused, Usage, check
 
 
@@ -131,6 +133,10 @@ def wants(options: argparse.Namespace) -> Wanted:
         keys = {read_key(path) for path in options.trust}
     except (Refused, OSError) as error:
         raise Usage(str(error)) from error
+    if options.digest is not None and not re.fullmatch("sha256:[0-9a-f]{64}", options.digest):
+        raise Usage(f"{options.digest} is no digest")
+    if not 0 <= options.min_version <= U64:
+        raise Usage(f"{options.min_version} is no version")
     if not 1 <= options.threshold <= len(keys):
         raise Usage(f"a threshold of {options.threshold} with {len(keys)} trusted keys")
     return Wanted(keys, options.threshold, options.name, options.arch, options.digest, options.min_version, now)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Optional
 
-from strict_json import Object, objects, parse_strict
+from strict_json import U32, Object, objects, parse_strict
 from verdict import Corrupt, check
 
 ENVELOPE_TYPE = "application/vnd.z-provisioner.envelope.v1+json"
@@ -70,18 +70,24 @@ class Layout:
         return self.read(envelope_layer(parse_strict(manifest)), MAX_ENVELOPE, "envelope")
 
 
+def content(value: Object) -> Object:
+    """An OCI content descriptor. Which digest a blob has that is not ours is no concern of ours."""
+    value.get_as(str, "digest")
+    value.uint("size")
+    value.may_be(str, "mediaType")
+    value.may_be(Object, "annotations")
+    return value
+
+
 def choose(index: Object, name: Optional[str], architecture: Optional[str]) -> Reference:
     """The entry of index.json that leads to the wanted image (sections 2.3 and 2.4)."""
-    index.get_as(int, "schemaVersion")
-    entries = []
-    for entry in objects(index.get_as(list, "manifests")):
-        annotations = entry.get_as(Object, "annotations") if "annotations" in entry else {}
-        entries.append((annotations.get(REFERENCE_NAME), Reference.of(entry)))
-    if len(entries) == 1:
-        return entries[0][1]
-    fitting = [blob for reference, blob in entries if fits(reference, name, architecture)]
+    index.uint("schemaVersion", U32)
+    index.may_be(str, "mediaType")
+    entries = [content(entry) for entry in objects(index.get_as(list, "manifests"))]
+    names = [entry.get("annotations", {}).get(REFERENCE_NAME) for entry in entries]
+    fitting = [entry for entry, found in zip(entries, names) if len(entries) == 1 or fits(found, name, architecture)]
     check(len(fitting) == 1, f"{len(fitting)} of {len(entries)} images fit what is wanted")
-    return fitting[0]
+    return Reference.of(fitting[0])
 
 
 def fits(reference: Any, name: Optional[str], architecture: Optional[str]) -> bool:
@@ -96,10 +102,11 @@ def fits(reference: Any, name: Optional[str], architecture: Optional[str]) -> bo
 
 def envelope_layer(manifest: Object) -> Reference:
     """The one layer of the manifest that counts."""
-    manifest.get_as(int, "schemaVersion")
-    manifest.get_as(str, "mediaType")
-    Reference.of(manifest.get_as(Object, "config"))
-    layers = [(layer.get("mediaType"), Reference.of(layer)) for layer in objects(manifest.get_as(list, "layers"))]
-    envelopes = [blob for kind, blob in layers if kind == ENVELOPE_TYPE]
+    manifest.uint("schemaVersion", U32)
+    manifest.may_be(str, "mediaType")
+    manifest.may_be(str, "artifactType")
+    content(manifest.get_as(Object, "config"))
+    layers = [content(layer) for layer in objects(manifest.get_as(list, "layers"))]
+    envelopes = [layer for layer in layers if layer.get("mediaType") == ENVELOPE_TYPE]
     check(len(envelopes) == 1, f"the manifest has {len(envelopes)} envelopes")
-    return envelopes[0]
+    return Reference.of(envelopes[0])

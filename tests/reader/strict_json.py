@@ -31,6 +31,11 @@ class Object(dict):
         check(value <= most, f"{name!r} is {value}, more than {most}")
         return value
 
+    def may_be(self, kind: type, name: str) -> None:
+        """Demands that a member is of this type where it is present; `null` is present."""
+        if name in self:
+            self.get_as(kind, name)
+
     def optional(self, name: str) -> Optional[Object]:
         """An object that may be absent or `null`."""
         return None if self.get(name) is None else self.get_as(Object, name)

@@ -30,6 +30,9 @@ const SERVERS: [Package; 4] = [
     ("openssl", &["openssl"]),
 ];
 
+/// For the second reader of images, which also takes openssl and zstd.
+const READER: Package = ("python3", &["python3"]);
+
 const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
 
 const MEASURES: [Package; 4] =
@@ -53,7 +56,7 @@ impl Lane {
         match self {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
-            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES]).collect(),
+            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, READER]).collect(),
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
     }

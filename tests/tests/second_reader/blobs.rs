@@ -1,6 +1,5 @@
 //! Index and data blobs with every digest right, signed: sections 5 and 6. Only a rule can refuse them.
 
-use e2e::Key;
 use e2e::forge::{self, Blobs, Row};
 use e2e::layout::sha256_of;
 use e2e::second_reader::{ACCEPTED, CORRUPT, Expect, Matrix, REFUSED};
@@ -42,7 +41,7 @@ fn they_agree_on_rows() {
         ("another raw length in the seek table", REFUSED, |rows| rows[0].raw_length -= 1),
         ("a chunk more", REFUSED, |rows| rows.push(rows[2].clone())),
         ("a chunk less", REFUSED, |rows| drop(rows.pop())),
-        ("chunks in another order", REFUSED, |rows| rows.swap(0, 1)),
+        ("another image: chunks in another order", ACCEPTED, |rows| rows.swap(0, 1)),
         ("an empty frame", REFUSED, |rows| rows[1].frame.clear()),
     ] {
         rows(&mut matrix, what, expect, change);
@@ -72,7 +71,7 @@ fn they_agree_on_every_field_of_an_index_and_a_seek_table() {
     }
     blobs(&mut matrix, "an index a byte longer", REFUSED, |b| b.index.push(0));
     blobs(&mut matrix, "an index a row longer", REFUSED, |b| b.index.extend([0; 80]));
-    blobs(&mut matrix, "an index a byte shorter", REFUSED, |b| drop(b.index.pop()));
+    blobs(&mut matrix, "an index a byte shorter", REFUSED, |b| b.index.truncate(271));
     blobs(&mut matrix, "a data blob a byte longer", REFUSED, |b| b.data.push(0));
     blobs(&mut matrix, "a data blob without seek table", REFUSED, |b| b.data.truncate(table));
     blobs(&mut matrix, "frames that overlap", REFUSED, |b| b.index[32 + 80 + 8] -= 1);

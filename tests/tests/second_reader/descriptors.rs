@@ -165,6 +165,13 @@ fn they_agree_on_times() {
     ] {
         expires(&mut matrix, time, expect);
     }
+    // Digits after the ninth do not count.
+    for (fraction, expect) in [("0000000002", REFUSED), ("0000000012", REFUSED), ("000000002", ACCEPTED)] {
+        add(&mut matrix, &format!("a life of .{fraction} seconds"), expect, |d| {
+            d["created"] = json!("2998-01-01T00:00:00.0000000010Z");
+            d["expires"] = json!(format!("2998-01-01T00:00:00.{fraction}Z"));
+        });
+    }
     println!("the readers agree on {} times", matrix.judge());
 }
 

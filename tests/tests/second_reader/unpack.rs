@@ -4,7 +4,7 @@ use std::path::Path;
 
 use e2e::document::{example, run};
 use e2e::lab::cmp;
-use e2e::sample::{disk, noise, sparse};
+use e2e::sample::{noise, sparse};
 use e2e::second_reader::{imgread, script};
 use e2e::{Image, Lab, MIB, Run, exit};
 
@@ -27,18 +27,33 @@ fn it_unpacks_a_single_sector() {
     }
 }
 
-#[test]
-fn it_unpacks_a_disk_of_many_small_spans() {
-    let lab = Lab::new();
-    let raw = disk(512);
-    is_read(&lab, &raw, &lab.pack(&raw, "--chunk-size 1MiB --span-size 2MiB"));
+/// Text that compresses, noise that does not, zeros: of everything some.
+fn mixture(len: usize) -> Vec<u8> {
+    let mut raw = noise(5, len);
+    for (number, piece) in raw.chunks_mut(100_000).enumerate() {
+        match number % 3 {
+            0 => piece.iter_mut().for_each(|byte| *byte = b'a' + (*byte & 7)),
+            1 => piece.fill(0),
+            _ => {}
+        }
+    }
+    raw
 }
 
 #[test]
-fn it_unpacks_sectors_of_4096_at_another_level() {
+fn it_unpacks_many_small_spans_at_many_levels() {
     let lab = Lab::new();
-    let raw = disk(4096);
-    is_read(&lab, &raw, &lab.pack(&raw, "--chunk-size 8MiB --span-size 8MiB --level 19"));
+    let raw = lab.file("raw", &mixture(9 * MIB as usize + 512));
+    for options in ["", "--chunk-size 64KiB --span-size 256KiB", "--chunk-size 8MiB --level 19"] {
+        is_read(&lab, &raw, &lab.pack(&raw, options));
+    }
+}
+
+#[test]
+fn it_unpacks_sectors_of_4096() {
+    let lab = Lab::new();
+    let raw = lab.file("raw", &mixture(3 * MIB as usize + 4096));
+    is_read(&lab, &raw, &lab.pack(&raw, "--sector-size 4096 --chunk-size 1MiB --span-size 2MiB"));
 }
 
 #[test]
