@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(4);
 
 /// The Debian package that has a tool.
-const PACKAGES: [(&str, &str); 25] = [
+const PACKAGES: [(&str, &str); 26] = [
     ("addpart", "util-linux"),
     ("base64", "coreutils"),
     ("bash", "bash"),
@@ -34,6 +34,7 @@ const PACKAGES: [(&str, &str); 25] = [
     ("mount", "mount"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
+    ("python3", "python3"),
     ("sfdisk", "fdisk"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),

@@ -18,6 +18,7 @@ pub struct Lab {
 }
 
 /// A key pair's files.
+#[derive(Clone)]
 pub struct Key {
     /// The private key.
     pub secret: PathBuf,

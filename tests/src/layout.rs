@@ -103,14 +103,25 @@ impl Layout {
     /// # Panics
     /// When it cannot be written.
     pub fn put_manifest(&self, manifest: &Value) {
+        self.put_manifest_bytes(manifest.to_string().as_bytes());
+    }
+
+    /// Puts other bytes in the manifest's place; the index follows.
+    ///
+    /// # Panics
+    /// When they cannot be written.
+    pub fn put_manifest_bytes(&self, bytes: &[u8]) {
         let mut index = self.index();
         let place = &mut index["manifests"][0];
-        (place["digest"], place["size"]) = self.put(manifest.to_string().as_bytes());
+        (place["digest"], place["size"]) = self.put(bytes);
         std::fs::write(self.index_path(), index.to_string()).expect("writing index.json");
     }
 
     /// Adds a blob; its digest and size.
-    fn put(&self, bytes: &[u8]) -> (Value, Value) {
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn put(&self, bytes: &[u8]) -> (Value, Value) {
         let dir = self.0.join("blobs/sha256");
         let new = dir.join("new");
         std::fs::write(&new, bytes).expect("writing a blob");
@@ -161,6 +172,18 @@ pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
 pub fn sha256(file: &Path) -> String {
     let line = Run::tool("sha256sum").arg(file).text();
     line.split_whitespace().next().expect("a digest").to_owned()
+}
+
+/// The SHA-256 of bytes, by `sha256sum`.
+///
+/// # Panics
+/// When it cannot be had.
+pub fn sha256_of(bytes: &[u8]) -> [u8; 32] {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("bytes");
+    std::fs::write(&file, bytes).expect("writing bytes");
+    let digits = sha256(&file);
+    std::array::from_fn(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).expect("digits"))
 }
 
 /// Signs a message with a private key, by openssl.

@@ -6,10 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod command;
+pub mod document;
+pub mod forge;
 pub mod lab;
 pub mod layout;
 pub mod loopdev;
 pub mod sample;
+pub mod second_reader;
 pub mod server;
 pub mod target;
 pub mod token;

@@ -32,6 +32,9 @@ const SERVERS: [Package; 4] = [
     ("openssl", &["openssl"]),
 ];
 
+/// For the second reader of images, which also takes openssl and zstd.
+const READER: Package = ("python3", &["python3"]);
+
 const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
 
 const MEASURES: [Package; 4] =
@@ -55,7 +58,7 @@ impl Lane {
         match self {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
-            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS]).collect(),
+            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS, READER]).collect(),
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
     }
