@@ -18,22 +18,25 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(4);
 
 /// The Debian package that has a tool.
-const PACKAGES: [(&str, &str); 25] = [
+const PACKAGES: [(&str, &str); 28] = [
     ("addpart", "util-linux"),
     ("base64", "coreutils"),
     ("bash", "bash"),
+    ("blockdev", "util-linux"),
     ("cmp", "diffutils"),
     ("cp", "coreutils"),
     ("curl", "curl"),
     ("diff", "diffutils"),
     ("docker-registry", "docker-registry"),
     ("e2fsck", "e2fsprogs"),
+    ("fsfreeze", "util-linux"),
     ("losetup", "mount"),
     ("mke2fs", "e2fsprogs"),
     ("mkswap", "util-linux"),
     ("mount", "mount"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
+    ("prlimit", "util-linux"),
     ("sfdisk", "fdisk"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),

@@ -48,7 +48,7 @@ pub struct WriteOptions {
     pub frame_memory: u64,
     /// Tries of a request without progress before the run fails.
     pub max_tries: u32,
-    /// How long nothing may move before that is warned of.
+    /// How long nothing may move before that is warned of; half of the limit, where that is less.
     pub stall_warning: Duration,
     /// How long nothing may move before the run fails.
     pub stall_limit: Duration,
