@@ -6,6 +6,8 @@
 
 mod commit;
 mod end;
+#[cfg(test)]
+mod hostile;
 mod stream;
 
 use std::sync::atomic::Ordering::Relaxed;
