@@ -153,31 +153,33 @@ impl Watchdog {
     }
 
     fn mark(&self) -> Mark {
-        let now = self.progress.snapshot();
-        let devices = self.target.iter().flat_map(|target| target.devices().iter());
-        Mark {
-            phase: now.phase,
-            counters: [
-                now.planned_fetch,
-                now.fetched,
-                now.decoded,
-                now.written,
-                now.zeroed,
-                now.read_back,
-                now.compared,
-                now.tail_cleared,
-            ],
-            answered: devices.map(|device| device.outstanding().count_answered()).sum(),
+        let devices = || self.target.iter().flat_map(|target| target.devices().iter());
+        let answered = devices().map(|device| device.outstanding().count_answered()).sum();
+        if self.unanswered().is_some() {
+            return Mark::Device { answered };
         }
+        let now = self.progress.snapshot();
+        let counters = [
+            now.planned_fetch,
+            now.fetched,
+            now.decoded,
+            now.written,
+            now.zeroed,
+            now.read_back,
+            now.compared,
+            now.tail_cleared,
+        ];
+        Mark::Run { phase: now.phase, counters, answered }
     }
 }
 
 /// What changes whenever anything moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
-    phase: Phase,
-    counters: [u64; 8],
-    answered: u64,
+enum Mark {
+    /// The device has something to answer. Sources fill buffers for a while behind one that hangs; that is no movement.
+    Device { answered: u64 },
+    /// It has not.
+    Run { phase: Phase, counters: [u64; 8], answered: u64 },
 }
 
 /// What is worth saying.
@@ -225,7 +227,7 @@ mod tests {
     use super::*;
 
     fn mark(written: u64) -> Mark {
-        Mark { phase: Phase::Writing, counters: [0, 0, 0, written, 0, 0, 0, 0], answered: 0 }
+        Mark::Run { phase: Phase::Writing, counters: [0, 0, 0, written, 0, 0, 0, 0], answered: 0 }
     }
 
     #[test]

@@ -18,16 +18,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(4);
 
 /// The Debian package that has a tool.
-const PACKAGES: [(&str, &str); 26] = [
+const PACKAGES: &[(&str, &str)] = &[
     ("addpart", "util-linux"),
     ("base64", "coreutils"),
     ("bash", "bash"),
+    ("blockdev", "util-linux"),
     ("cmp", "diffutils"),
     ("cp", "coreutils"),
     ("curl", "curl"),
     ("diff", "diffutils"),
+    ("cryptsetup", "cryptsetup-bin"),
     ("docker-registry", "docker-registry"),
     ("e2fsck", "e2fsprogs"),
+    ("fsfreeze", "util-linux"),
     ("losetup", "mount"),
     ("mke2fs", "e2fsprogs"),
     ("mkswap", "util-linux"),
@@ -35,6 +38,7 @@ const PACKAGES: [(&str, &str); 26] = [
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
     ("python3", "python3"),
+    ("prlimit", "util-linux"),
     ("sfdisk", "fdisk"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),

@@ -56,7 +56,7 @@ impl Run {
             Arc::clone(&self.progress),
             self.plans.image().sources().to_vec(),
             Some(Arc::clone(self.writer.target())),
-            self.options.stall_warning,
+            self.options.stall_warning.min(self.options.stall_limit / 2),
         )
     }
 

@@ -8,6 +8,8 @@
 
 mod commit;
 mod end;
+#[cfg(test)]
+mod hostile;
 mod resume;
 mod stream;
 mod tail;
@@ -63,7 +65,7 @@ pub struct WriteOptions {
     pub frame_memory: u64,
     /// How long and how often sources are borne with.
     pub patience: Patience,
-    /// How long nothing may move before that is warned of.
+    /// How long nothing may move before that is warned of; half of the limit, where that is less.
     pub stall_warning: Duration,
     /// How long nothing may move before the run fails.
     pub stall_limit: Duration,

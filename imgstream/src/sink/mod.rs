@@ -5,6 +5,8 @@
 pub mod device;
 pub mod engine;
 pub mod facts;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod interlock;
 pub mod outstanding;
 mod patience;
