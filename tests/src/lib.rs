@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod command;
+pub mod hostile;
 pub mod lab;
 pub mod layout;
 pub mod loopdev;
