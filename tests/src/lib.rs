@@ -8,6 +8,7 @@
 pub mod command;
 pub mod document;
 pub mod forge;
+pub mod hostile;
 pub mod lab;
 pub mod layout;
 pub mod loopdev;

@@ -10,7 +10,7 @@ use rustls::CertificateError;
 
 use crate::error::{Error, Retry};
 
-const NOT_HTTP: &str = "is this an HTTP server? one with TLS is named with https:// or oci://";
+const NOT_HTTP: &str = "what answers there is no proper HTTP server; one with TLS is named with https:// or oci://";
 const NOT_TLS: &str = "is this a TLS server? one without is named with http:// or oci+http://";
 
 /// The error for `error`, which ended `what`.
