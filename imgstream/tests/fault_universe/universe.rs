@@ -320,12 +320,22 @@ async fn write(
 
 #[test]
 fn whatever_the_sources_do_each_chunk_is_claimed_once_or_the_run_fails_in_bounded_time() {
-    TestRunner::new(config(400, 1)).run(&universe(), |universe| Ok(fetches(&universe))).unwrap();
+    TestRunner::new(config(400, 1))
+        .run(&universe(), |universe| {
+            fetches(&universe);
+            Ok(())
+        })
+        .unwrap();
 }
 
 #[test]
 fn whatever_the_sources_do_the_target_is_the_image_or_does_not_boot() {
-    TestRunner::new(config(48, 8)).run(&universe(), |universe| Ok(writes(&universe))).unwrap();
+    TestRunner::new(config(48, 8))
+        .run(&universe(), |universe| {
+            writes(&universe);
+            Ok(())
+        })
+        .unwrap();
 }
 
 /// The model must be able to say something, or the tests above say nothing.
