@@ -126,7 +126,15 @@ impl Board {
         self.ready.remove(at)
     }
 
-    fn take_off(&mut self, lane: usize, source: usize, request: Request, twin: Option<usize>, now: Instant) -> Take {
+    fn take_off(
+        &mut self,
+        lane: usize,
+        source: usize,
+        mut request: Request,
+        twin: Option<usize>,
+        now: Instant,
+    ) -> Take {
+        request.since.get_or_insert(now);
         let superseded = CancellationToken::new();
         let flight = Flight {
             request: request.clone(),
@@ -155,13 +163,14 @@ impl Board {
         let slow = slow.filter(|(_, flight)| flight.twin.is_none() && flight.source != source);
         let Some((other, flight)) = slow
             .filter(|(_, flight)| flight.rest().is_some_and(|rest| can_serve(source, &rest) && !spoiled(&rest)))
-            .min_by_key(|(_, flight)| flight.since)
+            .min_by_key(|(_, flight)| flight.request.since)
         else {
             return Take::Wait(None);
         };
         let bytes = flight.request.bytes();
         let expected = self.sources[source].expected(bytes.end - bytes.start).saturating_mul(2);
-        let due = flight.since.checked_add(expected.max(self.patience.hedge_after)).unwrap_or(now);
+        let since = flight.request.since.unwrap_or(now);
+        let due = since.checked_add(expected.max(self.patience.hedge_after)).unwrap_or(now);
         if now < due {
             return Take::Wait(Some(due));
         }
@@ -197,30 +206,24 @@ impl Board {
     /// A flight failed.
     pub(super) fn failed(&mut self, lane: usize, error: Error, now: Instant) -> Failed {
         let Some(flight) = self.end_flight(lane) else { return Failed::NotNeeded };
-        let rest = flight.rest();
-        if rest.is_none() {
+        let Some(rest) = flight.rest() else {
             tracing::debug!(%error, "after the last byte");
             self.sources[flight.source].let_go(flight.epoch);
             return Failed::NotNeeded;
-        }
+        };
         if error.kind() != Kind::Source {
             return Failed::Fatal(error);
         }
         self.sources[flight.source].failed(flight.epoch, &error, now, &self.patience);
-        match rest {
-            Some(rest) if flight.twin.is_none() => self.again(flight.source, rest, error),
-            _ => Failed::NotNeeded,
-        }
+        let Some(twin) = flight.twin.and_then(|twin| self.flights[twin].as_mut()) else {
+            return self.again(flight.source, rest, error);
+        };
+        twin.request.failed_at(flight.source, error.retry());
+        Failed::NotNeeded
     }
 
     fn again(&mut self, source: usize, mut request: Request, error: Error) -> Failed {
-        request.failures += 1;
-        // Waiting mends a lost connection; what a source does not have or does not do, only another one does.
-        if error.retry() == Retry::Temporary {
-            request.avoid = Some(source);
-        } else {
-            request.refused.push(source);
-        }
+        request.failed_at(source, error.retry());
         if self.is_hopeless(&request) {
             if request.corrupt_at.take().is_none() {
                 return Failed::Fatal(self.nobody(error));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
+use crate::error::Retry;
 use crate::plan::SpanPlan;
 
 /// A span, and which of its chunks have been claimed for writing.
@@ -41,6 +43,8 @@ pub struct Claim {
 pub struct Request {
     pub(super) span: Arc<SpanWork>,
     pub(super) chunks: Range<usize>,
+    /// When a source was asked for it first.
+    pub(super) since: Option<Instant>,
     /// How often it failed, with or without progress.
     pub(super) failures: u32,
     /// The source that failed last to serve it: it takes others first.
@@ -56,7 +60,16 @@ pub struct Request {
 impl Request {
     /// Of `chunks`, which must not be empty.
     pub fn new(span: Arc<SpanWork>, chunks: Range<usize>) -> Self {
-        Request { span, chunks, failures: 0, avoid: None, refused: Vec::new(), second_try: false, corrupt_at: None }
+        Request {
+            span,
+            chunks,
+            since: None,
+            failures: 0,
+            avoid: None,
+            refused: Vec::new(),
+            second_try: false,
+            corrupt_at: None,
+        }
     }
 
     /// Its bytes in the data blob.
@@ -64,6 +77,17 @@ impl Request {
         let rows = self.span.plan.index.rows();
         let (first, last) = (&rows[self.chunks.start], &rows[self.chunks.end - 1]);
         first.offset..last.offset + u64::from(last.length)
+    }
+
+    /// Notes what a failure of `source` tells about it.
+    pub(super) fn failed_at(&mut self, source: usize, retry: Retry) {
+        self.failures += 1;
+        // Waiting mends a lost connection; what a source does not have or does not do, only another one does.
+        if retry == Retry::Temporary {
+            self.avoid = Some(source);
+        } else {
+            self.refused.push(source);
+        }
     }
 
     /// Leaves out what is claimed at its ends; `false` where nothing remains.
