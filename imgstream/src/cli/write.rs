@@ -117,6 +117,9 @@ fn summary(image: &Image, target: &Path, report: &Report) {
         rate(report.data_bytes, report.write_seconds)
     );
     say!("fetched    {} ({} requests repeated)", Size(report.fetched_bytes), report.retries);
+    if report.sources.len() > 1 {
+        report.sources.iter().for_each(|share| say!("           {} from {}", Size(share.bytes), share.source));
+    }
     match report.read_back_bytes {
         Some(bytes) => say!(
             "proven     {} read back and right, in {:.1} s ({})",

@@ -103,7 +103,7 @@ async fn a_request_is_hedged_once_and_never_at_its_own_source() {
 async fn two_equal_sources_do_not_hedge() {
     let image = Packed::long();
     let both = ["a", "b"].map(|name| mock(name, &image, paced(20 * MS)));
-    let outcome = fetch(&image, &both, Setting::default()).await;
+    let outcome = fetch(&image, &both, Setting { request: 3, ..Setting::default() }).await;
     assert_eq!(outcome.whole().fetched, outcome.wanted_bytes, "something was fetched twice");
 }
 
