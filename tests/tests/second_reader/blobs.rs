@@ -55,7 +55,7 @@ fn they_agree_on_every_field_of_an_index_and_a_seek_table() {
     let original = Blobs::of(&matrix.image.layout());
     for at in 0..112 {
         // Reserved bytes and digests have many alike.
-        if at > 32 && (at < 36 || at > 48) && at % 4 != 0 {
+        if at > 32 && !(36..=48).contains(&at) && at % 4 != 0 {
             continue;
         }
         // A frame of another digest is not what its index promises.
@@ -172,9 +172,7 @@ fn skippable() -> Vec<u8> {
 fn padded(text: &[u8], len: usize) -> Vec<u8> {
     let mut blocks = vec![(RAW, 0, &[][..]); (len - 7 - 515) / 3];
     // What is not a multiple of 3 goes into blocks that repeat a byte: 4 bytes for 1.
-    for number in 0..(len - 7 - 515) % 3 {
-        blocks[number] = (RLE, 0, b"x");
-    }
+    blocks.iter_mut().take((len - 7 - 515) % 3).for_each(|block| *block = (RLE, 0, b"x"));
     blocks.push((RAW, 512, text));
     frame(PLAIN, &blocks)
 }
