@@ -221,6 +221,33 @@ mod tests {
         Mark::Run { phase: Phase::Writing, counters: [0, 0, 0, written, 0, 0], answered: 0 }
     }
 
+    #[tokio::test]
+    async fn chunks_that_are_never_decoded_are_named() {
+        let progress = Arc::new(Progress::default());
+        progress.decoding.store(2, Relaxed);
+        let dog = Watchdog::new(Arc::clone(&progress), Vec::new(), None, Duration::from_millis(20));
+        let stall = dog.stalled_for(Duration::from_millis(80)).await;
+        assert_eq!(stall.place, Place::Decode(2));
+        assert!(stall.to_string().contains("decode: 2 chunks"), "{stall}");
+        assert_eq!((stall.error().kind(), stall.error().retry()), (crate::error::Kind::Device, Retry::Temporary));
+    }
+
+    #[tokio::test]
+    async fn what_moves_now_and_then_is_no_stall() {
+        let progress = Arc::new(Progress::default());
+        let dog = Watchdog::new(Arc::clone(&progress), Vec::new(), None, Duration::from_millis(100));
+        let moving = async {
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                progress.fetched.fetch_add(1, Relaxed);
+            }
+        };
+        tokio::select! {
+            stall = dog.stalled_for(Duration::from_secs(1)) => panic!("{stall}"),
+            () = moving => {}
+        }
+    }
+
     #[test]
     fn it_warns_at_doubling_intervals_and_says_when_it_goes_on() {
         let second = Duration::from_secs(1);

@@ -244,7 +244,8 @@ fn interruptions_are_borne_but_not_for_ever() {
 
 #[test]
 fn completions_in_any_order() {
-    let every_other = || move |number: usize, _: &Write| if number % 2 == 0 { Fault::Late } else { Fault::None };
+    let every_other =
+        || move |number: usize, _: &Write| if number.is_multiple_of(2) { Fault::Late } else { Fault::None };
     each_engine(every_other, succeeds);
 }
 
