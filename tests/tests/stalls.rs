@@ -338,15 +338,19 @@ fn a_source_that_cannot_be_reached_is_named_network() {
     drop(mount);
 }
 
-/// Time in which the writer itself did not run is nobody's stall.
+/// Time in which the writer itself did not run is nobody's stall, even when the device was just not answering.
 #[test]
 fn a_writer_that_was_stopped_blames_nobody() {
     let setting = setting();
     let target = setting.target();
-    let mut running = setting.begun(&target, "--stall-limit 3");
+    let mut running = setting.begun(&target, "--stall-limit 4");
+    let frozen = Frozen::new(&setting.mount);
+    std::thread::sleep(Duration::from_millis(1200));
     running.signal(Signal::SIGSTOP);
     std::thread::sleep(Duration::from_secs(4));
     running.signal(Signal::SIGCONT);
+    std::thread::sleep(Duration::from_millis(200));
+    drop(frozen);
     running.finish().ok();
     assert!(fs::read(&target).unwrap() == setting.raw);
 }
