@@ -86,6 +86,11 @@ impl Setting {
     }
 }
 
+/// With all engines at once: these tests wait more than they work.
+fn with_each_engine(test: impl Fn(&str) + Sync) {
+    std::thread::scope(|scope| ENGINES.iter().for_each(|engine| drop(scope.spawn(|| test(engine)))));
+}
+
 fn blockdev(option: &str, device: &Path) {
     Run::tool("blockdev").arg(option).arg(device).done().ok();
 }
@@ -99,7 +104,7 @@ fn resize(target: &Target, size: u64) {
 #[test]
 fn a_device_that_becomes_read_only_midway() {
     let setting = setting();
-    for engine in ENGINES {
+    with_each_engine(|engine| {
         let target = Target::device(&setting.lab, SIZE, "");
         let done = setting.meanwhile(&target, engine, || blockdev("--setro", target.path()));
         done.exits(exit::DEVICE)
@@ -108,18 +113,18 @@ fn a_device_that_becomes_read_only_midway() {
             .says(target.path().to_str().unwrap());
         blockdev("--setrw", target.path());
         target.is_unbootable_and_never_wrong(&setting.raw, CHUNK);
-    }
+    });
 }
 
 #[test]
 fn a_device_that_shrinks_midway() {
     let setting = setting();
-    for engine in ENGINES {
+    with_each_engine(|engine| {
         let target = Target::device(&setting.lab, SIZE, "");
         let done = setting.meanwhile(&target, engine, || resize(&target, 4 * MIB));
         done.exits(exit::DEVICE).says(target.path().to_str().unwrap());
         assert!(target.starts_with_zeros(CHUNK), "{engine}: the first chunk");
-    }
+    });
 }
 
 #[test]
@@ -133,13 +138,13 @@ fn a_device_that_grows_midway_is_fine() {
 #[test]
 fn a_device_that_vanishes_midway() {
     let setting = setting();
-    for engine in ENGINES {
+    with_each_engine(|engine| {
         let target = Target::device(&setting.lab, SIZE, "");
         let done = setting.meanwhile(&target, engine, || resize(&target, 0));
         done.exits(exit::DEVICE).says(target.path().to_str().unwrap());
         resize(&target, SIZE);
         assert!(target.starts_with_zeros(CHUNK), "{engine}: the first chunk");
-    }
+    });
 }
 
 /// What lies beyond the end of the file behind it cannot be read (EIO), or has become zeros where the file grew again.

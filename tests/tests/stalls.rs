@@ -160,19 +160,12 @@ fn frozen_for_good(engine: &str) {
     assert!(fs::read(&target).unwrap() == setting.raw);
 }
 
+/// With all engines at once: these tests wait more than they work.
 #[test]
-fn a_device_that_never_answers_is_given_up_with_uring() {
-    frozen_for_good("uring");
-}
-
-#[test]
-fn a_device_that_never_answers_is_given_up_with_direct() {
-    frozen_for_good("direct");
-}
-
-#[test]
-fn a_device_that_never_answers_is_given_up_with_buffered() {
-    frozen_for_good("buffered");
+fn a_device_that_never_answers_is_given_up() {
+    std::thread::scope(|scope| {
+        ["uring", "direct", "buffered"].iter().for_each(|engine| drop(scope.spawn(|| frozen_for_good(engine))));
+    });
 }
 
 #[test]
@@ -208,14 +201,12 @@ fn block_device_frozen(engine: &str, stage: &str) {
 }
 
 #[test]
-fn a_block_device_whose_writes_never_come_back_is_given_up() {
-    block_device_frozen("uring", "write");
-    block_device_frozen("direct", "write");
-}
-
-#[test]
-fn a_block_device_whose_flush_never_comes_back_is_given_up() {
-    block_device_frozen("buffered", "flush");
+fn a_block_device_whose_writes_or_flush_never_come_back_is_given_up() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| block_device_frozen("uring", "write"));
+        scope.spawn(|| block_device_frozen("direct", "write"));
+        scope.spawn(|| block_device_frozen("buffered", "flush"));
+    });
 }
 
 #[test]
