@@ -213,3 +213,21 @@ impl Snapshot {
         Some(if stage == Stage::Source && unreachable { Stage::Network } else { stage })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_cannot_be_reached_limits_as_network() {
+        let progress = Progress::default();
+        let earlier = progress.snapshot();
+        progress.source_wait.store(2_000_000_000, Relaxed);
+        progress.decode_busy.store(1_000_000_000, Relaxed);
+        let later = Snapshot { at: earlier.at + Duration::from_secs(2), ..progress.snapshot() };
+        assert_eq!(later.limiting_stage(&earlier), Some(Stage::Source));
+        let unreachable = Snapshot { network_wait: Duration::from_millis(1100), ..later };
+        assert_eq!(unreachable.limiting_stage(&earlier), Some(Stage::Network));
+        assert_eq!(earlier.limiting_stage(&earlier), None);
+    }
+}

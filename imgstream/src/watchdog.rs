@@ -70,7 +70,7 @@ impl Stall {
                 Error::device(self.to_string()).with_hint("this machine does not get on: see its kernel log")
             }
             Place::Device(_) => Error::device(self.to_string()).with_hint(
-                "check the device, its paths and the kernel log, then run again; --stall-limit waits longer",
+                "check the device, its paths and the kernel log, then run again; a slow but sound one needs a longer stall limit",
             ),
         };
         error.with_retry(Retry::Temporary)
@@ -101,9 +101,9 @@ impl Watchdog {
     /// Returns when nothing has moved for `limit`.
     pub async fn stalled_for(&self, limit: Duration) -> Stall {
         let pause = LOOK.min(self.warning / 4).min(limit / 4).max(Duration::from_millis(1));
-        let mut still = Still::new(self.mark(), self.warning);
+        let mut watch = Watch { dog: self, still: Still::new(self.mark(), self.warning) };
         let mut looked = Instant::now();
-        loop {
+        while watch.still.lasted < limit {
             tokio::time::sleep(pause).await;
             // A process that was stopped, or a machine that was, has not waited for anybody.
             let passed = looked.elapsed().min(pause * 2);
@@ -112,15 +112,9 @@ impl Watchdog {
             if let Some(Place::Network(_)) = place {
                 self.progress.network_wait.fetch_add(u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX), Relaxed);
             }
-            match still.look(self.mark(), place, passed) {
-                Some(Change::Stands) => tracing::warn!("{}", self.stall(&still)),
-                Some(Change::GoesOn(lasted)) => tracing::warn!("it goes on, after {} s", lasted.as_secs()),
-                None => {}
-            }
-            if still.lasted >= limit {
-                return self.stall(&still);
-            }
+            watch.look(place, passed);
         }
+        self.stall(&watch.still)
     }
 
     /// What the device has not answered, oldest first.
@@ -170,6 +164,29 @@ impl Watchdog {
             now.tail_cleared,
         ];
         Mark::Run { phase: now.phase, counters, answered }
+    }
+}
+
+/// One watch of a run.
+struct Watch<'a> {
+    dog: &'a Watchdog,
+    still: Still,
+}
+
+impl Watch<'_> {
+    fn look(&mut self, place: Option<Place>, passed: Duration) {
+        match self.still.look(self.dog.mark(), place, passed) {
+            Some(Change::Stands) => tracing::warn!("{}", self.dog.stall(&self.still)),
+            Some(Change::GoesOn(lasted)) => tracing::warn!("it goes on, after {} s", lasted.as_secs()),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    /// A run may go on and reach its end between two looks.
+    fn drop(&mut self) {
+        self.look(None, Duration::ZERO);
     }
 }
 
@@ -228,6 +245,33 @@ mod tests {
 
     fn mark(written: u64) -> Mark {
         Mark::Run { phase: Phase::Writing, counters: [0, 0, 0, written, 0, 0, 0, 0], answered: 0 }
+    }
+
+    #[tokio::test]
+    async fn chunks_that_are_never_decoded_are_named() {
+        let progress = Arc::new(Progress::default());
+        progress.decoding.store(2, Relaxed);
+        let dog = Watchdog::new(Arc::clone(&progress), Vec::new(), None, Duration::from_millis(20));
+        let stall = dog.stalled_for(Duration::from_millis(80)).await;
+        assert_eq!(stall.place, Place::Decode(2));
+        assert!(stall.to_string().contains("decode: 2 chunks"), "{stall}");
+        assert_eq!((stall.error().kind(), stall.error().retry()), (crate::error::Kind::Device, Retry::Temporary));
+    }
+
+    #[tokio::test]
+    async fn what_moves_now_and_then_is_no_stall() {
+        let progress = Arc::new(Progress::default());
+        let dog = Watchdog::new(Arc::clone(&progress), Vec::new(), None, Duration::from_millis(100));
+        let moving = async {
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                progress.fetched.fetch_add(1, Relaxed);
+            }
+        };
+        tokio::select! {
+            stall = dog.stalled_for(Duration::from_secs(1)) => panic!("{stall}"),
+            () = moving => {}
+        }
     }
 
     #[test]

@@ -131,6 +131,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 fn provision(args: &RunArgs, screen: &Screen) -> Result<ExitCode> {
     no_core_dumps()?;
+    imgstream::sink::report_file_size_limit().context(Kind::Device, || "blocking SIGXFSZ".into())?;
     let bridge = logging::start(screen, args.verbose);
     let spec = spec::read(&args.spec)?;
     let files = Files { ca: args.ca.clone(), registry_auth: args.registry_auth.clone() };

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::command::Run;
 
@@ -142,7 +143,14 @@ impl Mount {
 }
 
 impl Drop for Mount {
+    /// The kernel closes an io_uring's files some time after its process is gone; until then the file system is busy.
     fn drop(&mut self) {
-        Run::tool("umount").arg(&self.0).done();
+        for _ in 0..500 {
+            if Run::tool("umount").arg(&self.0).done().status.success() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("{} stays mounted", self.0.display());
     }
 }

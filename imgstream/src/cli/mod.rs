@@ -35,9 +35,8 @@ use args::{Arguments, Command};
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     display::start_log(arguments.verbose);
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    let outcome = imgstream::sink::report_file_size_limit()
+        .and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build())
         .map_err(|error| Error::device(format!("starting the runtime: {error}")))
         .and_then(|runtime| {
             let outcome = runtime.block_on(execute(arguments.command));

@@ -23,3 +23,15 @@ pub use patience::{PATIENCE, open_patiently};
 pub use target::{Extent, Target, ZeroPolicy};
 pub use writer::Writer;
 pub use zero::Zeroed;
+
+/// Makes a write beyond the limit on the size of files (RLIMIT_FSIZE) an error of that write. Otherwise the kernel ends the
+/// process by a signal, and nobody learns why. For commands, before they start threads.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn report_file_size_limit() -> std::io::Result<()> {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut limit = SigSet::empty();
+    limit.add(Signal::SIGXFSZ);
+    limit.thread_block().map_err(Into::into)
+}
