@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod command;
+pub mod forge;
+pub mod hostile;
 pub mod lab;
 pub mod layout;
 pub mod loopdev;
@@ -15,6 +17,7 @@ pub mod target;
 pub mod token;
 
 pub use command::{Done, Run, Running};
+pub use hostile::Hostile;
 pub use lab::{Image, Key, Lab};
 pub use layout::Layout;
 pub use loopdev::{Loop, Mount};
