@@ -6,21 +6,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod command;
-pub mod forge;
-pub mod hostile;
+pub mod counterfeit;
 pub mod lab;
 pub mod layout;
 pub mod loopdev;
+pub mod offers;
 pub mod sample;
 pub mod server;
 pub mod target;
 pub mod token;
 
 pub use command::{Done, Run, Running};
-pub use hostile::Hostile;
 pub use lab::{Image, Key, Lab};
 pub use layout::Layout;
 pub use loopdev::{Loop, Mount};
+pub use offers::Offers;
 pub use target::Target;
 
 /// 1 KiB.

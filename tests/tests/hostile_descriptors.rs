@@ -2,8 +2,8 @@
 //! from `docs/format.md`, and not by the reader under test.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
-use e2e::hostile::{CHUNK, SIZE};
-use e2e::{Hostile, Target, exit};
+use e2e::offers::{CHUNK, SIZE};
+use e2e::{Offers, Target, exit};
 use serde_json::{Value, json};
 
 /// A field, and which values the specification allows it in this image; `None` is "absent".
@@ -194,22 +194,22 @@ fn cases(descriptor: &Value, field: &Field) -> Vec<Case> {
 }
 
 /// One case: written or refused as the specification says, by `write` and by one other command in turn.
-fn try_one(hostile: &Hostile, forgery: &e2e::forge::Forgery, case: &Case, untouched: &Target) {
-    let number = hostile.counts();
-    let dir = forgery.make_from(&hostile.lab, &case.text, &[]);
+fn try_one(offers: &Offers, forgery: &e2e::counterfeit::Forgery, case: &Case, untouched: &Target) {
+    let number = offers.counts();
+    let dir = forgery.make_from(&offers.lab, &case.text, &[]);
     if case.allowed {
-        let target = hostile.target();
-        let done = hostile.write(&dir, &target);
-        assert!(done.status.success() && target.now() == hostile.raw, "{}: {done:?}", case.what);
+        let target = offers.target();
+        let done = offers.write(&dir, &target);
+        assert!(done.status.success() && target.now() == offers.raw, "{}: {done:?}", case.what);
         std::fs::remove_file(target.backing()).unwrap();
     } else {
         let other = match number % 4 {
-            0 => hostile.command("inspect", &dir).done(),
-            1 => hostile.command("verify", &dir).done(),
-            2 => hostile.unpack(&dir).0,
-            _ => hostile.agent(&dir, untouched),
+            0 => offers.command("inspect", &dir).done(),
+            1 => offers.command("verify", &dir).done(),
+            2 => offers.unpack(&dir).0,
+            _ => offers.agent(&dir, untouched),
         };
-        for done in [hostile.write(&dir, untouched), other] {
+        for done in [offers.write(&dir, untouched), other] {
             let inspected = done.line.contains(" inspect ") && case.what.contains("data/size");
             assert!(inspected || done.status.code() == Some(exit::IMAGE), "{}: {done:?}", case.what);
             let named = ["descriptor", "expired"].iter().any(|word| done.stderr.contains(word));
@@ -221,9 +221,9 @@ fn try_one(hostile: &Hostile, forgery: &e2e::forge::Forgery, case: &Case, untouc
 
 #[test]
 fn every_field_of_the_descriptor_in_every_wrong_way() {
-    let hostile = Hostile::new();
-    let forgery = hostile.forgery();
-    hostile.accepted(&forgery.clone().make(&hostile.lab));
+    let offers = Offers::new();
+    let forgery = offers.forgery();
+    offers.accepted(&forgery.clone().make(&offers.lab));
     let cases: Vec<Case> = FIELDS.iter().flat_map(|field| cases(&forgery.descriptor, field)).collect();
     let allowed = cases.iter().filter(|case| case.allowed).count();
     assert!(cases.len() > 1200 && (30..120).contains(&allowed), "{allowed} of {} are allowed", cases.len());
@@ -231,10 +231,10 @@ fn every_field_of_the_descriptor_in_every_wrong_way() {
     let shares: Vec<Vec<&Case>> = (0..threads).map(|n| cases.iter().skip(n).step_by(threads).collect()).collect();
     std::thread::scope(|scope| {
         for share in shares {
-            let (hostile, forgery) = (&hostile, &forgery);
+            let (offers, forgery) = (&offers, &forgery);
             scope.spawn(move || {
-                let untouched = hostile.target();
-                share.into_iter().for_each(|case| try_one(hostile, forgery, case, &untouched));
+                let untouched = offers.target();
+                share.into_iter().for_each(|case| try_one(offers, forgery, case, &untouched));
                 untouched.is_untouched();
             });
         }

@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
-use e2e::forge::{Forgery, sha256};
-use e2e::hostile::{CHUNK, DATA};
-use e2e::{Hostile, Target, exit};
+use e2e::counterfeit::{Forgery, sha256};
+use e2e::offers::{CHUNK, DATA};
+use e2e::{Offers, Target, exit};
 
 /// What `write` does with an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,18 +70,18 @@ fn fields(forgery: &Forgery) -> Vec<(Range<usize>, Box<dyn Fn(&[u8]) -> Outcome>
     fields
 }
 
-fn try_one(hostile: &Hostile, forgery: &Forgery, index: &[u8], outcome: Outcome, untouched: &Target, what: &str) {
-    hostile.counts();
+fn try_one(offers: &Offers, forgery: &Forgery, index: &[u8], outcome: Outcome, untouched: &Target, what: &str) {
+    offers.counts();
     let mut forgery = forgery.clone();
     let data = forgery.spans[0].data();
     forgery.name(0, index, &data);
-    let dir = forgery.make_from(&hostile.lab, &forgery.descriptor.to_string(), &[index]);
+    let dir = forgery.make_from(&offers.lab, &forgery.descriptor.to_string(), &[index]);
     if outcome == Refused {
-        let done = hostile.write(&dir, untouched);
+        let done = offers.write(&dir, untouched);
         assert!(done.status.code() == Some(exit::IMAGE) && done.stderr.contains("index of span 0"), "{what}: {done:?}");
     } else {
-        let target = hostile.target();
-        let done = hostile.write(&dir, &target);
+        let target = offers.target();
+        let done = offers.write(&dir, &target);
         let code = match outcome {
             Corrupt => exit::SOURCE,
             NotProven => exit::PROOF,
@@ -89,14 +89,14 @@ fn try_one(hostile: &Hostile, forgery: &Forgery, index: &[u8], outcome: Outcome,
         };
         assert_eq!(done.status.code(), Some(code), "{what}: {done:?}");
         if outcome == Written {
-            assert!(target.now() == hostile.raw, "{what}: written wrongly");
+            assert!(target.now() == offers.raw, "{what}: written wrongly");
         } else {
-            target.is_unbootable_and_never_wrong(&hostile.raw, CHUNK);
+            target.is_unbootable_and_never_wrong(&offers.raw, CHUNK);
         }
         std::fs::remove_file(target.backing()).unwrap();
     }
     // What writing has no use for, verifying finds all the same; but it says nothing about what zeros are called.
-    let verified = hostile.command("verify", &dir).done();
+    let verified = offers.command("verify", &dir).done();
     let expected = match outcome {
         Refused | NotProven => exit::IMAGE,
         Corrupt => exit::SOURCE,
@@ -109,10 +109,10 @@ fn try_one(hostile: &Hostile, forgery: &Forgery, index: &[u8], outcome: Outcome,
 
 #[test]
 fn every_field_of_the_index_in_every_wrong_way() {
-    let hostile = Hostile::new();
-    let forgery = hostile.forgery();
+    let offers = Offers::new();
+    let forgery = offers.forgery();
     let index = forgery.spans[0].index();
-    let untouched = hostile.target();
+    let untouched = offers.target();
     let mut outcomes = Vec::new();
     for (place, outcome) in fields(&forgery) {
         for value in values(&index[place.clone()]) {
@@ -121,7 +121,7 @@ fn every_field_of_the_index_in_every_wrong_way() {
             let outcome = outcome(&value);
             let kind = if place.len() == 32 { "digest" } else { "bytes" };
             let what = format!("{kind} {place:?} of the index are {value:02x?}");
-            try_one(&hostile, &forgery, &changed, outcome, &untouched, &what);
+            try_one(&offers, &forgery, &changed, outcome, &untouched, &what);
             outcomes.push(outcome);
         }
     }
@@ -134,8 +134,8 @@ fn every_field_of_the_index_in_every_wrong_way() {
 
 #[test]
 fn an_index_cut_short_or_extended() {
-    let hostile = Hostile::new();
-    let forgery = hostile.forgery();
+    let offers = Offers::new();
+    let forgery = offers.forgery();
     let (index, data) = (forgery.spans[0].index(), forgery.spans[0].data());
     let row = index[32..112].to_vec();
     let cuts = [0, 1, 31, 32, 111, 112, index.len() - 80, index.len() - 1].map(|len| index[..len].to_vec());
@@ -144,22 +144,22 @@ fn an_index_cut_short_or_extended() {
         // The descriptor says the blob's true length, which its geometry contradicts.
         let mut forged = forgery.clone();
         forged.name(0, &changed, &data);
-        let dir = forged.make_from(&hostile.lab, &forged.descriptor.to_string(), &[&changed]);
-        hostile.refused_at_once(&dir, "span 0");
+        let dir = forged.make_from(&offers.lab, &forged.descriptor.to_string(), &[&changed]);
+        offers.refused_at_once(&dir, "span 0");
         // It says the length of its geometry: the blob cannot be it.
         forged.descriptor["spans"][0]["index"]["size"] = index.len().into();
-        let dir = forged.make_from(&hostile.lab, &forged.descriptor.to_string(), &[&changed]);
-        let target = hostile.target();
-        hostile.write(&dir, &target).exits(exit::SOURCE).says("instead of");
+        let dir = forged.make_from(&offers.lab, &forged.descriptor.to_string(), &[&changed]);
+        let target = offers.target();
+        offers.write(&dir, &target).exits(exit::SOURCE).says("instead of");
         target.is_untouched();
-        hostile.counts();
+        offers.counts();
     }
 }
 
 #[test]
 fn a_wrong_index_of_a_later_span_leaves_nothing_that_boots() {
-    let hostile = Hostile::new();
-    let forgery = hostile.forgery();
+    let offers = Offers::new();
+    let forgery = offers.forgery();
     let (first, second) = (&forgery.spans[0], &forgery.spans[1]);
     let mut magic = second.index();
     magic[7] = 2;
@@ -172,78 +172,78 @@ fn a_wrong_index_of_a_later_span_leaves_nothing_that_boots() {
     for index in wrong {
         let mut forged = forgery.clone();
         forged.name(1, &index, &second.data());
-        let dir = forged.make_from(&hostile.lab, &forged.descriptor.to_string(), &[&index]);
-        hostile.refused_midway(&dir, exit::IMAGE, "index of span 1");
+        let dir = forged.make_from(&offers.lab, &forged.descriptor.to_string(), &[&index]);
+        offers.refused_midway(&dir, exit::IMAGE, "index of span 1");
     }
 }
 
 /// Spans of equal length may name the same blobs; here they must not, since the indexes are for other lengths.
 #[test]
 fn spans_that_name_each_others_blobs() {
-    let hostile = Hostile::new();
-    let mut forgery = hostile.forgery();
+    let offers = Offers::new();
+    let mut forgery = offers.forgery();
     let spans = forgery.descriptor["spans"].as_array_mut().unwrap();
     let (first, second) = (spans[0].clone(), spans[1].clone());
     (spans[0]["data"], spans[1]["data"]) = (second["data"].clone(), first["data"].clone());
-    hostile.refused(&forgery.make_from(&hostile.lab, &forgery.descriptor.to_string(), &[]), "contradicts");
+    offers.refused(&forgery.make_from(&offers.lab, &forgery.descriptor.to_string(), &[]), "contradicts");
 }
 
 #[test]
 fn a_data_blob_cut_short_or_extended() {
-    let hostile = Hostile::new();
-    let forgery = hostile.forgery();
+    let offers = Offers::new();
+    let forgery = offers.forgery();
     let (index, data) = (forgery.spans[0].index(), forgery.spans[0].data());
     let cuts = [1, data.len() / 2, data.len() - 1].map(|len| data[..len].to_vec());
     for changed in cuts.into_iter().chain([[&data[..], &[0]].concat(), [&data[..], &data].concat()]) {
         // Only the descriptor knows of it.
         let mut forged = forgery.clone();
         forged.name(0, &index, &changed);
-        hostile.refused(&forged.make_from(&hostile.lab, &forged.descriptor.to_string(), &[&changed]), "contradicts");
+        offers.refused(&forged.make_from(&offers.lab, &forged.descriptor.to_string(), &[&changed]), "contradicts");
         // The index's header knows of it too, its rows do not.
         let mut header = index.clone();
         header[24..32].copy_from_slice(&(changed.len() as u64).to_le_bytes());
         forged.name(0, &header, &changed);
-        let dir = forged.make_from(&hostile.lab, &forged.descriptor.to_string(), &[&header, &changed]);
-        hostile.refused(&dir, "seek table");
+        let dir = forged.make_from(&offers.lab, &forged.descriptor.to_string(), &[&header, &changed]);
+        offers.refused(&dir, "seek table");
     }
 }
 
 /// Nobody but a verifier and other people's tools reads it.
 #[test]
 fn a_seek_table_that_lies_is_found_by_verify_and_harms_no_writer() {
-    let hostile = Hostile::new();
+    let offers = Offers::new();
     for at in [0, 4, 8, 12, 8 + 8 * 16, 12 + 8 * 16, 13 + 8 * 16] {
-        let mut forgery = hostile.forgery();
+        let mut forgery = offers.forgery();
         forgery.spans[0].seek_table[at] ^= 1;
-        let dir = forgery.make(&hostile.lab);
-        hostile.written(&dir);
-        hostile.command("verify", &dir).done().exits(exit::IMAGE).says("seek table of span 0");
+        let dir = forgery.make(&offers.lab);
+        offers.written(&dir);
+        offers.command("verify", &dir).done().exits(exit::IMAGE).says("seek table of span 0");
     }
 }
 
 #[test]
 fn frames_of_two_chunks_swapped_with_their_digests_but_not_those_of_their_content() {
-    let hostile = Hostile::new();
-    let mut forgery = hostile.forgery();
+    let offers = Offers::new();
+    let mut forgery = offers.forgery();
     let span = &mut forgery.spans[0];
     span.frames.swap(DATA[1], DATA[2]);
     span.settle();
-    let dir = forgery.clone().make(&hostile.lab);
+    let dir = forgery.clone().make(&offers.lab);
     // What is signed contradicts itself: the frames say one thing, the digests of their content another. A writer finds
     // it where it compares the media with the signed digests.
-    let target = hostile.target();
-    hostile.write(&dir, &target).exits(exit::PROOF).says("chunk 5 of span 0");
+    let target = offers.target();
+    offers.write(&dir, &target).exits(exit::PROOF).says("chunk 5 of span 0");
     assert!(target.starts_with_zeros(CHUNK), "it must not boot");
-    hostile.agent(&dir, &target).exits(exit::PROOF);
+    offers.agent(&dir, &target).exits(exit::PROOF);
     assert!(target.starts_with_zeros(CHUNK), "it must not boot");
-    hostile.command("verify", &dir).done().exits(exit::IMAGE).says("chunk 5 of span 0").says("raw bytes");
-    hostile.counts();
+    offers.command("verify", &dir).done().exits(exit::IMAGE).says("chunk 5 of span 0").says("raw bytes");
+    offers.counts();
 }
 
 #[test]
 fn frames_of_two_chunks_swapped_with_every_digest_are_another_image() {
-    let mut hostile = Hostile::new();
-    let mut forgery = hostile.forgery();
+    let mut offers = Offers::new();
+    let mut forgery = offers.forgery();
     let span = &mut forgery.spans[0];
     let (one, other) = (DATA[1], DATA[2]);
     span.frames.swap(one, other);
@@ -251,49 +251,49 @@ fn frames_of_two_chunks_swapped_with_every_digest_are_another_image() {
     span.rows[one].raw_digest = span.rows[other].raw_digest;
     span.rows[other].raw_digest = digest;
     span.settle();
-    let dir = forgery.make(&hostile.lab);
+    let dir = forgery.make(&offers.lab);
     let chunk = CHUNK as usize;
-    let (head, tail) = hostile.raw.split_at_mut(other * chunk);
+    let (head, tail) = offers.raw.split_at_mut(other * chunk);
     head[one * chunk..][..chunk].swap_with_slice(&mut tail[..chunk]);
-    hostile.accepted(&dir);
+    offers.accepted(&dir);
 }
 
 /// A writer never fetches the frames of zeros; a verifier does, because other tools unpack them.
 #[test]
 fn zeros_and_holes_whose_frames_are_not_zeros() {
-    let hostile = Hostile::new();
+    let offers = Offers::new();
     for kind in [2, 3] {
-        let mut forgery = hostile.forgery();
+        let mut forgery = offers.forgery();
         let noise = forgery.spans[0].frames[DATA[1]].clone();
         forgery.spans[0].rows[1].kind = kind;
         forgery.spans[0].put_frame(1, &noise);
-        let dir = forgery.make(&hostile.lab);
-        hostile.written(&dir);
-        hostile.command("verify", &dir).done().exits(exit::IMAGE).says("chunk 1 of span 0").says("raw bytes");
+        let dir = forgery.make(&offers.lab);
+        offers.written(&dir);
+        offers.command("verify", &dir).done().exits(exit::IMAGE).says("chunk 1 of span 0").says("raw bytes");
     }
 }
 
 #[test]
 fn chunks_of_zeros_that_are_called_holes_are_zeroed_where_old_content_lies() {
-    let hostile = Hostile::new();
-    let mut forgery = hostile.forgery();
+    let offers = Offers::new();
+    let mut forgery = offers.forgery();
     for row in forgery.spans.iter_mut().flat_map(|span| &mut span.rows).filter(|row| row.kind == 2) {
         row.kind = 3;
     }
-    hostile.accepted(&forgery.make(&hostile.lab));
+    offers.accepted(&forgery.make(&offers.lab));
 }
 
 #[test]
 fn data_that_is_called_zeros_is_refused_whatever_its_digest_says() {
-    let hostile = Hostile::new();
+    let offers = Offers::new();
     let zeros = sha256(&vec![0; CHUNK as usize]);
     for kind in [2, 3] {
-        let mut forgery = hostile.forgery();
+        let mut forgery = offers.forgery();
         forgery.spans[0].rows[DATA[1]].kind = kind;
-        hostile.refused(&forgery.clone().make(&hostile.lab), "index of span 0");
+        offers.refused(&forgery.clone().make(&offers.lab), "index of span 0");
         // With the digest of zeros it is a chunk of zeros, to every writer; its frame is not, as a verifier finds.
         forgery.spans[0].rows[DATA[1]].raw_digest = zeros;
-        let dir = forgery.make(&hostile.lab);
-        hostile.command("verify", &dir).done().exits(exit::IMAGE).says("chunk 5 of span 0");
+        let dir = forgery.make(&offers.lab);
+        offers.command("verify", &dir).done().exits(exit::IMAGE).says("chunk 5 of span 0");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use serde_json::json;
 
 use crate::command::{Done, Run};
-use crate::forge::Forgery;
+use crate::counterfeit::Forgery;
 use crate::lab::{Image, Lab};
 use crate::{KIB, MIB, Target, exit, sample};
 
@@ -22,7 +22,7 @@ pub const DATA: [usize; 4] = [0, 5, 6, 18];
 pub const LAST: usize = 24;
 
 /// A good image, and what has been made of it.
-pub struct Hostile {
+pub struct Offers {
     /// Where all of it lies.
     pub lab: Lab,
     /// The good image.
@@ -32,19 +32,19 @@ pub struct Hostile {
     cases: AtomicU32,
 }
 
-impl Default for Hostile {
+impl Default for Offers {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Hostile {
+impl Offers {
     /// Packs the image.
     pub fn new() -> Self {
         let lab = Lab::new();
         let raw = raw_image();
         let image = lab.pack_bytes(&raw, "--chunk-size 64KiB --span-size 1MiB");
-        Hostile { lab, image, raw, cases: AtomicU32::new(0) }
+        Offers { lab, image, raw, cases: AtomicU32::new(0) }
     }
 
     /// The image taken apart, with everything in its descriptor that a descriptor can have.
@@ -77,7 +77,7 @@ impl Hostile {
     /// `z-provisioner run`.
     pub fn agent(&self, dir: &Path, target: &Target) -> Done {
         let spec = json!({
-            "run": "hostile", "target": {"device": target.path()},
+            "run": "offers", "target": {"device": target.path()},
             "image": {"name": "sample", "sources": [dir], "trust": [self.image.key.public]},
         });
         let spec = self.lab.file("spec.json", spec.to_string().as_bytes());
@@ -156,7 +156,7 @@ impl Hostile {
     }
 }
 
-impl Drop for Hostile {
+impl Drop for Offers {
     /// Says how many cases there were, past libtest, which keeps what passing tests print.
     fn drop(&mut self) {
         let name = std::thread::current().name().unwrap_or("a test").to_owned();
