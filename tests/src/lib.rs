@@ -6,12 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod command;
+pub mod counterfeit;
 pub mod document;
 pub mod forge;
 pub mod hostile;
 pub mod lab;
 pub mod layout;
 pub mod loopdev;
+pub mod offers;
 pub mod sample;
 pub mod second_reader;
 pub mod server;
@@ -22,6 +24,7 @@ pub use command::{Done, Run, Running};
 pub use lab::{Image, Key, Lab};
 pub use layout::Layout;
 pub use loopdev::{Loop, Mount};
+pub use offers::Offers;
 pub use target::Target;
 
 /// 1 KiB.

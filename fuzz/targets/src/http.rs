@@ -142,18 +142,19 @@ impl Server {
 
     async fn answer(&mut self, connection: &mut TcpStream) -> std::io::Result<()> {
         connection.set_nodelay(true)?;
-        while read_head(connection).await? {
+        let mut asked = read_head(connection).await?;
+        while asked {
             let Some(reply) = self.replies.pop_front() else { return Ok(()) };
             let piece = if self.in_pieces { (reply.len() / 16).max(7) } else { reply.len().max(1) };
             for piece in reply.chunks(piece) {
                 connection.write_all(piece).await?;
                 tokio::task::yield_now().await;
             }
-            if !self.keep_open || tokio::time::timeout(KEPT_OPEN, connection.readable()).await.is_err() {
-                return connection.shutdown().await;
-            }
+            // The client may wait for more of this answer, which never comes: so does the server, but not for long.
+            let again = tokio::time::timeout(KEPT_OPEN, read_head(connection));
+            asked = self.keep_open && again.await.is_ok_and(|asked| asked.unwrap_or(false));
         }
-        Ok(())
+        connection.shutdown().await
     }
 }
 

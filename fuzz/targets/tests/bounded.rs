@@ -105,7 +105,7 @@ fn oci() {
 
 #[test]
 fn http() {
-    bounded("http", 20_000);
+    bounded("http", 10_000);
 }
 
 #[test]

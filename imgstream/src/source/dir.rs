@@ -1,8 +1,9 @@
 //! A layout in a directory.
 
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,8 +33,7 @@ impl Dir {
     async fn read_small(&self, file: &str) -> Result<Vec<u8>> {
         let path = self.root.join(file);
         blocking(move || {
-            let context = || format!("reading {}", path.display());
-            let size = std::fs::metadata(&path).context(Kind::Source, context)?.len();
+            let (mut file, size) = open(&path)?;
             if size > layout::MAX_MANIFEST {
                 return Err(Error::image(format!(
                     "{} has {size} bytes; at most {} are accepted",
@@ -41,7 +41,11 @@ impl Dir {
                     layout::MAX_MANIFEST
                 )));
             }
-            std::fs::read(&path).context(Kind::Source, context)
+            let mut bytes = Vec::new();
+            // A file that grows while it is read does not grow here.
+            let read = Read::by_ref(&mut file).take(layout::MAX_MANIFEST).read_to_end(&mut bytes);
+            read.context(Kind::Source, || format!("reading {}", path.display()))?;
+            Ok(bytes)
         })
         .await
     }
@@ -66,8 +70,7 @@ impl Source for Dir {
         Box::pin(async move {
             let path = self.root.join("blobs/sha256").join(blob.digest.hex());
             let file = blocking(move || {
-                let file = File::open(&path).context(Kind::Source, || format!("opening {}", path.display()))?;
-                let size = file.metadata().context(Kind::Source, || format!("looking at {}", path.display()))?.len();
+                let (file, size) = open(&path)?;
                 if size != blob.size {
                     return Err(Error::corrupt(format!(
                         "{} has {size} bytes instead of {}",
@@ -81,6 +84,17 @@ impl Source for Dir {
             Ok(Box::new(FileStream { file: Arc::new(file), left: range, name: self.name.clone() }) as Box<dyn Stream>)
         })
     }
+}
+
+/// Opens a regular file, and nothing else: opening a pipe would wait for ever for somebody to write into it.
+fn open(path: &Path) -> Result<(File, u64)> {
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.context(Kind::Source, || format!("opening {}", path.display()))?;
+    let metadata = file.metadata().context(Kind::Source, || format!("looking at {}", path.display()))?;
+    if !metadata.is_file() {
+        return Err(Error::corrupt(format!("{} is not a regular file", path.display())));
+    }
+    Ok((file, metadata.len()))
 }
 
 struct FileStream {
