@@ -166,7 +166,7 @@ fn a_file_that_another_writer_has_locked() {
     let target = Target::file(&lab, SIZE);
     let file = File::open(target.path()).unwrap();
     file.lock().unwrap();
-    refused(&image, target.path(), "another process");
+    refused_by("auto", &image, target.path(), "another process");
     target.is_untouched();
 }
 

@@ -72,7 +72,9 @@ impl Device {
         if facts.kind == FileKind::Regular {
             // The lock belongs to the open file, so it is held until the last descriptor of it is closed.
             file.try_lock().map_err(|_| {
-                Error::target(format!("another process writes to {name}")).with_hint("wait for it, or stop it")
+                Error::target(format!("another process writes to {name}"))
+                    .with_retry(Retry::Temporary)
+                    .with_hint("wait for it, or stop it")
             })?;
         }
         if fresh {
