@@ -85,6 +85,24 @@ fn retry_after_is_a_wish_and_no_command() {
 }
 
 #[test]
+#[ignore = "soak"] // a minute is the most that a server is believed
+fn an_absurd_retry_after_is_not_obeyed() {
+    let setting = Setting::new();
+    for part in [Index, Data] {
+        for wish in ["1000000000000", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            let script = move |request: &Request, honest: Answer| match request.part == part && request.nth == 0 {
+                true => Answer::new("503 x", "").header("Retry-After", wish).into(),
+                false => honest.into(),
+            };
+            let server = Hostile::start(&setting.image.dir, Arc::new(script));
+            let target = setting.target();
+            setting.write(&server.url(), &target).limit(200).done().ok();
+            setting.arrived(&target);
+        }
+    }
+}
+
+#[test]
 fn a_status_that_means_nothing_here_is_an_error() {
     let mut cases = Vec::new();
     for text in
