@@ -91,7 +91,7 @@ fn the_right_header_with_other_bytes_is_corruption() {
     };
     Setting::new().hold(vec![
         Case::always("a flipped bit", Data, flipped).says("came corrupted"),
-        Case::once("a flipped bit", Data, flipped).says("fetching it once more"),
+        Case::once("a flipped bit", Data, flipped).says("it is fetched once more"),
         Case::always("the bytes beside them", Data, neighbour).says("came corrupted"),
         Case::always("zeros", Data, |honest| honest.twisted(|body| body.fill(0))).says("came corrupted"),
         Case::always("a flipped bit", Manifest, flipped).says("digest"),
