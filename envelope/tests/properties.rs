@@ -107,6 +107,29 @@ proptest! {
         read_all_ways(pem(label, &der).as_bytes());
     }
 
+    /// Damage to a key's file is refused, or gives a key that is written and read again as itself.
+    #[test]
+    fn a_damaged_key_file_is_refused_or_is_another_key(
+        edits in vec((any::<prop::sample::Index>(), vec(any::<u8>(), 0..4), 0..8usize), 1..3),
+    ) {
+        let key = key(1);
+        for text in [key.to_pem().to_string(), key.public().to_pem()] {
+            let mut text = text.into_bytes();
+            for (at, insert, remove) in &edits {
+                let at = at.index(text.len() + 1);
+                let end = (at + remove).min(text.len());
+                text.splice(at..end, insert.iter().copied());
+            }
+            if let Ok(found) = SecretKey::from_pem(&text) {
+                let again = SecretKey::from_pem(found.to_pem().as_bytes()).unwrap();
+                prop_assert_eq!(again.public(), found.public());
+            }
+            if let Ok(found) = PublicKey::from_pem(&text) {
+                prop_assert_eq!(PublicKey::from_pem(found.to_pem().as_bytes()).unwrap(), found);
+            }
+        }
+    }
+
     /// Damage to a real key: lengths that lie are where DER readers run out of bounds.
     #[test]
     fn no_damaged_der_panics(at in 0..48usize, byte in any::<u8>(), len in 0..=48usize) {

@@ -1,5 +1,10 @@
 //! The examples of the documentation do what the documentation says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
+
+use std::path::Path;
+
+use e2e::Run;
 use e2e::document::{example, run};
 use e2e::server;
 
@@ -17,4 +22,24 @@ fn the_readme_walk_works_as_printed() {
 fn the_worked_example_of_the_format_is_true_to_the_byte() {
     let said = run(&example("docs/format.md", "imgstream pack"));
     assert!(said.contains("Signature Verified Successfully"), "{said}");
+}
+
+/// Every claim of the security document has its test, and every test that is named there exists.
+#[test]
+fn every_test_that_the_security_document_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let document = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let sources =
+        Run::tool("sh").arg("-c").arg("cat $(find . -name target -prune -o -name '*.rs' -print)").within(root).text();
+    let is_name = |word: &&str| {
+        word.matches('_').count() >= 2
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let words = document.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let mut names: Vec<&str> = words.filter(is_name).filter(|word| !word.ends_with('_')).collect();
+    names.sort_unstable();
+    names.dedup();
+    let missing: Vec<_> = names.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+    assert!(names.len() > 150, "{} names were found in it", names.len());
 }

@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod demo;
 mod fail;
+mod fuzz;
 mod image;
 mod interrupt;
 mod loopdev;
@@ -46,6 +47,8 @@ enum Chore {
     },
     /// Run unit, property, documentation and end-to-end tests, and print what ran
     Test(test::Options),
+    /// Fuzz every reader of untrusted bytes, guided by coverage (needs a nightly toolchain)
+    Fuzz(fuzz::Options),
     /// Measure throughput, ours beside the peers'
     Bench(bench::Options),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Chore::Demo(options) => demo::run(&options),
         Chore::Image { quick, again } => image(quick, again),
         Chore::Test(options) => test::run(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Bench(options) => bench::run(&options),
     });
     match done {

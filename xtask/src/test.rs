@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::fail::{Fail, Outcome, Tried};
+use crate::fuzz;
 use crate::interrupt::{Tracked, interrupted};
 use crate::prerequisites::{Lane, ensure};
 use crate::shell::{cargo, line, release_binary, run as run_tool, tool};
@@ -13,7 +14,7 @@ use crate::tally::Tally;
 /// The command line of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Also the tests that take long (marked #[ignore]), and many more cases of each property
+    /// Also the tests that take long (marked #[ignore]), many more cases of each property, and coverage-guided fuzzing
     #[arg(long)]
     soak: bool,
 }
@@ -21,9 +22,15 @@ pub struct Options {
 /// Cases per property in a soak run; proptest's own default is 256.
 const SOAK_CASES: &str = "4096";
 
+/// Seconds of coverage-guided fuzzing per target in a soak run.
+const SOAK_FUZZING: u64 = 180;
+
 /// Runs every test there is and says how many.
 pub fn run(options: &Options) -> Outcome<()> {
     ensure(Lane::Test)?;
+    if options.soak {
+        fuzz::ensure()?;
+    }
     run_tool(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
 
     let mut tally = Tally::default();
@@ -33,8 +40,10 @@ pub fn run(options: &Options) -> Outcome<()> {
         test.args(["test", "--workspace", "--no-fail-fast"]).args(*arguments);
         fine &= stream(&mut test, options.soak, &mut tally)?;
     }
+    let fuzzed = if options.soak { fuzz::run(&fuzz::Options::all(SOAK_FUZZING)) } else { Ok(()) };
     println!("\n{}", tally.table());
     println!("{}", tally.last_line());
+    fuzzed?;
     if tally.failed() > 0 || !fine {
         return Err(Fail::new("some tests failed or could not be built; what they said is above"));
     }

@@ -181,7 +181,8 @@ impl Choice {
     fn fits(&self, ref_name: &str) -> bool {
         let mut parts = ref_name.rsplitn(3, '-');
         let (architecture, version, name) = (parts.next(), parts.next(), parts.next());
-        let ours = version.is_some_and(|version| !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()));
+        let digits = |version: &str| !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit());
+        let ours = name.is_some() && version.is_some_and(digits);
         let name = if ours { name } else { Some(ref_name) };
         let architecture = if ours { architecture } else { None };
         let agrees = |wanted: &Option<String>, found: Option<&str>| match (wanted, found) {

@@ -67,7 +67,7 @@ fn read_gpt(
             continue;
         }
         let (first, last) = (le64(entry, 32), le64(entry, 40));
-        let length = last.checked_sub(first).and_then(|sectors| (sectors + 1).checked_mul(sector));
+        let length = last.checked_sub(first).and_then(|sectors| sectors.checked_add(1)?.checked_mul(sector));
         let (Some(length), Some(offset)) = (length, first.checked_mul(sector)) else {
             return Err(invalid(format!("GPT partition {number} goes from sector {first} to {last}")));
         };
@@ -134,7 +134,9 @@ pub fn regions(partitions: &[Partition], raw_size: u64) -> Vec<Region> {
 fn region_name(partition: &Partition, taken: &[Region]) -> String {
     let name: String =
         partition.name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
-    let reserved = ["partition-table", "end", "disk"].contains(&name.as_str()) || name.starts_with("gap-");
+    // What regions without a name of their own are called stays free for them.
+    let reserved =
+        ["end", "disk"].contains(&name.as_str()) || ["partition-", "gap-"].iter().any(|p| name.starts_with(p));
     let usable = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64 && !reserved;
     if usable && taken.iter().all(|region| region.name != name) {
         name
