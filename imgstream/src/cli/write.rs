@@ -88,11 +88,6 @@ async fn stream(
 
 fn summary(image: &Image, target: &Path, report: &Report) {
     let descriptor = image.descriptor();
-    let rate = |bytes: u64, seconds: f64| {
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let per_second = (bytes as f64 / seconds.max(0.001)) as u64;
-        format!("{}/s", Size(per_second))
-    };
     say!("image      {} version {} for {}", descriptor.name, descriptor.image_version, descriptor.architecture);
     say!("digest     {}", image.digest());
     image.signers().iter().for_each(|signer| say!("signed by  {signer}"));
@@ -110,23 +105,19 @@ fn summary(image: &Image, target: &Path, report: &Report) {
         );
     }
     say!(
-        "wrote      {} of data and {} of zeros in {:.1} s ({}{limit})",
+        "wrote      {} of data and {} of zeros{}{limit}",
         Size(report.data_bytes),
         Size(report.zero_bytes),
-        report.write_seconds,
-        rate(report.data_bytes, report.write_seconds)
+        pace(report.data_bytes, report.write_seconds)
     );
     say!("fetched    {} ({} requests repeated)", Size(report.fetched_bytes), report.retries);
     if report.sources.len() > 1 {
         report.sources.iter().for_each(|share| say!("           {} from {}", Size(share.bytes), share.source));
     }
     match report.read_back_bytes {
-        Some(bytes) => say!(
-            "proven     {} read back and right, in {:.1} s ({})",
-            Size(bytes),
-            report.read_back_seconds,
-            rate(bytes, report.read_back_seconds)
-        ),
+        Some(bytes) => {
+            say!("proven     {} read back and right{}", Size(bytes), pace(bytes, report.read_back_seconds));
+        }
         None => say!("NOT PROVEN read-back was turned off"),
     }
     if let Some(tail) = &report.tail {
@@ -143,6 +134,13 @@ fn summary(image: &Image, target: &Path, report: &Report) {
     if let Some(partitions) = &report.partitions {
         say!("partitions {partitions}");
     }
+}
+
+/// How long it took and how fast that was; nothing where there was nothing to do.
+fn pace(bytes: u64, seconds: f64) -> String {
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let per_second = (bytes as f64 / seconds.max(0.001)) as u64;
+    if seconds > 0.0 { format!(" in {seconds:.1} s ({}/s)", Size(per_second)) } else { String::new() }
 }
 
 /// Unpacks an image into a new file, which gets its name only when it is whole.
