@@ -164,10 +164,10 @@ fn cases(descriptor: &Value, field: &Field) -> Vec<Case> {
     *marked.pointer_mut(field.pointer).unwrap() = serde_json::from_str(PLACE).unwrap();
     let marked = marked.to_string();
     let case = |what: String, put: &str, allowed| Case { what, text: marked.replacen(PLACE, put, 1), allowed };
-    let right = old.to_string();
+    let as_it_is = old.to_string();
     let mut cases: Vec<Case> = values(old, field.own)
         .into_iter()
-        .filter(|text| *text != right)
+        .filter(|text| *text != as_it_is)
         .map(|text| {
             let value = serde_json::from_str::<Value>(&text).ok();
             let allowed = value.is_some_and(|value| (field.allows)(Some(&value)));

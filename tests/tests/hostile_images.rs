@@ -9,14 +9,15 @@ use e2e::offers::{CHUNK, SIZE};
 use e2e::{GIB, Layout, MIB, Offers, Run, exit};
 use serde_json::{Value, json};
 
+/// A case: what it is called, and what it does to the image.
+type Named<T> = (&'static str, fn(&T));
+
 fn signed(offers: &Offers, descriptor: &Value) -> PathBuf {
     offers.forgery().make_from(&offers.lab, &descriptor.to_string(), &[])
 }
 
-/// A change to a descriptor, and to files.
+/// A change to a descriptor.
 type Change = fn(&mut Value);
-type ChangeLayout = fn(&Layout);
-type Make = fn(&Path);
 
 #[test]
 fn spans_and_regions_that_overlap_leave_gaps_or_change_places() {
@@ -100,7 +101,7 @@ fn asks_for_nothing_but_the_envelope(offers: &Offers, dir: &Path) {
 fn documents_beyond_their_bounds_are_refused_by_what_is_said_of_them() {
     let offers = Offers::new();
     let payload = offers.forgery().descriptor.to_string();
-    let cases: [(&str, ChangeLayout); 5] = [
+    let cases: [Named<Layout>; 5] = [
         ("64 MiB and a byte of index.json", |layout| {
             let file = std::fs::File::options().write(true).open(layout.index_path()).unwrap();
             file.set_len(64 * MIB + 1).unwrap();
@@ -327,7 +328,7 @@ fn data_blobs_that_are_said_to_be_as_large_as_files_can_be() {
 #[test]
 fn a_pipe_a_device_or_a_directory_in_a_files_place() {
     let offers = Offers::new();
-    let kinds: [(&str, Make); 5] = [
+    let kinds: [Named<Path>; 5] = [
         ("a pipe", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
         ("a directory", |path| std::fs::create_dir(path).unwrap()),
         ("a socket", |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),

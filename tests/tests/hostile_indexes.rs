@@ -48,13 +48,13 @@ fn values(old: &[u8]) -> Vec<Vec<u8>> {
     values
 }
 
-/// What comes of a value.
+/// What comes of a value in a field.
 type Judge = Box<dyn Fn(&[u8]) -> Outcome>;
 
 /// The fields of an index by their place, and what comes of another value there.
 fn fields(forgery: &Forgery) -> Vec<(Range<usize>, Judge)> {
     let fixed = |_: &[u8]| Refused;
-    let mut fields: Vec<(Range<usize>, Judge)> =
+    let mut fields: Vec<(_, Judge)> =
         vec![(8..12, Box::new(fixed)), (12..16, Box::new(fixed)), (16..24, Box::new(fixed)), (24..32, Box::new(fixed))];
     fields.extend((0..8).map(|at| (at..at + 1, Box::new(fixed) as Box<_>)));
     for number in ROWS {

@@ -21,6 +21,8 @@ const NUMBERS: [u64; 18] = [
     u64::MAX - 1,
     u64::MAX,
 ];
+/// By how much a number in a text may become another: one, a sector, a block, a chunk.
+const STEPS: [u64; 4] = [1, 512, 4096, 65536];
 /// Inputs grow no longer than this.
 const LONGEST: usize = 8 << 10;
 
@@ -92,17 +94,25 @@ impl Mutator {
     fn put_number(&mut self, input: &mut Vec<u8>, at: usize) {
         let number = NUMBERS[self.below(NUMBERS.len())];
         let width = 1 << self.below(4);
-        match self.below(3) {
+        match self.below(4) {
             0 => self.put_all(input, at, &number.to_le_bytes()[..width]),
             1 => self.put_all(input, at, &number.to_be_bytes()[8 - width..]),
-            _ => replace_digits(input, at, &number.to_string()),
+            2 => replace_digits(input, at, |_| number.to_string()),
+            _ => {
+                let step = STEPS[self.below(STEPS.len())];
+                let add = self.below(2) == 0;
+                let stepped = |old: u64| if add { old.wrapping_add(step) } else { old.wrapping_sub(step) };
+                replace_digits(input, at, |digits| {
+                    digits.parse().map_or(digits.into(), |old| stepped(old).to_string())
+                });
+            }
         }
     }
 
     fn put_word(&mut self, input: &mut Vec<u8>, at: usize) {
         let word = self.words[self.below(self.words.len())];
         if self.below(2) == 0 {
-            replace_digits(input, at, word);
+            replace_digits(input, at, |_| word.into());
         } else {
             self.put_all(input, at, word.as_bytes());
         }
@@ -124,8 +134,9 @@ impl Mutator {
 }
 
 /// Replaces the first decimal number at or after `at` by other text: what a bit flip never does to a text.
-fn replace_digits(input: &mut Vec<u8>, at: usize, text: &str) {
+fn replace_digits(input: &mut Vec<u8>, at: usize, other: impl FnOnce(&str) -> String) {
     let Some(start) = input[at..].iter().position(u8::is_ascii_digit).map(|found| at + found) else { return };
-    let len = input[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    input.splice(start..start + len, text.bytes());
+    let digits: String =
+        input[start..].iter().map_while(|byte| byte.is_ascii_digit().then_some(*byte as char)).collect();
+    input.splice(start..start + digits.len(), other(&digits).bytes());
 }
