@@ -262,7 +262,8 @@ fn frames_of_two_chunks_swapped_with_their_digests_but_not_those_of_their_conten
     assert!(target.starts_with_zeros(CHUNK), "it must not boot");
     offers.agent(&dir, &target).exits(exit::PROOF);
     assert!(target.starts_with_zeros(CHUNK), "it must not boot");
-    offers.command("verify", &dir).done().exits(exit::IMAGE).says("chunk 5 of span 0").says("raw bytes");
+    // Several check at once: whichever of the two is looked at first is named.
+    offers.command("verify", &dir).done().exits(exit::IMAGE).says("of span 0").says("raw bytes");
     offers.counts();
 }
 
