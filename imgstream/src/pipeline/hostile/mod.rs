@@ -5,6 +5,7 @@ mod fates;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use envelope::{SecretKey, Trust};
 use tempfile::TempDir;
