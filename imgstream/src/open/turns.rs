@@ -13,6 +13,8 @@ use crate::source::Source;
 const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(3)];
 /// The longest a source may take for one try; less where there are many, so that each gets its turn.
 const TRY: Duration = Duration::from_secs(60);
+/// The longest wish of a server to be left alone that is granted: there must be time left to ask it again.
+const LONGEST_WISH: Duration = Duration::from_secs(60);
 /// All tries together, pauses included.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -67,7 +69,7 @@ fn wait(pause: Duration, failures: &[Option<Error>], deadline: Instant) -> Optio
     let passing = failures.iter().flatten().filter(|error| may_pass(error));
     let asked = passing.map(|error| error.retry_after().unwrap_or_default()).min()?;
     let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-    Some(pause.max(asked).min(left))
+    Some(pause.max(asked.min(LONGEST_WISH)).min(left))
 }
 
 /// One error for all: the image's fault before a source's, and every source with its last word.

@@ -17,9 +17,6 @@ use crate::shell::{capture, cargo, release_binary, tool};
 
 const MIB: u64 = 1 << 20;
 
-/// The device is larger than the image, as a real one is.
-const SPARE: u64 = 64 * MIB;
-
 /// The demo's command line.
 #[derive(clap::Args)]
 pub struct Options {
@@ -131,8 +128,8 @@ fn subject(options: &Options, steps: &mut Steps) -> Outcome<Subject> {
 
 fn attach(scratch: &Scratch, subject: &Subject, steps: &Steps) -> Outcome<Loop> {
     let backing = scratch.path("disk.img");
-    let size = subject.size.next_multiple_of(MIB) + SPARE;
-    steps.run(tool("truncate").args(["--size", &size.to_string()]).arg(&backing))?;
+    // As large as the image, so that every byte can be compared: on a larger one the GPT's backup moves to the end.
+    steps.run(tool("truncate").args(["--size", &subject.size.to_string()]).arg(&backing))?;
     let options = ["--direct-io=on"];
     steps.show(tool("losetup").args(["--find", "--show"]).args(options).arg(&backing));
     let disk = Loop::attach(&backing, &options).map_err(|fail| Fail {
