@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use crate::little_endian::{u32_at, u64_at};
+
 /// Bytes of a partition table as everybody makes it: 128 entries of 128 bytes. Larger ones are not moved.
 const MAX_TABLE: u64 = 128 * 128;
 const SIGNATURE: &[u8; 8] = b"EFI PART";
@@ -113,14 +115,14 @@ struct Header<'a> {
 impl<'a> Header<'a> {
     fn read(header: &'a [u8], head: &'a [u8], raw_size: u64) -> Result<Self, Unmovable> {
         let sector = header.len() as u64;
-        let header_size = le32(header, field::HEADER_SIZE) as usize;
+        let header_size = u32_at(header, field::HEADER_SIZE) as usize;
         if !(92..=header.len()).contains(&header_size)
-            || crc_of_header(header, header_size) != le32(header, field::HEADER_CRC)
+            || crc_of_header(header, header_size) != u32_at(header, field::HEADER_CRC)
         {
             return Err(Unmovable("its header's checksum is wrong"));
         }
-        let table_len = u64::from(le32(header, field::ENTRIES)) * u64::from(le32(header, field::ENTRY_LEN));
-        let table_lba = le64(header, field::TABLE_LBA);
+        let table_len = u64::from(u32_at(header, field::ENTRIES)) * u64::from(u32_at(header, field::ENTRY_LEN));
+        let table_lba = u64_at(header, field::TABLE_LBA);
         if table_len == 0 || table_len > MAX_TABLE {
             return Err(Unmovable("its table has an unusual size"));
         }
@@ -130,14 +132,14 @@ impl<'a> Header<'a> {
             .filter(|_| table_lba >= 2)
             .and_then(|range| head.get(range))
             .ok_or(Unmovable("its table does not follow its header"))?;
-        if crc32fast::hash(table) != le32(header, field::TABLE_CRC) {
+        if crc32fast::hash(table) != u32_at(header, field::TABLE_CRC) {
             return Err(Unmovable("its table's checksum is wrong"));
         }
         let table_sectors = table_len.div_ceil(sector);
-        let alternate = le64(header, field::ALTERNATE_LBA);
-        let last_usable = le64(header, field::LAST_USABLE_LBA);
+        let alternate = u64_at(header, field::ALTERNATE_LBA);
+        let last_usable = u64_at(header, field::LAST_USABLE_LBA);
         let room = alternate.checked_sub(table_sectors);
-        if le64(header, field::MY_LBA) != 1
+        if u64_at(header, field::MY_LBA) != 1
             || alternate != raw_size / sector - 1
             || room.is_none_or(|room| last_usable >= room)
         {
@@ -169,7 +171,7 @@ impl<'a> Header<'a> {
 fn protective_mbr(mbr: &[u8], last: u64) -> Option<Patch> {
     const FIRST_ENTRY: usize = 446;
     let entry = &mbr[FIRST_ENTRY..FIRST_ENTRY + 16];
-    if mbr[510..512] != [0x55, 0xaa] || entry[4] != 0xee || le32(entry, 8) != 1 {
+    if mbr[510..512] != [0x55, 0xaa] || entry[4] != 0xee || u32_at(entry, 8) != 1 {
         return None;
     }
     let sectors = u32::try_from(last).unwrap_or(u32::MAX);
@@ -184,14 +186,6 @@ fn crc_of_header(header: &[u8], size: usize) -> u32 {
     let mut header = header[..size].to_vec();
     header[field::HEADER_CRC..field::HEADER_CRC + 4].fill(0);
     crc32fast::hash(&header)
-}
-
-fn le32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn le64(bytes: &[u8], at: usize) -> u64 {
-    u64::from(le32(bytes, at)) | u64::from(le32(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]
@@ -251,17 +245,17 @@ mod tests {
             let header = |lba: usize| &disk[lba * sector as usize..(lba + 1) * sector as usize];
             for (my, other) in [(1, 4999), (4999, 1)] {
                 assert_eq!(
-                    (le64(header(my), field::MY_LBA), le64(header(my), field::ALTERNATE_LBA)),
+                    (u64_at(header(my), field::MY_LBA), u64_at(header(my), field::ALTERNATE_LBA)),
                     (my as u64, other)
                 );
-                assert_eq!(crc_of_header(header(my), 92), le32(header(my), field::HEADER_CRC));
-                let table = le64(header(my), field::TABLE_LBA) as usize * sector as usize;
+                assert_eq!(crc_of_header(header(my), 92), u32_at(header(my), field::HEADER_CRC));
+                let table = u64_at(header(my), field::TABLE_LBA) as usize * sector as usize;
                 assert_eq!(
                     crc32fast::hash(&disk[table..table + MAX_TABLE as usize]),
-                    le32(header(my), field::TABLE_CRC)
+                    u32_at(header(my), field::TABLE_CRC)
                 );
             }
-            assert_eq!(le32(&disk, 446 + 12), 4999);
+            assert_eq!(u32_at(&disk, 446 + 12), 4999);
             // As if it had been made for this size: moving it again changes nothing.
             assert_eq!(relocate(&disk[..head.len()], device, device, sector), Ok(None));
             assert!(relocate(&disk[..head.len()], device, device + 64 * u64::from(sector), sector).unwrap().is_some());
@@ -304,7 +298,7 @@ mod tests {
             let mut head = head(1000, 512);
             changes.iter().for_each(|(at, byte)| head[*at] = *byte);
             if fix {
-                let size = (le32(&head[512..], field::HEADER_SIZE) as usize).clamp(92, 512);
+                let size = (u32_at(&head[512..], field::HEADER_SIZE) as usize).clamp(92, 512);
                 let crc = crc_of_header(&head[512..1024], size);
                 head[512 + field::HEADER_CRC..][..4].copy_from_slice(&crc.to_le_bytes());
             }

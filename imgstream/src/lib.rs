@@ -23,6 +23,7 @@ pub mod digest;
 pub mod error;
 pub mod fetch;
 pub mod gpt;
+mod little_endian;
 pub mod manifest;
 pub mod open;
 pub mod pack;

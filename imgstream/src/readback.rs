@@ -97,8 +97,8 @@ impl Readback<'_> {
     }
 }
 
-/// Where the first byte other than zero lies in `ranges` of a device; `None` when all are zero. `tell` hears of every
-/// range that was looked through.
+/// Where the first byte other than zero lies in `ranges` of a device; `None` when all are zero. They are looked through in
+/// pieces of a buffer's length, on several threads; `tell` hears the length of each.
 ///
 /// # Errors
 /// [`crate::error::Kind::Device`] when the media cannot be read; `Cancelled` once the run is over.
@@ -109,16 +109,22 @@ pub fn first_nonzero(
     abort: &Abort,
     tell: &(dyn Fn(u64) + Sync),
 ) -> Result<Option<u64>> {
+    let pieces: Vec<_> = ranges.iter().flat_map(|range| cut(range, pool.buffer_len() as u64)).collect();
     let found = Mutex::new(None::<u64>);
-    in_parallel(ranges.len(), pool, abort, |number| {
-        let range = &ranges[number];
-        let at = first_nonzero_in(device, range, pool)?;
+    in_parallel(pieces.len(), pool, abort, |number| {
+        let piece = &pieces[number];
+        let at = first_nonzero_in(device, piece, pool)?;
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         *found = found.into_iter().chain(at).min();
-        tell(range.end - range.start);
+        tell(piece.end - piece.start);
         Ok(())
     })?;
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn cut(range: &Range<u64>, step: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+    let (start, end) = (range.start, range.end);
+    (0..(end - start).div_ceil(step)).map(move |piece| start + piece * step..(start + (piece + 1) * step).min(end))
 }
 
 fn first_nonzero_in(device: &Device, range: &Range<u64>, pool: &Arc<Pool>) -> Result<Option<u64>> {

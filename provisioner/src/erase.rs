@@ -28,8 +28,6 @@ use crate::report::Screen;
 /// Writes in flight, and the size of each.
 const DEPTH: usize = 8;
 const WRITE: usize = 1 << 20;
-/// A discard takes at most this much per call, so that cancelling and progress stay prompt.
-const DISCARD: u64 = 1 << 30;
 
 /// How long nothing may move before that is warned of, and before it is given up.
 const STALL_WARNING: Duration = Duration::from_secs(10);
@@ -231,35 +229,22 @@ impl Eraser {
     }
 
     fn discard(&self) -> Result<TailTreatment> {
-        let mut at = 0;
-        while at < self.size {
-            self.abort.check("discarding")?;
-            let step = (self.size - at).min(DISCARD);
-            if !self.device().discard(at, step)? {
-                return Err(Error::target(format!("{} cannot discard", self.device().name()))
-                    .with_hint("erase it without --discard: then it is zeroed"));
-            }
-            at += step;
-            self.progress.zeroed.store(at, Relaxed);
+        let over = || self.abort.is_over();
+        if self.writer.discard_device(0, 0..self.size, &self.progress.zeroed, &over)? {
+            return Ok(TailTreatment::Discarded);
         }
-        Ok(TailTreatment::Discarded)
+        Err(Error::target(format!("{} cannot discard", self.device().name()))
+            .with_hint("erase it without --discard: then it is zeroed"))
     }
 
     fn prove(&self, ranges: &[Range<u64>]) -> Result<u64> {
-        let step = self.pool.buffer_len() as u64;
-        let pieces: Vec<_> = ranges.iter().flat_map(|range| pieces(range, step)).collect();
         let tell = |len| {
             self.progress.read_back.fetch_add(len, Relaxed);
         };
-        match readback::first_nonzero(self.device(), &pieces, &self.pool, &self.abort, &tell)? {
+        match readback::first_nonzero(self.device(), ranges, &self.pool, &self.abort, &tell)? {
             None => Ok(self.progress.read_back.swap(0, Relaxed)),
             Some(at) => Err(Error::proof(format!("{} was zeroed, but byte {at} is not zero", self.device().name()))
                 .with_hint("the disk does not do what it says: it must not be given to anybody else; destroy it or shred it by its maker's means")),
         }
     }
-}
-
-fn pieces(range: &Range<u64>, step: u64) -> impl Iterator<Item = Range<u64>> + use<> {
-    let (start, end) = (range.start, range.end);
-    (0..(end - start).div_ceil(step)).map(move |piece| start + piece * step..(start + (piece + 1) * step).min(end))
 }

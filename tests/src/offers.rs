@@ -64,6 +64,22 @@ impl Offers {
         Target::file(&self.lab, SIZE)
     }
 
+    /// Tries every case, several at once, and demands that the target that `try_one` is given stays untouched.
+    pub fn try_all<T: Sync>(&self, cases: &[T], try_one: impl Fn(&T, &Target) + Sync) {
+        // Most of their time is waiting for files and processes.
+        let threads = 2 * std::thread::available_parallelism().map_or(2, usize::from);
+        std::thread::scope(|scope| {
+            for first in 0..threads {
+                let try_one = &try_one;
+                scope.spawn(move || {
+                    let untouched = self.target();
+                    cases.iter().skip(first).step_by(threads).for_each(|case| try_one(case, &untouched));
+                    untouched.is_untouched();
+                });
+            }
+        });
+    }
+
     /// A command on an image of this key.
     pub fn command(&self, name: &str, dir: impl AsRef<OsStr>) -> Run {
         Run::imgstream().arg(name).arg(dir).arg("--trust").arg(&self.image.key.public)

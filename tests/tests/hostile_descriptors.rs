@@ -228,17 +228,5 @@ fn every_field_of_the_descriptor_in_every_wrong_way() {
     let cases: Vec<Case> = FIELDS.iter().flat_map(|field| cases(&forgery.descriptor, field)).collect();
     let allowed = cases.iter().filter(|case| case.allowed).count();
     assert!(cases.len() > 1200 && (30..120).contains(&allowed), "{allowed} of {} are allowed", cases.len());
-    // Most of their time is waiting for files and processes.
-    let threads = 2 * std::thread::available_parallelism().map_or(2, usize::from);
-    let shares: Vec<Vec<&Case>> = (0..threads).map(|n| cases.iter().skip(n).step_by(threads).collect()).collect();
-    std::thread::scope(|scope| {
-        for share in shares {
-            let (offers, forgery) = (&offers, &forgery);
-            scope.spawn(move || {
-                let untouched = offers.target();
-                share.into_iter().for_each(|case| try_one(offers, forgery, case, &untouched));
-                untouched.is_untouched();
-            });
-        }
-    });
+    offers.try_all(&cases, |case, untouched| try_one(&offers, &forgery, case, untouched));
 }

@@ -141,20 +141,8 @@ fn every_field_of_the_index_in_every_wrong_way() {
         assert!(cases.iter().any(|case| case.outcome == outcome), "{outcome:?} never comes");
     }
     assert!(cases.len() > 350, "{}", cases.len());
-    // Most of their time is waiting for files and processes.
-    let threads = 2 * std::thread::available_parallelism().map_or(2, usize::from);
-    let shares: Vec<Vec<&Case>> = (0..threads).map(|n| cases.iter().skip(n).step_by(threads).collect()).collect();
-    std::thread::scope(|scope| {
-        for share in shares {
-            let (offers, forgery) = (&offers, &forgery);
-            scope.spawn(move || {
-                let untouched = offers.target();
-                for case in share {
-                    try_one(offers, forgery, &case.index, case.outcome, &untouched, &case.what);
-                }
-                untouched.is_untouched();
-            });
-        }
+    offers.try_all(&cases, |case, untouched| {
+        try_one(&offers, &forgery, &case.index, case.outcome, untouched, &case.what);
     });
 }
 

@@ -25,6 +25,7 @@ mod work;
 pub(crate) use health::said_by;
 pub use lane::Lanes;
 pub use memory::{FrameBuffers, budget, connections};
+pub(crate) use patience::LONGEST_RETRY_AFTER;
 pub use patience::Patience;
 pub use queue::{Queue, Share};
 pub use work::{Claim, Frame, Request, SpanWork};

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// A server's own wish to be left alone is honoured up to this, for chunks as for metadata.
+pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// Pauses and limits of fetching. Every wait for a source is bounded by one of them, or by the source's own timeout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patience {
@@ -25,7 +28,7 @@ impl Default for Patience {
         Patience {
             first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(30),
-            longest_retry_after: Duration::from_secs(60),
+            longest_retry_after: LONGEST_RETRY_AFTER,
             max_tries: 6,
             give_up_after: Duration::from_secs(120),
             hedge_after: Duration::from_millis(250),

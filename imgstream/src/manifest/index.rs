@@ -4,6 +4,7 @@
 
 use super::{MAX_CHUNK_SIZE, MAX_CHUNKS_PER_SPAN, MIN_CHUNK_SIZE};
 use crate::digest::Digest;
+use crate::little_endian::{array_at, u32_at, u64_at};
 
 /// First eight bytes of an index: a name and the version.
 pub const MAGIC: [u8; 8] = *b"ZPINDEX\x01";
@@ -251,23 +252,8 @@ fn decode_row(row: &[u8]) -> Result<ChunkRow, IndexError> {
     })
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array_at(bytes, at))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(array_at(bytes, at))
-}
-
 fn digest_at(bytes: &[u8], at: usize) -> Digest {
     Digest::from_bytes(array_at(bytes, at))
-}
-
-/// `N` bytes at a fixed offset of a record whose length the caller has checked.
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut array = [0; N];
-    array.copy_from_slice(&bytes[at..at + N]);
-    array
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use std::io;
 
 use super::descriptor::Region;
+use crate::little_endian::{u32_at, u64_at};
 
 /// A partition: its number as Linux counts, its name or nothing, and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +53,9 @@ fn read_gpt(
     sector: u64,
     read: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>,
 ) -> io::Result<Vec<Partition>> {
-    let table_lba = le64(header, 72);
-    let count = le32(header, 80);
-    let entry_len = le32(header, 84);
+    let table_lba = u64_at(header, 72);
+    let count = u32_at(header, 80);
+    let entry_len = u32_at(header, 84);
     // The UEFI specification: at least 128 bytes per entry, 128 entries as a rule; the bounds keep this small.
     if !(128..=4096).contains(&entry_len) || count > 1024 {
         return Err(invalid(format!("the GPT header says {count} entries of {entry_len} bytes")));
@@ -66,7 +67,7 @@ fn read_gpt(
         if entry[..16] == [0; 16] {
             continue;
         }
-        let (first, last) = (le64(entry, 32), le64(entry, 40));
+        let (first, last) = (u64_at(entry, 32), u64_at(entry, 40));
         let length = last.checked_sub(first).and_then(|sectors| sectors.checked_add(1)?.checked_mul(sector));
         let (Some(length), Some(offset)) = (length, first.checked_mul(sector)) else {
             return Err(invalid(format!("GPT partition {number} goes from sector {first} to {last}")));
@@ -81,12 +82,12 @@ fn read_gpt(
 fn read_mbr(mbr: &[u8], sector: u64) -> Vec<Partition> {
     (1..)
         .zip(mbr[446..510].chunks_exact(16))
-        .filter(|(_, entry)| entry[4] != 0 && le32(entry, 12) != 0)
+        .filter(|(_, entry)| entry[4] != 0 && u32_at(entry, 12) != 0)
         .map(|(number, entry)| Partition {
             number,
             name: String::new(),
-            offset: u64::from(le32(entry, 8)) * sector,
-            length: u64::from(le32(entry, 12)) * sector,
+            offset: u64::from(u32_at(entry, 8)) * sector,
+            length: u64::from(u32_at(entry, 12)) * sector,
         })
         .collect()
 }
@@ -147,14 +148,6 @@ fn region_name(partition: &Partition, taken: &[Region]) -> String {
 
 fn invalid(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-fn le32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn le64(bytes: &[u8], at: usize) -> u64 {
-    u64::from(le32(bytes, at)) | u64::from(le32(bytes, at + 4)) << 32
 }
 
 #[cfg(test)]

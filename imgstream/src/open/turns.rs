@@ -6,16 +6,14 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind, Result, Retry};
-use crate::fetch::said_by;
+use crate::fetch::{LONGEST_RETRY_AFTER, said_by};
 use crate::source::Source;
 
 /// Pauses between rounds: short, because a person waits.
 const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(800), Duration::from_secs(3)];
 /// The longest a source may take for one try; less where there are many, so that each gets its turn.
 const TRY: Duration = Duration::from_secs(60);
-/// The longest wish of a server to be left alone that is granted: there must be time left to ask it again.
-const LONGEST_WISH: Duration = Duration::from_secs(60);
-/// All tries together, pauses included.
+/// All tries together, pauses included. More than [`LONGEST_RETRY_AFTER`], so that there is time left to ask again.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Asks `sources` for `what`, the one with number `first` first, until one has it; returns its number too. Those that
@@ -69,7 +67,7 @@ fn wait(pause: Duration, failures: &[Option<Error>], deadline: Instant) -> Optio
     let passing = failures.iter().flatten().filter(|error| may_pass(error));
     let asked = passing.map(|error| error.retry_after().unwrap_or_default()).min()?;
     let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-    Some(pause.max(asked.min(LONGEST_WISH)).min(left))
+    Some(pause.max(asked.min(LONGEST_RETRY_AFTER)).min(left))
 }
 
 /// One error for all: the image's fault before a source's, and every source with its last word.

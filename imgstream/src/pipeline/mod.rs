@@ -97,8 +97,8 @@ impl Default for WriteOptions {
 ///
 /// # Errors
 /// [`Kind::Target`] when the image does not fit, [`Kind::Source`], [`Kind::Image`], [`Kind::Device`] and
-/// [`Kind::Proof`] as they occur, [`Kind::Cancelled`] once `cancel` is. On any error the target cannot boot, unless the
-/// device did not answer to the end ([`Progress::given_up`]), or the error says so. Nothing is waited for without an end:
+/// [`Kind::Proof`] as they occur, [`Kind::Cancelled`] once `cancel` is. On any error the target cannot boot, unless it held
+/// the whole image when the run began, the device did not answer to the end ([`Progress::given_up`]), or the error says so. Nothing is waited for without an end:
 /// see [`WriteOptions::stall_limit`].
 pub async fn write(
     image: Image,

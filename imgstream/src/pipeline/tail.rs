@@ -134,8 +134,8 @@ impl Run {
         let mut start = range.start;
         while start < range.end {
             let piece = start..(start + step).min(range.end);
-            let pieces = cut(&piece, self.pool.buffer_len() as u64);
-            if readback::first_nonzero(device, &pieces, &self.pool, &self.abort, &|_| ())?.is_some() {
+            let looked = std::slice::from_ref(&piece);
+            if readback::first_nonzero(device, looked, &self.pool, &self.abort, &|_| ())?.is_some() {
                 how = self.zero_tail(piece.clone())?;
             } else {
                 self.progress.tail_cleared.fetch_add(piece.end - piece.start, Relaxed);
@@ -149,11 +149,11 @@ impl Run {
         // A discard takes whole sectors only.
         let unit = u64::from(device.facts().sector_size);
         let whole = range.start.next_multiple_of(unit)..range.end / unit * unit;
-        if whole.start < whole.end && !device.discard(whole.start, whole.end - whole.start)? {
+        let over = || self.abort.is_over();
+        if !self.writer.discard_device(0, whole, &self.progress.tail_cleared, &over)? {
             return Err(Error::target(format!("{} cannot discard", device.name()))
                 .with_hint("let the tail be zeroed, which is the default, or keep it"));
         }
-        self.progress.tail_cleared.fetch_add(range.end - range.start, Relaxed);
         Ok(Treatment::Discarded)
     }
 
@@ -164,7 +164,7 @@ impl Run {
             let how = run.outcome.lock().unwrap_or_else(PoisonError::into_inner).tail.as_ref().map(|tail| tail.how);
             let places = match how {
                 Some(Treatment::ZeroedByDevice) => samples(&range),
-                Some(Treatment::ZeroedByWriting) => cut(&range, run.pool.buffer_len() as u64),
+                Some(Treatment::ZeroedByWriting) => vec![range],
                 _ => return Ok(()),
             };
             let (device, proven) = (&run.writer.target().devices()[0], AtomicU64::new(0));
@@ -205,16 +205,11 @@ impl Run {
 /// Buffers' lengths that are looked through before zeroing begins: enough for every thread to have some.
 const STEP_BUFFERS: u64 = 32;
 
-fn cut(range: &Range<u64>, step: u64) -> Vec<Range<u64>> {
-    let pieces = (range.end - range.start).div_ceil(step);
-    (0..pieces).map(|piece| range.start + piece * step..(range.start + (piece + 1) * step).min(range.end)).collect()
-}
-
 /// Evenly spread places, the first and the last bytes among them; everything where that is not more.
 fn samples(range: &Range<u64>) -> Vec<Range<u64>> {
     let len = range.end - range.start;
     if len <= SAMPLES * SAMPLE {
-        return cut(range, SAMPLE);
+        return vec![range.clone()];
     }
     let stride = (len - SAMPLE) / (SAMPLES - 1);
     (0..SAMPLES)

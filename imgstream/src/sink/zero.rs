@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::manifest::ChunkKind;
 use crate::progress::Progress;
 
-/// The kernel zeroes at most this much per call, so that cancelling and progress stay prompt.
+/// The kernel zeroes or discards at most this much per call, so that cancelling and progress stay prompt.
 const STEP: u64 = 1 << 30;
 /// What is written is counted, and may be cancelled, this often.
 const WRITTEN_STEP: u64 = 64 << 20;
@@ -77,5 +77,32 @@ impl Writer {
             offset += step;
         }
         Ok(how)
+    }
+
+    /// Tells a device that a range, of whole sectors, is not needed any more, counting it. `false` when it knows no such
+    /// thing. What is read there afterwards is the device's choice.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Device`], and `Cancelled` once `is_cancelled` says so.
+    pub fn discard_device(
+        &self,
+        device: usize,
+        range: Range<u64>,
+        counter: &AtomicU64,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<bool> {
+        let mut offset = range.start;
+        while offset < range.end {
+            if is_cancelled() {
+                return Err(Error::cancelled("discarding"));
+            }
+            let step = (range.end - offset).min(STEP);
+            if !self.target().devices()[device].discard(offset, step)? {
+                return Ok(false);
+            }
+            counter.fetch_add(step, Relaxed);
+            offset += step;
+        }
+        Ok(true)
     }
 }
