@@ -13,10 +13,11 @@
 //! | [`sink`] | verified chunks → device |
 //! | [`pipeline`] | joins them; [`readback`] proves what is on the media |
 //!
-//! [`buffer`] is the aligned pool they share, [`progress`] counts, [`watchdog`] notices when nothing moves, [`error`] has the eight kinds of error.
+//! [`bench`] measures it. [`buffer`] is the aligned pool they share, [`progress`] counts, [`watchdog`] notices when nothing moves, [`error`] has the eight kinds of error.
 //! The library draws nothing, reads no arguments and knows nothing of servers; the command `imgstream` does the first two.
 
 pub mod abort;
+pub mod bench;
 pub mod buffer;
 pub mod decode;
 pub mod digest;
