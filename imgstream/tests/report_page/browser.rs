@@ -42,11 +42,25 @@ impl Browser {
         // It reads commands from descriptor 3 and answers on 4; a shell moves our two pipes there.
         let mut command = Command::new("sh");
         command.args(["-c", r#"exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>/dev/null"#, "sh"]).arg(program());
-        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]);
-        command.args(["--no-first-run", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]);
+        command.args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--remote-debugging-pipe",
+        ]);
+        command.args([
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--hide-scrollbars",
+        ]);
         command.arg(format!("--user-data-dir={}", profile.path().display())).arg("about:blank");
         // Whatever it keeps for a user goes away as well.
-        command.env("HOME", profile.path()).env("XDG_CONFIG_HOME", profile.path()).env("XDG_CACHE_HOME", profile.path());
+        command
+            .env("HOME", profile.path())
+            .env("XDG_CONFIG_HOME", profile.path())
+            .env("XDG_CACHE_HOME", profile.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starting the browser");
         let (to, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (sender, from) = channel();

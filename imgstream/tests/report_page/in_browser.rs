@@ -71,7 +71,8 @@ fn undisturbed(browser: &mut Browser, page: &std::path::Path) {
     let asked = browser.told("Network.requestWillBeSent");
     let urls: BTreeSet<&str> = asked.iter().filter_map(|event| event["request"]["url"].as_str()).collect();
     assert_eq!(urls, BTreeSet::from([format!("file://{}", page.display()).as_str()]));
-    for complaint in ["Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed"] {
+    for complaint in ["Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed"]
+    {
         assert_eq!(browser.told(complaint), Vec::<&Value>::new());
     }
 }
@@ -95,7 +96,9 @@ fn a_browser_reads_the_page_as_xml_too() {
     let mut browser = Browser::start();
     for findings in [sample::full(), sample::hostile(), sample::minimal()] {
         let page = json!(report::page(&findings)).to_string();
-        let error = format!("new DOMParser().parseFromString({page}, 'application/xml').querySelector('parsererror')?.textContent ?? ''");
+        let error = format!(
+            "new DOMParser().parseFromString({page}, 'application/xml').querySelector('parsererror')?.textContent ?? ''"
+        );
         assert_eq!(browser.evaluate(&error), json!(""));
     }
 }
@@ -116,7 +119,8 @@ fn a_browser_prints_the_page_and_shows_it_in_the_dark() {
 
     // In the dark as well: paper is never black.
     for (width, height) in [(8.27, 11.69), (8.5, 11.0)] {
-        let size = json!({"paperWidth": width, "paperHeight": height, "preferCSSPageSize": false, "printBackground": true});
+        let size =
+            json!({"paperWidth": width, "paperHeight": height, "preferCSSPageSize": false, "printBackground": true});
         let sheets = bytes(&browser.ask("Page.printToPDF", &size));
         assert!(sheets.starts_with(b"%PDF-"));
         let count = sheets.windows(11).filter(|at| *at == b"/Type /Page").count();

@@ -1,7 +1,8 @@
 //! Made-up findings: nothing here was measured anywhere.
 
 use imgstream::bench::findings::{
-    FORMAT, Findings, Machine, Moment, Part, Peers, Point, Setting, Settings, Sink, Spread, StageAlone, Subject, Sweep, Way, Whole,
+    FORMAT, Findings, Machine, Moment, Part, Peers, Point, Setting, Settings, Sink, Spread, StageAlone, Subject, Sweep,
+    Way, Whole,
 };
 use imgstream::bench::verdict::Verdict;
 
@@ -80,7 +81,8 @@ fn machine() -> Machine {
 }
 
 fn stages() -> Vec<StageAlone> {
-    let stage = |part, threads, gib, cpu_per_gib| StageAlone { part, threads, rate: spread(gib * GIB, 3.0, 2.0), cpu_per_gib };
+    let stage =
+        |part, threads, gib, cpu_per_gib| StageAlone { part, threads, rate: spread(gib * GIB, 3.0, 2.0), cpu_per_gib };
     vec![
         stage(Part::Source, 1, 12.1, 0.06),
         stage(Part::Hash, 2, 9.03, 0.22),
@@ -142,7 +144,13 @@ fn sweeps() -> Vec<Sweep> {
         count(Setting::Depth, &[(1, 0.71), (2, 1.08), (4, 1.31), (8, 1.39), (16, 1.4), (32, 1.41), (64, 1.4)]),
         sizes(
             Setting::ChunkSize,
-            &[("512KiB", 512 * kib, 1.19), ("1MiB", mib, 1.33), ("2MiB", 2 * mib, 1.4), ("4MiB", 4 * mib, 1.41), ("8MiB", 8 * mib, 1.36)],
+            &[
+                ("512KiB", 512 * kib, 1.19),
+                ("1MiB", mib, 1.33),
+                ("2MiB", 2 * mib, 1.4),
+                ("4MiB", 4 * mib, 1.41),
+                ("8MiB", 8 * mib, 1.36),
+            ],
         ),
         sizes(
             Setting::RequestSize,

@@ -31,6 +31,15 @@ impl Axis {
         Axis { end: count as f64 * step, ticks, decimals }
     }
 
+    /// The same, but ending where the numbers end rather than at a tick.
+    pub fn cut_at(mut self, largest: f64) -> Self {
+        if sane(largest) > 0.0 {
+            self.end = sane(largest).min(self.end);
+            self.ticks.retain(|tick| *tick <= self.end);
+        }
+        self
+    }
+
     /// Position of `value` on an axis of this many pixels.
     pub fn at(&self, value: f64, pixels: f64) -> f64 {
         (sane(value) / self.end).min(1.0) * pixels
@@ -38,7 +47,13 @@ impl Axis {
 
     /// A tick as text.
     pub fn label(&self, tick: f64) -> String {
-        format!("{tick:.*}", self.decimals)
+        // What no machine does is not worth the room of all its zeros.
+        let usual = self.end < 1e6 && self.decimals < 4;
+        if usual || tick == 0.0 {
+            format!("{tick:.*}", if usual { self.decimals } else { 0 })
+        } else {
+            format!("{tick:.0e}")
+        }
     }
 }
 
@@ -68,9 +83,12 @@ mod tests {
         assert_eq!(of(1.45, 4), [0.0, 0.5, 1.0, 1.5]);
         assert_eq!(of(100.0, 4), [0.0, 50.0, 100.0]);
         assert_eq!(of(0.0, 4), of(1.0, 4));
+        let cut = Axis::up_to(16.8, 4).cut_at(16.8);
+        assert!((cut.end, cut.ticks.as_slice()) == (16.8, &[0.0, 5.0, 10.0, 15.0]));
         assert_eq!(Axis::up_to(1.45, 4).label(0.5), "0.5");
         assert_eq!(Axis::up_to(0.03, 3).label(0.01), "0.01");
         assert_eq!(Axis::up_to(40.0, 4).label(20.0), "20");
+        assert_eq!(Axis::up_to(4e17, 4).label(1e17), "1e17");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::figure::section;
 use super::markup::Markup;
-use super::units::{bytes, count, digits, percent, rate, roughly, sane, seconds};
+use super::units::{bytes, count, digits, percent, rate, roughly, sane, seconds, span, unparted};
 use crate::bench::findings::{Findings, Settings, Whole};
 
 /// What the page is called.
@@ -21,15 +21,18 @@ pub fn head(page: &mut Markup, findings: &Findings) {
             p.text_in("time", &[("datetime", &findings.made)], &minute(&findings.made));
         });
         let sentences = findings.verdict.as_ref().map_or(&[][..], |verdict| &verdict.sentences);
-        header.text_in("h1", &[], sentences.first().map_or("Measured, without a verdict.", String::as_str));
+        let headline = sentences.first().map_or("Measured, without a verdict.", String::as_str);
+        header.text_in("h1", &[], &unparted(headline));
         if findings.interrupted {
             header.element("p", &[("class", "notice"), ("role", "note")], |p| {
                 p.text_in("strong", &[], "Interrupted. ");
-                p.text("The benchmark was stopped before everything was measured: what is missing here was not reached.");
+                p.text(
+                    "The benchmark was stopped before everything was measured: what is missing here was not reached.",
+                );
             });
         }
         if sentences.len() > 1 {
-            header.text_in("p", &[("class", "lede")], &sentences[1..].join(" "));
+            header.text_in("p", &[("class", "lede")], &unparted(&sentences[1..].join(" ")));
         }
         let subject = &findings.subject;
         header.text_in(
@@ -38,7 +41,11 @@ pub fn head(page: &mut Markup, findings: &Findings) {
             &format!("{} of {} to {}", bytes(subject.raw_bytes), subject.source, findings.sink.name),
         );
         if !findings.sink.is_real {
-            header.text_in("p", &[("class", "where")], "No byte reached a device: what writing costs is not in these figures.");
+            header.text_in(
+                "p",
+                &[("class", "where")],
+                "No byte reached a device: what writing costs is not in these figures.",
+            );
         }
         match &findings.whole {
             Some(whole) => key_figures(header, findings, whole),
@@ -62,18 +69,26 @@ fn key_figures(page: &mut Markup, findings: &Findings, whole: &Whole) {
             });
         };
         let (spread, runs) = (whole.rate, count(whole.rate.samples, "run", "runs"));
-        let span = format!("{} to {}, {runs}", rate(spread.min), rate(spread.max));
+        let span = format!("{}, {runs}", span(spread.median, spread.min, spread.max));
         key("Throughput", &rate(spread.median), if spread.samples > 1 { &span } else { &runs });
         if let Some(verdict) = findings.verdict.as_ref().filter(|verdict| sane(verdict.limit_rate) > 0.0) {
-            key("Of the limit", &percent(verdict.reached), &format!("{}, by {}", rate(verdict.limit_rate), verdict.limited_by));
+            key(
+                "Of the limit",
+                &percent(verdict.reached),
+                &format!("{}: {} limits", rate(verdict.limit_rate), verdict.limited_by),
+            );
         }
         #[allow(clippy::cast_precision_loss)]
         let gib = findings.subject.raw_bytes as f64 / f64::from(1 << 30);
-        key("CPU", &seconds(whole.cpu_seconds.median), &format!("{} s per GiB", digits(whole.cpu_seconds.median / gib)));
+        key(
+            "CPU",
+            &seconds(whole.cpu_seconds.median),
+            &format!("{} s per GiB", digits(whole.cpu_seconds.median / gib)),
+        );
         key("Peak memory", &roughly(whole.peak_rss), "resident, whole process");
         match whole.first_write_seconds {
             Some(first) => key("First write", &seconds(first), "after the signature was checked"),
-            None => key("First write", "–", "nothing was written"),
+            None => key("First write", "–", "not seen"),
         }
     });
 }
@@ -83,18 +98,23 @@ pub fn machine(page: &mut Markup, findings: &Findings) {
     let (machine, subject) = (&findings.machine, &findings.subject);
     section(page, "machine", "Machine and versions", |page| {
         page.element("div", &[("class", "facts")], |page| {
-            list(page, "Machine", &[
-                ("processor", machine.processor.clone()),
-                ("architecture", machine.architecture.clone()),
-                ("cores", machine.cores.to_string()),
-                ("memory", roughly(machine.memory)),
-                ("kernel", machine.kernel.clone()),
-            ]);
+            list(
+                page,
+                "Machine",
+                &[
+                    ("processor", machine.processor.clone()),
+                    ("architecture", machine.architecture.clone()),
+                    ("cores", machine.cores.to_string()),
+                    ("memory", roughly(machine.memory)),
+                    ("kernel", machine.kernel.clone()),
+                ],
+            );
             let versions: Vec<(&str, String)> =
                 machine.versions.iter().map(|(name, version)| (name.as_str(), version.clone())).collect();
             list(page, "Versions", &versions);
             #[allow(clippy::cast_precision_loss)]
-            let packed = format!("{} × smaller", digits(subject.data_bytes as f64 / subject.compressed_bytes.max(1) as f64));
+            let packed =
+                format!("{} × smaller", digits(subject.data_bytes as f64 / subject.compressed_bytes.max(1) as f64));
             let mut image = vec![
                 ("source", subject.source.clone()),
                 ("raw", bytes(subject.raw_bytes)),

@@ -29,6 +29,15 @@ impl Form {
     }
 }
 
+/// The class of the line that a plot of bars has at a tick: where text stands at the left edge, none may run through it.
+pub fn grid(tick: f64, form: Form) -> &'static str {
+    match (tick == 0.0, form) {
+        (false, _) => "grid",
+        (true, Form::Wide) => "base",
+        (true, Form::Narrow) => "none",
+    }
+}
+
 /// A section of the page with its heading.
 pub fn section(page: &mut Markup, id: &str, heading: &str, inside: impl FnOnce(&mut Markup)) {
     page.new_line();

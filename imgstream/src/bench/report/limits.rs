@@ -1,10 +1,10 @@
 //! What limits: each stage alone, beside the whole and what the stages allow together.
 
 use super::axis::Axis;
-use super::figure::{Form, figure, numbers, section};
+use super::figure::{Form, figure, grid, numbers, section};
 use super::markup::Markup;
 use super::svg::{Svg, TEXT, width};
-use super::units::{Unit, count, digits, percent, rate, sane};
+use super::units::{Unit, count, digits, percent, rate, sane, span};
 use crate::bench::findings::{Findings, Part, Spread};
 
 /// Bars that are longer than this many times the limit are cut: what lies far beyond it does not matter, and would
@@ -26,7 +26,11 @@ impl Bar {
     /// The name's class, what stands below it, and that one's class.
     fn words(&self) -> (&'static str, String, &'static str) {
         let strong = if self.class == "whole" { "strong" } else { "" };
-        if self.limits { (strong, format!("{} · limits", self.beside), "warm") } else { (strong, self.beside.clone(), "") }
+        if self.limits {
+            (strong, format!("{} · limits", self.beside), "warm")
+        } else {
+            (strong, self.beside.clone(), "")
+        }
     }
 }
 
@@ -101,7 +105,7 @@ struct Layout {
 fn layout(form: Form) -> Layout {
     match form {
         Form::Wide => Layout { left: 150.0, pixels: 530.0, top: 30.0, pitch: 42.0, middle: 20.0 },
-        Form::Narrow => Layout { left: 4.0, pixels: 326.0, top: 30.0, pitch: 64.0, middle: 31.0 },
+        Form::Narrow => Layout { left: 0.0, pixels: 330.0, top: 30.0, pitch: 64.0, middle: 31.0 },
     }
 }
 
@@ -110,7 +114,7 @@ fn draw(bars: &[Bar], limit: Option<f64>, form: Form) -> Markup {
     let most = bars.iter().map(|bar| sane(bar.rate.max)).fold(limit.unwrap_or(0.0), f64::max);
     let end = limit.map_or(most, |limit| most.min(limit * REACH));
     let unit = Unit::of(end);
-    let axis = Axis::up_to(end / unit.bytes, if form == Form::Wide { 8 } else { 4 });
+    let axis = Axis::up_to(end / unit.bytes, if form == Form::Wide { 8 } else { 4 }).cut_at(end / unit.bytes);
     let at = |rate: f64| layout.left + axis.at(rate / unit.bytes, layout.pixels);
     #[allow(clippy::cast_precision_loss)]
     let bottom = layout.top + layout.pitch * bars.len() as f64 + 4.0;
@@ -118,19 +122,22 @@ fn draw(bars: &[Bar], limit: Option<f64>, form: Form) -> Markup {
     let mut svg = Svg::default();
     for tick in &axis.ticks {
         let x = layout.left + axis.at(*tick, layout.pixels);
-        svg.line(if *tick == 0.0 { "base" } else { "grid" }, (x, layout.top), (x, bottom));
-        let class = if *tick == 0.0 && form == Form::Narrow { "small" } else { "small mid" };
-        svg.text(class, (x, bottom + 16.0), &axis.label(*tick));
+        svg.line(grid(*tick, form), (x, layout.top), (x, bottom));
+        svg.tick((x, bottom + 16.0), &axis.label(*tick), form.width());
     }
     let right = form.width();
-    svg.text("small mid", (layout.left + layout.pixels / 2.0, bottom + 34.0), &format!("{} of the raw image", unit.name));
+    svg.text(
+        "small mid",
+        (layout.left + layout.pixels / 2.0, bottom + 34.0),
+        &format!("{} of the raw image", unit.name),
+    );
     if form == Form::Wide {
         svg.text("small end", (right, 20.0), "CPU s/GiB");
     }
     if let Some(limit) = limit {
         let (x, words) = (at(limit), format!("limit {}", rate(limit)));
         let half = width(&words, TEXT) / 2.0;
-        svg.text("limit mid", (x.clamp(layout.left + half, right - half - 90.0), 20.0), &words);
+        svg.text("limit mid", (x.min(right - half - 90.0).max(layout.left + half), 20.0), &words);
     }
     let end = axis.end * unit.bytes;
     let rows = |i: usize| Row { top: layout.top + layout.pitch * i as f64, end };
@@ -160,7 +167,7 @@ struct Row {
 
 fn draw_bar(svg: &mut Svg, bar: &Bar, layout: &Layout, row: Row, form: Form, (median, min, max): (f64, f64, f64)) {
     let (y, height) = (row.top + layout.middle, 18.0);
-    let rates = format!("{} ({} to {})", rate(bar.rate.median), rate(bar.rate.min), rate(bar.rate.max));
+    let rates = format!("{} ({})", rate(bar.rate.median), span(bar.rate.median, bar.rate.min, bar.rate.max));
     let cpu = format!("{} CPU s/GiB", digits(bar.cpu_per_gib));
     svg.hint(&format!("{}: {rates}, {}, {cpu}", bar.name, bar.beside), |svg| {
         if bar.class == "whole" {
@@ -189,7 +196,7 @@ fn words_beside(svg: &mut Svg, bar: &Bar, layout: &Layout, y: f64, after: f64) {
 /// Where there is none, above and below the bar.
 fn words_around(svg: &mut Svg, bar: &Bar, top: f64, left: f64) {
     let (strong, beside, warm) = bar.words();
-    let right = Form::Narrow.width() - 4.0;
+    let right = Form::Narrow.width();
     svg.text(&format!("halo {strong}"), (left, top + 16.0), bar.name);
     svg.text("halo end strong", (right, top + 16.0), &rate(bar.rate.median));
     svg.text("small halo end", (right, top + 53.0), &format!("{} CPU s/GiB", digits(bar.cpu_per_gib)));

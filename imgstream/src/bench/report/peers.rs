@@ -1,7 +1,7 @@
 //! Peers: other tools that do the job, beside us.
 
 use super::axis::Axis;
-use super::figure::{Form, figure, numbers, section};
+use super::figure::{Form, figure, grid, numbers, section};
 use super::markup::Markup;
 use super::svg::{SMALL, Svg, TEXT, fit, width};
 use super::units::{NONE, bytes, count, roughly, sane, seconds, times};
@@ -10,14 +10,17 @@ use crate::bench::findings::{Findings, Peers, Spread, Way};
 /// The section.
 pub fn show(page: &mut Markup, findings: &Findings) {
     let Some(peers) = &findings.peers else { return };
-    let mut measured: Vec<(&Way, Spread)> =
-        peers.ways.iter().filter_map(|way| Some((way, way.seconds.filter(|spread| sane(spread.median) > 0.0)?))).collect();
+    let mut measured: Vec<(&Way, Spread)> = peers
+        .ways
+        .iter()
+        .filter_map(|way| Some((way, way.seconds.filter(|spread| sane(spread.median) > 0.0)?)))
+        .collect();
     measured.sort_by(|(_, a), (_, b)| a.median.total_cmp(&b.median));
     let lacking: Vec<&Way> =
         peers.ways.iter().filter(|way| !measured.iter().any(|(other, _)| std::ptr::eq(*other, *way))).collect();
     section(page, "peers", "Peers", |page| {
         let rounds = count(peers.rounds, "round", "interleaved rounds");
-        let text = format!("{}, {}, {rounds}. Shorter is better.", peers.subject, bytes(peers.raw_bytes));
+        let text = format!("{}. {} of raw image, {rounds}; shorter is better.", peers.subject, bytes(peers.raw_bytes));
         if measured.is_empty() {
             page.text_in("p", &[], &text);
             page.text_in("p", &[("class", "none")], "No way could be measured.");
@@ -41,7 +44,9 @@ pub fn show(page: &mut Markup, findings: &Findings) {
 
 fn table(page: &mut Markup, measured: &[(&Way, Spread)]) {
     let spread = |spread: Option<Spread>, show: fn(f64) -> String| {
-        spread.map_or(NONE.into(), |spread| format!("{} ({} to {})", show(spread.median), show(spread.min), show(spread.max)))
+        spread.map_or(NONE.into(), |spread| {
+            format!("{} ({} to {})", show(spread.median), show(spread.min), show(spread.max))
+        })
     };
     let rows = measured.iter().map(|(way, time)| {
         let memory = way.peak_rss.map_or(NONE.into(), roughly);
@@ -87,24 +92,27 @@ const COLUMNS: [(&str, f64); 4] = [("verifies", 658.0), ("CPU", 732.0), ("memory
 
 fn draw(peers: &Peers, measured: &[(&Way, Spread)], form: Form) -> Markup {
     let layout = match form {
-        Form::Wide => Layout { left: 158.0, pixels: 300.0, top: 30.0, pitch: 34.0, middle: 17.0 },
-        Form::Narrow => Layout { left: 4.0, pixels: 326.0, top: 30.0, pitch: 64.0, middle: 31.0 },
+        Form::Wide => Layout { left: 158.0, pixels: 318.0, top: 30.0, pitch: 34.0, middle: 17.0 },
+        Form::Narrow => Layout { left: 0.0, pixels: 330.0, top: 30.0, pitch: 64.0, middle: 31.0 },
     };
     let limit = peers.limit_seconds.map(sane).filter(|limit| *limit > 0.0);
-    let most = measured.iter().map(|(_, spread)| sane(spread.max).max(spread.median)).fold(limit.unwrap_or(0.0), f64::max);
-    let axis = Axis::up_to(most, 5);
+    let most = measured
+        .iter()
+        .map(|(_, spread)| sane(spread.max).max(sane(spread.median)))
+        .fold(limit.unwrap_or(0.0), f64::max);
+    let axis = Axis::up_to(most, 5).cut_at(most);
     let at = |seconds: f64| layout.left + axis.at(seconds, layout.pixels);
     #[allow(clippy::cast_precision_loss)]
     let top = |i: usize| layout.top + layout.pitch * i as f64;
     let bottom = top(measured.len()) + 4.0;
     let mut svg = Svg::default();
     for tick in &axis.ticks {
-        svg.line(if *tick == 0.0 { "base" } else { "grid" }, (at(*tick), layout.top), (at(*tick), bottom));
-        svg.text("small mid", (at(*tick), bottom + 16.0), &axis.label(*tick));
+        svg.line(grid(*tick, form), (at(*tick), layout.top), (at(*tick), bottom));
+        svg.tick((at(*tick), bottom + 16.0), &axis.label(*tick), form.width());
     }
     svg.text("small mid", (layout.left + layout.pixels / 2.0, bottom + 34.0), "seconds");
     for (i, (way, spread)) in measured.iter().enumerate() {
-        draw_bar(&mut svg, way, *spread, &layout, top(i), &at);
+        draw_bar(&mut svg, way, *spread, &layout, top(i), at);
     }
     if let Some(limit) = limit {
         svg.line("limit", (at(limit), layout.top), (at(limit), bottom));
@@ -149,7 +157,7 @@ fn words_beside(svg: &mut Svg, way: &Way, spread: Spread, left: f64, y: f64, aft
 
 fn words_around(svg: &mut Svg, way: &Way, spread: Spread, left: f64, top: f64) {
     let strong = if way.ours { "strong" } else { "" };
-    let (right, time) = (Form::Narrow.width() - 4.0, seconds(spread.median));
+    let (right, time) = (Form::Narrow.width(), seconds(spread.median));
     let room = right - left - width(&time, TEXT) - 12.0;
     svg.text(&format!("halo {strong}"), (left, top + 16.0), &fit(&way.name, TEXT, room));
     svg.text("halo end strong", (right, top + 16.0), &time);
@@ -173,7 +181,8 @@ fn ratio(way: &Way) -> String {
 }
 
 fn label(measured: &[(&Way, Spread)], limit: Option<f64>) -> String {
-    let ways: Vec<String> = measured.iter().map(|(way, spread)| format!("{} {}", way.name, seconds(spread.median))).collect();
+    let ways: Vec<String> =
+        measured.iter().map(|(way, spread)| format!("{} {}", way.name, seconds(spread.median))).collect();
     let limit = limit.map_or_else(String::new, |limit| format!("; the limit is {}", seconds(limit)));
     format!("Bars: {}{limit}.", ways.join(", "))
 }

@@ -4,17 +4,17 @@ use super::axis::{Axis, doubling};
 use super::figure::{numbers, section};
 use super::markup::Markup;
 use super::svg::{SMALL, Svg, TEXT, fit, width};
-use super::units::{Unit, digits, rate, sane};
+use super::units::{Unit, digits, percent, rate, sane, span};
 use crate::bench::findings::{Findings, Point, Setting, Settings, Sweep};
 use crate::size::Size;
 
 /// Pixels of a plot.
 const WIDTH: f64 = 280.0;
-const HEIGHT: f64 = 200.0;
+const HEIGHT: f64 = 196.0;
 /// Where its axes lie.
 const LEFT: f64 = 32.0;
-const TOP: f64 = 34.0;
-const BOTTOM: f64 = 166.0;
+const TOP: f64 = 40.0;
+const BOTTOM: f64 = 168.0;
 /// From the axes to the first and to the last point.
 const MARGIN: f64 = 26.0;
 
@@ -40,7 +40,8 @@ pub fn show(page: &mut Markup, findings: &Findings) {
                 multiple(page, sweep, &findings.settings, &axis, unit);
             }
         });
-        let rows: Vec<Vec<String>> = sweeps.iter().flat_map(|sweep| sweep.points.iter().map(|point| row(sweep, point))).collect();
+        let rows: Vec<Vec<String>> =
+            sweeps.iter().flat_map(|sweep| sweep.points.iter().map(|point| row(sweep, point))).collect();
         let header = ["setting", "value", "median", "slowest", "fastest", "samples", "CPU s/GiB"];
         numbers(page, "The numbers", &header, &rows);
     });
@@ -120,7 +121,8 @@ struct Mark<'a> {
 fn marks<'a>(sweep: &'a Sweep, used: &Settings) -> Vec<Mark<'a>> {
     let numbers: Vec<Option<u64>> = sweep.points.iter().map(|point| point.number).collect();
     let places = doubling(&numbers).into_iter().map(|at| LEFT + MARGIN + at * (WIDTH - LEFT - 2.0 * MARGIN));
-    let point = |(point, x): (&'a Point, f64)| Mark { point, name: value(point), used: is_used(sweep.setting, point, used), x };
+    let point =
+        |(point, x): (&'a Point, f64)| Mark { point, name: value(point), used: is_used(sweep.setting, point, used), x };
     sweep.points.iter().zip(places).map(point).collect()
 }
 
@@ -133,13 +135,13 @@ fn finding(marks: &[Mark]) -> String {
     let Some(used) = measured().find(|mark| mark.used) else {
         return format!("Fastest: {}, {}. ", best.name, rate(best.point.rate.median));
     };
-    let gain = (best.point.rate.median / used.point.rate.median - 1.0) * 100.0;
+    let gain = best.point.rate.median / used.point.rate.median - 1.0;
     if best.used {
         format!("{}, in use, is the fastest. ", used.name)
     } else if best.point.rate.min <= used.point.rate.max {
-        format!("{} in use; no other is faster than the spread. ", used.name)
+        format!("{} in use; no other is faster by more than the spread. ", used.name)
     } else {
-        format!("{} would be {} % faster than {}, in use. ", best.name, digits(gain), used.name)
+        format!("{} would be {} faster than {}, in use. ", best.name, percent(gain), used.name)
     }
 }
 
@@ -155,16 +157,19 @@ fn draw(setting: Setting, marks: &[Mark], axis: &Axis, unit: Unit) -> Markup {
         svg.line(if *tick == 0.0 { "base" } else { "grid" }, (LEFT, y), (WIDTH, y));
         svg.text("small end", (LEFT - 6.0, y + 4.0), &axis.label(*tick));
     }
-    svg.text("small", (0.0, 14.0), unit.name);
+    svg.text("small", (0.0, TOP - 18.0), unit.name);
     if setting != Setting::Engine {
-        let points: Vec<(f64, f64)> =
-            marks.iter().filter(|mark| mark.point.failed.is_none()).map(|mark| (mark.x, y(mark.point.rate.median))).collect();
+        let points: Vec<(f64, f64)> = marks
+            .iter()
+            .filter(|mark| mark.point.failed.is_none())
+            .map(|mark| (mark.x, y(mark.point.rate.median)))
+            .collect();
         svg.through("sweep", &points);
     }
     for mark in marks {
         draw_mark(&mut svg, mark, y);
     }
-    values(&mut svg, marks, y);
+    values(&mut svg, marks, unit, y);
     names(&mut svg, marks);
     let said: Vec<String> = marks.iter().map(said).collect();
     let label = format!("Throughput against {}: {}.", name(setting), said.join(", "));
@@ -187,7 +192,7 @@ fn draw_mark(svg: &mut Svg, mark: &Mark, y: impl Fn(f64) -> f64) {
         });
         return;
     }
-    let hint = format!("{}: {} ({} to {})", mark.name, rate(spread.median), rate(spread.min), rate(spread.max));
+    let hint = format!("{}: {} ({})", mark.name, rate(spread.median), span(spread.median, spread.min, spread.max));
     svg.hint(&hint, |svg| {
         let (top, bottom) = (y(spread.max), y(spread.min));
         if bottom - top >= 1.0 {
@@ -201,14 +206,14 @@ fn draw_mark(svg: &mut Svg, mark: &Mark, y: impl Fn(f64) -> f64) {
 }
 
 /// The value in use and the fastest have their rate written above them, where the two do not touch.
-fn values(svg: &mut Svg, marks: &[Mark], y: impl Fn(f64) -> f64) {
+fn values(svg: &mut Svg, marks: &[Mark], unit: Unit, y: impl Fn(f64) -> f64) {
     let measured = || marks.iter().filter(|mark| mark.point.failed.is_none() && sane(mark.point.rate.median) > 0.0);
     let best = measured().max_by(|a, b| a.point.rate.median.total_cmp(&b.point.rate.median));
     let mut written: Vec<(f64, f64)> = Vec::new();
     for mark in measured().find(|mark| mark.used).into_iter().chain(best) {
-        let words = rate(mark.point.rate.median);
+        let words = digits(mark.point.rate.median / unit.bytes);
         let half = width(&words, TEXT) / 2.0;
-        let x = mark.x.clamp(half, WIDTH - half);
+        let x = mark.x.min(WIDTH - half).max(LEFT + half);
         if written.iter().any(|(from, to)| x + half > *from && x - half < *to) {
             continue;
         }
@@ -228,7 +233,7 @@ fn names(svg: &mut Svg, marks: &[Mark]) {
     for mark in order {
         let name = fit(&mark.name, SMALL, room);
         let half = width(&name, SMALL) / 2.0;
-        let x = mark.x.clamp(half, WIDTH - half);
+        let x = mark.x.min(WIDTH - half).max(half);
         svg.line("tick", (mark.x, BOTTOM), (mark.x, BOTTOM + 4.0));
         if written.iter().all(|(from, to)| x - half >= *to || x + half <= *from) {
             written.push((x - half - 2.0, x + half + 2.0));

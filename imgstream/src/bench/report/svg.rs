@@ -13,15 +13,15 @@ pub struct Svg {
     body: Markup,
 }
 
+/// A pattern of lines: its identifier, and the way they run.
+pub type Hatch<'a> = (&'a str, &'a str);
+
 impl Svg {
     /// A rectangle; one without area is not drawn.
     pub fn rect(&mut self, class: &str, at: (f64, f64), size: (f64, f64)) {
         if size.0 > 0.0 && size.1 > 0.0 {
             let (x, y, width, height) = (number(at.0), number(at.1), number(size.0), number(size.1));
-            self.body.empty(
-                "rect",
-                &[("class", class), ("x", &x), ("y", &y), ("width", &width), ("height", &height)],
-            );
+            self.body.empty("rect", &[("class", class), ("x", &x), ("y", &y), ("width", &width), ("height", &height)]);
         }
     }
 
@@ -57,6 +57,12 @@ impl Svg {
         self.body.text_in("text", &[("class", class), ("x", &x), ("y", &y)], text);
     }
 
+    /// Small text in the middle of `at`, moved where it would leave the plot's `width`.
+    pub fn tick(&mut self, at: (f64, f64), text: &str, width: f64) {
+        let half = self::width(text, SMALL) / 2.0;
+        self.text("small mid", (at.0.min(width - half).max(half), at.1), text);
+    }
+
     /// What `inside` draws, with a text that shows when the pointer rests on it.
     pub fn hint(&mut self, hint: &str, inside: impl FnOnce(&mut Self)) {
         let mut group = Svg::default();
@@ -74,6 +80,15 @@ impl Svg {
             self.line("whisker", (from, y - 4.0), (from, y + 4.0));
             self.line("whisker", (to, y - 4.0), (to, y + 4.0));
         }
+    }
+
+    /// A pattern of thin lines that the style sheet fills areas with; its identifier must be the page's only one.
+    pub fn hatch(&mut self, (id, way): Hatch<'_>) {
+        let square = [("width", "6"), ("height", "6"), ("patternUnits", "userSpaceOnUse"), ("patternTransform", way)];
+        let attributes: Vec<(&str, &str)> = [("id", id)].into_iter().chain(square).collect();
+        self.body.element("pattern", &attributes, |pattern| {
+            pattern.empty("line", &[("class", "thread"), ("x1", "3"), ("y1", "0"), ("x2", "3"), ("y2", "6")]);
+        });
     }
 
     /// The whole element; `label` is what is said to who cannot see it.

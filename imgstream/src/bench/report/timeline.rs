@@ -27,7 +27,7 @@ struct Interval {
 const SHARES: [(&str, &str); 3] = [("source wait", "source"), ("hash, decode", "decode"), ("write wait", "write")];
 /// What the rates are of.
 const RATES: [(&str, &str); 4] =
-    [("fetched, packed", "source"), ("decoded", "decode"), ("written", "write"), ("read back", "read")];
+    [("fetched", "source"), ("decoded", "decode"), ("written", "write"), ("read back", "read")];
 
 /// The section.
 pub fn show(page: &mut Markup, findings: &Findings) {
@@ -39,7 +39,8 @@ pub fn show(page: &mut Markup, findings: &Findings) {
             return;
         }
         let caption = "The last run. Above, what the threads that verify and decode spend their time on; what is left of 100 % is \
-                       neither waiting nor working. Below, how fast each stage is; the share and the rate named are means over the run.";
+                       neither. Below, how fast bytes are fetched (packed as they are), decoded, written and read back. Shares and rates named are \
+                       means over the run.";
         figure(
             page,
             caption,
@@ -47,7 +48,8 @@ pub fn show(page: &mut Markup, findings: &Findings) {
             |page| {
                 let rows: Vec<Vec<String>> = merged(&intervals, ROWS).iter().map(row).collect();
                 let shares = SHARES.map(|(name, _)| name);
-                let header: Vec<&str> = ["until"].into_iter().chain(shares).chain(RATES.map(|(name, _)| name)).collect();
+                let header: Vec<&str> =
+                    ["until"].into_iter().chain(shares).chain(RATES.map(|(name, _)| name)).collect();
                 numbers(page, "The numbers", &header, &rows);
             },
         );
@@ -63,8 +65,9 @@ fn row(interval: &Interval) -> Vec<String> {
 fn intervals(timeline: &[Moment]) -> Vec<Interval> {
     let mut from = 0.0;
     let mut intervals = Vec::with_capacity(timeline.len());
-    for moment in timeline.iter().filter(|moment| moment.seconds.is_finite()) {
-        if moment.seconds <= from {
+    for moment in timeline {
+        let to = sane(moment.seconds);
+        if to <= from {
             continue;
         }
         let mut left = 1.0;
@@ -74,8 +77,8 @@ fn intervals(timeline: &[Moment]) -> Vec<Interval> {
             share
         });
         let rates = [moment.fetched, moment.decoded, moment.written, moment.read_back].map(sane);
-        intervals.push(Interval { from, to: moment.seconds, shares, rates });
-        from = moment.seconds;
+        intervals.push(Interval { from, to, shares, rates });
+        from = to;
     }
     merged(&intervals, MOST)
 }
@@ -110,10 +113,12 @@ fn draw(intervals: &[Interval], form: Form) -> Markup {
     let end = intervals.last().map_or(1.0, |last| last.to);
     let layout = match form {
         Form::Wide => Layout { form, left: 44.0, pixels: 666.0, panels: [(26.0, 150.0), (222.0, 170.0)], end },
-        Form::Narrow => Layout { form, left: 34.0, pixels: 298.0, panels: [(82.0, 130.0), (316.0, 150.0)], end },
+        Form::Narrow => Layout { form, left: 42.0, pixels: 290.0, panels: [(82.0, 130.0), (332.0, 150.0)], end },
     };
     let Some(mean) = mean(intervals) else { return Markup::default() };
     let mut svg = Svg::default();
+    svg.hatch((&format!("source-{}", form.class()), "rotate(45)"));
+    svg.hatch((&format!("write-{}", form.class()), "rotate(-45)"));
     shares(&mut svg, intervals, &mean, &layout);
     let unit = rates(&mut svg, intervals, &mean, &layout);
     let (top, height) = layout.panels[1];
@@ -121,7 +126,7 @@ fn draw(intervals: &[Interval], form: Form) -> Markup {
     for tick in axis.ticks.iter().filter(|tick| **tick <= end * 1.000_001) {
         let x = layout.left + tick / end * layout.pixels;
         svg.line("tick", (x, top + height), (x, top + height + 4.0));
-        svg.text("small mid", (x, top + height + 17.0), &axis.label(*tick));
+        svg.tick((x, top + height + 17.0), &axis.label(*tick), form.width());
     }
     svg.text("small mid", (layout.left + layout.pixels / 2.0, top + height + 34.0), "seconds");
     let [source, decode, write] = mean.shares.map(percent);
@@ -134,6 +139,11 @@ fn draw(intervals: &[Interval], form: Form) -> Markup {
         unit.name
     );
     svg.finish(form.class(), (form.width(), top + height + 42.0), &label)
+}
+
+/// The class that hatches a band: what is spent waiting can be told from work without colour.
+fn hatching(class: &str, layout: &Layout) -> String {
+    format!("hatch {class} {}", layout.form.class())
 }
 
 /// The upper panel: shares, stacked so that the first stage lies on top.
@@ -162,7 +172,10 @@ fn shares(svg: &mut Svg, intervals: &[Interval], mean: &Interval, layout: &Layou
         outline.append(&mut lower);
         let (name, class) = SHARES[band];
         let hint = format!("{name}: {} of the workers’ time", percent(mean.shares[band]));
-        svg.hint(&hint, |svg| svg.area(&format!("band {class}"), &outline));
+        svg.hint(&hint, |svg| {
+            svg.area(&format!("band {class}"), &outline);
+            svg.area(&hatching(class, layout), &outline);
+        });
         if let Some(last) = intervals.last() {
             middles[band] = top + height * (1.0 - below(last, band) - last.shares[band] / 2.0);
         }
@@ -213,6 +226,7 @@ fn keys(svg: &mut Svg, words: &[(&str, String)], at: &[f64], layout: &Layout, pa
         }
         if kind == "band" {
             svg.rect(&format!("band {class}"), (x, y - 6.0), (14.0, 12.0));
+            svg.rect(&hatching(class, layout), (x, y - 6.0), (14.0, 12.0));
         } else {
             svg.through(&format!("rate {class}"), &[(x, y), (x + 18.0, y)]);
         }

@@ -29,9 +29,12 @@ impl Unit {
     }
 }
 
+/// More than anything has been measured to be, and few enough to calculate with.
+const MOST: f64 = 1e18;
+
 /// The number if it is one that can be drawn: finite and not negative; zero otherwise.
 pub fn sane(value: f64) -> f64 {
-    if value.is_finite() && value > 0.0 { value } else { 0.0 }
+    if value.is_finite() && value > 0.0 { value.min(MOST) } else { 0.0 }
 }
 
 /// Bytes of the raw image per second.
@@ -47,6 +50,7 @@ pub fn rate(bytes_per_second: f64) -> String {
 /// Three digits that count; whole numbers from 100 on.
 pub fn digits(value: f64) -> String {
     match sane(value) {
+        value if value >= 1e6 => format!("{value:.0e}"),
         value if value >= 99.95 => format!("{value:.0}"),
         value if value >= 9.995 => format!("{value:.1}"),
         0.0 => "0".into(),
@@ -65,13 +69,28 @@ pub fn seconds(seconds: f64) -> String {
         value if value < 9.95 => format!("{value:.2} s"),
         value if value < 99.5 => format!("{value:.1} s"),
         value if value < 600.0 => format!("{value:.0} s"),
-        value => format!("{:.0} min", value / 60.0),
+        value => format!("{} min", digits(value / 60.0)),
     }
 }
 
 /// A share as per cent.
 pub fn percent(share: f64) -> String {
-    format!("{:.0} %", sane(share) * 100.0)
+    match sane(share) * 100.0 {
+        share if share < 99.95 => format!("{share:.0} %"),
+        share => format!("{} %", digits(share)),
+    }
+}
+
+/// From the smallest to the largest rate, in the unit of the median.
+pub fn span(median: f64, min: f64, max: f64) -> String {
+    let unit = Unit::of(sane(median));
+    format!("{} to {}", digits(min / unit.bytes), digits(max / unit.bytes))
+}
+
+/// Text in which no number is parted from its unit at the end of a line.
+pub fn unparted(text: &str) -> String {
+    let units = [" GiB", " MiB", " KiB", " %", " s ", " s,", " s.", " ms", " µs"];
+    units.iter().fold(text.to_owned(), |text, unit| text.replace(unit, &unit.replacen(' ', "\u{a0}", 1)))
 }
 
 /// How many times as much.
