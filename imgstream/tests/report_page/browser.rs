@@ -1,5 +1,5 @@
-//! A real browser without a window, told what to do over a pipe: Chromium's DevTools protocol, one JSON object after another,
-//! each ended by a zero byte.
+//! A real browser without a window, told what to do over a pipe: Chromium's DevTools protocol, one JSON object after
+//! another, each ended by a zero byte.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,10 @@ const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chro
 /// How long one command may take. A loaded machine starts a browser in ten seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A browser with one page. Killed when dropped.
+/// How long it may take to end.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// A browser with one page. Gone when dropped.
 pub struct Browser {
     child: Child,
     to: ChildStdin,
@@ -56,7 +59,8 @@ impl Browser {
             "--hide-scrollbars",
         ]);
         command.arg(format!("--user-data-dir={}", profile.path().display())).arg("about:blank");
-        // Whatever it keeps for a user goes away as well.
+        // Whatever it keeps for a user and for itself goes away as well.
+        command.env("TMPDIR", profile.path());
         command
             .env("HOME", profile.path())
             .env("XDG_CONFIG_HOME", profile.path())
@@ -154,6 +158,13 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        // Asked to, it ends its helpers and clears up; killed, it leaves both.
+        let close = json!({"id": self.next + 1, "method": "Browser.close"});
+        let _ = self.to.write_all(format!("{close}\0").as_bytes());
+        let until = Instant::now() + GOODBYE;
+        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -18,7 +18,8 @@ const WRONG: &str = r#"(() => {
     const plots = [...document.querySelectorAll('svg')].filter(shown);
     for (const svg of plots) {
         const box = svg.getBoundingClientRect(), drawn = svg.getBBox();
-        if (!(box.width > 100 && box.height > 50 && drawn.width > 50 && drawn.height > 20)) wrong.push('empty: ' + svg.ariaLabel);
+        const empty = !(box.width > 100 && box.height > 50 && drawn.width > 50 && drawn.height > 20);
+        if (empty) wrong.push('empty: ' + svg.ariaLabel);
         const texts = [...svg.querySelectorAll('text')];
         for (const text of texts) {
             const t = text.getBoundingClientRect();

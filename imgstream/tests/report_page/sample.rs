@@ -10,7 +10,8 @@ const MIB: f64 = 1048576.0;
 const GIB: f64 = 1024.0 * MIB;
 
 /// Text as a device, a command or a server would have to be named to do harm.
-pub const HOSTILE: &str = "\"><script>document.title='owned'</script><img src=x onerror=alert(1)> & 'q' </style></svg> äöü 日本語 \u{202e}gnp\u{0}";
+pub const HOSTILE: &str = "\"><script>document.title='owned'</script><img src=x onerror=alert(1)> & 'q' \
+                           </style></svg> äöü 日本語 \u{202e}gnp\u{0}";
 
 /// A spread of five samples, some per cent around the median.
 fn spread(median: f64, low: f64, high: f64) -> Spread {
@@ -22,7 +23,8 @@ pub fn full() -> Findings {
     Findings {
         format: FORMAT,
         made: "2025-06-03T14:12:07Z".into(),
-        command: "imgstream bench --source http://images.example/debian/ --sink /dev/nvme1n1 --trust maker.pub --peers peers.json --report report"
+        command: "imgstream bench --source http://images.example/debian/ --sink /dev/nvme1n1 --trust maker.pub \
+                  --peers peers.json --report report"
             .into(),
         machine: machine(),
         subject: Subject {

@@ -1,5 +1,5 @@
-//! Whether a page is well-formed: every element is closed in order, every attribute quoted and given once, every `<`, `>` and `&` is
-//! markup or an entity. Enough of XML for what the page uses.
+//! Whether a page is well-formed: every element is closed in order, every attribute quoted and given once, every `<`,
+//! `>` and `&` is markup or an entity. Enough of XML for what the page uses.
 
 /// Demands that it is.
 #[track_caller]

@@ -42,8 +42,8 @@ pub fn show(page: &mut Markup, findings: &Findings) {
     }
     let limit = findings.verdict.as_ref().map(|verdict| sane(verdict.limit_rate)).filter(|rate| *rate > 0.0);
     section(page, "limits", "What limits", |page| {
-        let caption = "Each stage alone and then all together, in bytes of the raw image per second. Bars are medians, whiskers \
-                       run from the slowest sample to the fastest.";
+        let caption = "Each stage alone and then all together, in bytes of the raw image per second. Bars are medians, \
+                       whiskers run from the slowest sample to the fastest.";
         figure(
             page,
             caption,

@@ -44,7 +44,7 @@ impl Markup {
         self.0.push('\n');
     }
 
-    /// Text of this program's own source that needs no escaping and must not have any: the style sheet, the document type.
+    /// Text of this program's own source that needs no escaping and must not have any: style sheet, document type.
     pub fn verbatim(&mut self, ours: &'static str) {
         self.0.push_str(ours);
     }

@@ -30,8 +30,8 @@ pub fn show(page: &mut Markup, findings: &Findings) {
     let axis = Axis::up_to(most / unit.bytes, 4);
     section(page, "settings", "Settings", |page| {
         let text = format!(
-            "Throughput in {} of the raw image, one setting varied at a time, all others as used. The filled mark is the value in use; \
-             whiskers run from the slowest sample to the fastest.",
+            "Throughput in {} of the raw image, one setting varied at a time, all others as used. The filled mark is \
+             the value in use; whiskers run from the slowest sample to the fastest.",
             unit.name
         );
         page.text_in("p", &[], &text);
@@ -50,7 +50,8 @@ pub fn show(page: &mut Markup, findings: &Findings) {
 fn row(sweep: &Sweep, point: &Point) -> Vec<String> {
     let mut row = vec![name(sweep.setting).into(), point.value.clone()];
     match &point.failed {
-        Some(why) => row.extend(["failed".into(), why.clone()]),
+        // Why stands below the plot.
+        Some(_) => row.push("failed".into()),
         None => {
             let spread = point.rate;
             row.extend([spread.median, spread.min, spread.max].map(rate));

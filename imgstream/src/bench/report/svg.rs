@@ -13,9 +13,6 @@ pub struct Svg {
     body: Markup,
 }
 
-/// A pattern of lines: its identifier, and the way they run.
-pub type Hatch<'a> = (&'a str, &'a str);
-
 impl Svg {
     /// A rectangle; one without area is not drawn.
     pub fn rect(&mut self, class: &str, at: (f64, f64), size: (f64, f64)) {
@@ -83,12 +80,15 @@ impl Svg {
     }
 
     /// A pattern of thin lines that the style sheet fills areas with; its identifier must be the page's only one.
-    pub fn hatch(&mut self, (id, way): Hatch<'_>) {
-        let square = [("width", "6"), ("height", "6"), ("patternUnits", "userSpaceOnUse"), ("patternTransform", way)];
-        let attributes: Vec<(&str, &str)> = [("id", id)].into_iter().chain(square).collect();
-        self.body.element("pattern", &attributes, |pattern| {
-            pattern.empty("line", &[("class", "thread"), ("x1", "3"), ("y1", "0"), ("x2", "3"), ("y2", "6")]);
-        });
+    pub fn hatch(&mut self, id: &str, way: &str) {
+        let (square, units) = ([("width", "6"), ("height", "6")], ("patternUnits", "userSpaceOnUse"));
+        self.body.element(
+            "pattern",
+            &[("id", id), square[0], square[1], units, ("patternTransform", way)],
+            |pattern| {
+                pattern.empty("line", &[("class", "thread"), ("x1", "3"), ("y1", "0"), ("x2", "3"), ("y2", "6")]);
+            },
+        );
     }
 
     /// The whole element; `label` is what is said to who cannot see it.

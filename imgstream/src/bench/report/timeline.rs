@@ -10,7 +10,7 @@ use crate::bench::findings::{Findings, Moment};
 /// More intervals than this are merged: they would be narrower than a printed dot.
 const MOST: usize = 220;
 /// Rows of the table.
-const ROWS: usize = 60;
+const ROWS: usize = 20;
 
 /// One interval, with where it begins.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +38,9 @@ pub fn show(page: &mut Markup, findings: &Findings) {
             page.text_in("p", &[("class", "none")], "The run was too short to be watched over time.");
             return;
         }
-        let caption = "The last run. Above, what the threads that verify and decode spend their time on; what is left of 100 % is \
-                       neither. Below, how fast bytes are fetched (packed as they are), decoded, written and read back. Shares and rates named are \
-                       means over the run.";
+        let caption = "The last run. Above, what the threads that verify and decode spend their time on; what is left of \
+                       100 % is neither. Below, how fast bytes are fetched (packed as they are), decoded, written and \
+                       read back. Shares and rates named are means over the run.";
         figure(
             page,
             caption,
@@ -117,8 +117,8 @@ fn draw(intervals: &[Interval], form: Form) -> Markup {
     };
     let Some(mean) = mean(intervals) else { return Markup::default() };
     let mut svg = Svg::default();
-    svg.hatch((&format!("source-{}", form.class()), "rotate(45)"));
-    svg.hatch((&format!("write-{}", form.class()), "rotate(-45)"));
+    svg.hatch(&format!("source-{}", form.class()), "rotate(45)");
+    svg.hatch(&format!("write-{}", form.class()), "rotate(-45)");
     shares(&mut svg, intervals, &mean, &layout);
     let unit = rates(&mut svg, intervals, &mean, &layout);
     let (top, height) = layout.panels[1];
@@ -131,8 +131,8 @@ fn draw(intervals: &[Interval], form: Form) -> Markup {
     svg.text("small mid", (layout.left + layout.pixels / 2.0, top + height + 34.0), "seconds");
     let [source, decode, write] = mean.shares.map(percent);
     let label = format!(
-        "Over {}, the workers spend {source} of their time waiting for the source, {decode} hashing and decoding, {write} waiting \
-         to write. Mean rates: decoded {}, written {}. Rates are drawn in {}.",
+        "Over {}, the workers spend {source} of their time waiting for the source, {decode} hashing and decoding, \
+         {write} waiting to write. Mean rates: decoded {}, written {}. Rates are drawn in {}.",
         seconds(end),
         rate(mean.rates[1]),
         rate(mean.rates[2]),
@@ -217,7 +217,8 @@ fn rates(svg: &mut Svg, intervals: &[Interval], mean: &Interval, layout: &Layout
     unit
 }
 
-/// Names what is drawn: at its right end where there is room, else above in lines. Each name has a piece of what it names.
+/// Names what is drawn: at its right end where there is room, else above in lines. Each name has a piece of what it
+/// names.
 fn keys(svg: &mut Svg, words: &[(&str, String)], at: &[f64], layout: &Layout, panel: usize, kind: &str) {
     let (top, height) = layout.panels[panel];
     let mut piece = |x: f64, y: f64, class: &str, words: &str, wire: Option<f64>| {
