@@ -35,6 +35,9 @@ const SERVERS: [Package; 4] = [
 /// For the second reader of images, which also takes openssl and zstd.
 const READER: Package = ("python3", &["python3"]);
 
+/// For the benchmark's page, which is looked at as its readers do.
+const BROWSER: Package = ("chromium", &["chromium", "chromium-browser", "google-chrome", "chromium-headless-shell"]);
+
 const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
 
 const MEASURES: [Package; 4] =
@@ -58,7 +61,9 @@ impl Lane {
         match self {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
-            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS, READER]).collect(),
+            Self::Test => {
+                DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS, READER, BROWSER]).collect()
+            }
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
     }
