@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::abort::Abort;
-use crate::buffer::Pool;
+use crate::buffer::{ALIGNMENT, Pool};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::manifest::ChunkKind;
@@ -27,6 +27,42 @@ pub enum Verdict {
     Differs,
 }
 
+/// What was found of one chunk.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Its number in the span.
+    pub chunk: usize,
+    /// Its raw length.
+    pub len: u64,
+    /// Whether it is right.
+    pub verdict: Verdict,
+    /// What one block of it looked like, where it was read.
+    pub glimpse: Option<Glimpse>,
+}
+
+/// A block of a chunk, as a few bytes that tell whether it is still the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glimpse(u64);
+
+impl Glimpse {
+    fn of(block: &[u8]) -> Self {
+        let digest = Digest::of(block);
+        Glimpse(digest.as_bytes().iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte)))
+    }
+
+    /// Where it is taken from a piece of `len` bytes of the chunk at `raw_offset`: each time elsewhere, so that no pattern of wrong
+    /// blocks stays unseen.
+    fn place(raw_offset: u64, len: usize) -> Range<usize> {
+        // Fibonacci hashing spreads neighbours.
+        let spread = (raw_offset / BLOCK as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let start = (spread as usize % len.div_ceil(BLOCK)) * BLOCK;
+        start..(start + BLOCK).min(len)
+    }
+}
+
+/// Length of what a [`Glimpse`] is taken of.
+const BLOCK: usize = ALIGNMENT;
+
 /// Compares media with an image.
 pub struct Readback<'a> {
     /// What is read.
@@ -35,12 +71,14 @@ pub struct Readback<'a> {
     pub pool: &'a Arc<Pool>,
     /// Ends it.
     pub abort: &'a Abort,
+    /// Threads that read and hash; see [`threads`].
+    pub threads: usize,
     /// Whether a hole must be zeros where the target does not let it keep what is there. Else it has no content to compare.
     pub holes_are_zeros: bool,
     /// Digests of the chunks that are something else on a device of this size, by raw offset. The index says the others'.
     pub placed: &'a BTreeMap<u64, Digest>,
-    /// Told of each chunk, with its raw length.
-    pub tell: &'a (dyn Fn(Verdict, u64) + Sync),
+    /// Told of each chunk.
+    pub tell: &'a (dyn Fn(Found) + Sync),
 }
 
 impl Readback<'_> {
@@ -53,11 +91,11 @@ impl Readback<'_> {
         let selected: Vec<usize> =
             (0..span.index.rows().len()).filter(|chunk| select(*chunk) && !self.is_passed_over(span, *chunk)).collect();
         let differing = Mutex::new(Vec::new());
-        in_parallel(selected.len(), self.pool, self.abort, |number| {
+        in_parallel(selected.len(), self.threads, self.pool, self.abort, |number| {
             let chunk = selected[number];
-            let verdict = if self.is_right(span, chunk)? { Verdict::Right } else { Verdict::Differs };
-            (self.tell)(verdict, span.raw_range(chunk).1 as u64);
-            if verdict == Verdict::Differs {
+            let found = self.look_at(span, chunk)?;
+            (self.tell)(found);
+            if found.verdict == Verdict::Differs {
                 differing.lock().unwrap_or_else(PoisonError::into_inner).push(chunk);
             }
             Ok(())
@@ -73,7 +111,33 @@ impl Readback<'_> {
         span.index.rows()[chunk].kind == ChunkKind::Hole && (!self.holes_are_zeros || keeps())
     }
 
-    fn is_right(&self, span: &SpanPlan, chunk: usize) -> Result<bool> {
+    /// The raw offsets of those chunks of which the block that was seen is another one now.
+    ///
+    /// # Errors
+    /// As [`Readback::compare`].
+    pub fn changed(&self, seen: &[(u64, Glimpse)]) -> Result<Vec<u64>> {
+        let changed = Mutex::new(Vec::new());
+        let chunk_size = self.pool.buffer_len() as u64;
+        in_parallel(seen.len(), self.threads, self.pool, self.abort, |number| {
+            let (raw_offset, glimpse) = seen[number];
+            let end = (raw_offset + chunk_size).min(self.target.raw_len());
+            let Some(extent) = self.target.map(raw_offset..end).next() else { return Ok(()) };
+            let place = Glimpse::place(raw_offset, extent.len as usize);
+            let mut buffer = self.pool.acquire().ok_or_else(|| Error::cancelled("reading back"))?;
+            let device = &self.target.devices()[extent.device];
+            let padded = place.len().next_multiple_of(device.alignment());
+            device.read(extent.offset + place.start as u64, &mut buffer[..padded], place.len())?;
+            if Glimpse::of(&buffer[..place.len()]) != glimpse {
+                changed.lock().unwrap_or_else(PoisonError::into_inner).push(raw_offset);
+            }
+            Ok(())
+        })?;
+        let mut changed = changed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        changed.sort_unstable();
+        Ok(changed)
+    }
+
+    fn look_at(&self, span: &SpanPlan, chunk: usize) -> Result<Found> {
         let row = &span.index.rows()[chunk];
         let (raw_offset, raw_len) = span.raw_range(chunk);
         let raw = raw_offset..raw_offset + raw_len as u64;
@@ -81,19 +145,23 @@ impl Readback<'_> {
         // A hole of a regular file reads as zeros by the file system's word; a sparse terabyte need not be read to know it.
         let is_hole =
             || self.target.map(raw.clone()).all(|extent| devices[extent.device].is_hole(extent.offset, extent.len));
+        let found = |verdict, glimpse| Found { chunk, len: raw_len as u64, verdict, glimpse };
         if row.kind != ChunkKind::Data && is_hole() {
-            return Ok(true);
+            return Ok(found(Verdict::Right, None));
         }
         let mut buffer = self.pool.acquire().ok_or_else(|| Error::cancelled("reading back"))?;
         let mut hasher = Hasher::new();
+        let mut glimpse = None;
         for extent in self.target.map(raw.clone()) {
             let device = &devices[extent.device];
             let len = extent.len as usize;
             let padded = len.next_multiple_of(device.alignment());
             device.read(extent.offset, &mut buffer[..padded], len)?;
             hasher.update(&buffer[..len]);
+            glimpse.get_or_insert_with(|| Glimpse::of(&buffer[Glimpse::place(raw_offset, len)]));
         }
-        Ok(hasher.finish() == *self.placed.get(&raw_offset).unwrap_or(&row.raw_digest))
+        let is_right = hasher.finish() == *self.placed.get(&raw_offset).unwrap_or(&row.raw_digest);
+        Ok(found(if is_right { Verdict::Right } else { Verdict::Differs }, glimpse))
     }
 }
 
@@ -111,7 +179,7 @@ pub fn first_nonzero(
 ) -> Result<Option<u64>> {
     let pieces: Vec<_> = ranges.iter().flat_map(|range| cut(range, pool.buffer_len() as u64)).collect();
     let found = Mutex::new(None::<u64>);
-    in_parallel(pieces.len(), pool, abort, |number| {
+    in_parallel(pieces.len(), threads(), pool, abort, |number| {
         let piece = &pieces[number];
         let at = first_nonzero_in(device, piece, pool)?;
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,8 +218,19 @@ fn first_nonzero_in(device: &Device, range: &Range<u64>, pool: &Arc<Pool>) -> Re
     Ok(None)
 }
 
+/// Threads that read and hash at once.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) * THREADS_PER_CORE
+}
+
 /// Does `work` for every number below `count`, on several threads, until one fails or the run is over.
-fn in_parallel(count: usize, pool: &Pool, abort: &Abort, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+fn in_parallel(
+    count: usize,
+    threads: usize,
+    pool: &Pool,
+    abort: &Abort,
+    work: impl Fn(usize) -> Result<()> + Sync,
+) -> Result<()> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
     let thread = || {
@@ -166,8 +245,7 @@ fn in_parallel(count: usize, pool: &Pool, abort: &Abort, work: impl Fn(usize) ->
             }
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (cores * THREADS_PER_CORE).min(pool.count() - OTHERS_BUFFERS).min(count);
+    let threads = threads.min(pool.count() - OTHERS_BUFFERS).min(count);
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(thread))));
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);

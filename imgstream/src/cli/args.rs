@@ -259,6 +259,10 @@ pub struct Write {
     /// Do not read back what was written; the result then says that it is not proven.
     #[arg(long)]
     pub no_read_back: bool,
+    /// Read back only when all is written, instead of following the writing: slower, but nothing is written any more when the
+    /// proof begins.
+    #[arg(long, conflicts_with = "no_read_back")]
+    pub read_back_last: bool,
     /// Requests in flight per source.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub connections: u16,

@@ -32,6 +32,7 @@ pub async fn write(arguments: args::Write, cancel: &CancellationToken) -> Result
     let options = WriteOptions {
         engine: arguments.engine,
         read_back: !arguments.no_read_back,
+        read_back_last: arguments.read_back_last,
         resume: arguments.resume,
         tail: arguments.tail,
         workers: arguments.workers.unwrap_or(defaults.workers),

@@ -8,7 +8,7 @@ use super::withheld::{NOTHING_PLACED, Placement};
 use crate::error::{Error, Result};
 use crate::plan::SpanPlan;
 use crate::progress::Phase;
-use crate::readback::{Readback, Verdict};
+use crate::readback::{self, Found, Readback, Verdict};
 
 /// Which chunks to prove.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Run {
         }
     }
 
-    fn read_back_wrong(&self, what: &str) -> Error {
+    pub(super) fn read_back_wrong(&self, what: &str) -> Error {
         let devices: Vec<_> = self.writer.target().devices().iter().map(|device| device.name()).collect();
         Error::proof(format!("{} read back wrong: {what}", devices.join(", ")))
             .with_hint("the device, its cache or a path to it loses or changes data: do not use it; the target was left unbootable")
@@ -99,11 +99,14 @@ impl Run {
     fn differing_of(&self, span: &SpanPlan, part: Part) -> Result<Vec<String>> {
         let select = |chunk| match part {
             Part::Withheld => self.is_withheld(span, chunk),
-            Part::AllButWithheld => !self.is_withheld(span, chunk) && !self.is_kept(span, chunk),
+            Part::AllButWithheld => {
+                let known = self.is_kept(span, chunk) || self.proven.has(span.number, chunk);
+                !known && !self.is_withheld(span, chunk)
+            }
         };
-        let tell = |verdict, len| {
-            if verdict == Verdict::Right {
-                self.progress.read_back.fetch_add(len, Relaxed);
+        let tell = |found: Found| {
+            if found.verdict == Verdict::Right {
+                self.progress.read_back.fetch_add(found.len, Relaxed);
             }
         };
         let found = self.readback(&tell).compare(span, &select)?;
@@ -111,11 +114,12 @@ impl Run {
     }
 
     /// Reading back, as this run does it.
-    pub(super) fn readback<'a>(&'a self, tell: &'a (dyn Fn(Verdict, u64) + Sync)) -> Readback<'a> {
+    pub(super) fn readback<'a>(&'a self, tell: &'a (dyn Fn(Found) + Sync)) -> Readback<'a> {
         Readback {
             target: self.writer.target(),
             pool: &self.pool,
             abort: &self.abort,
+            threads: readback::threads(),
             placed: self.placement.get().map_or(&NOTHING_PLACED, Placement::digests),
             holes_are_zeros: false,
             tell,

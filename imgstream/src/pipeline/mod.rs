@@ -8,8 +8,10 @@
 
 mod commit;
 mod end;
+mod follow;
 #[cfg(test)]
 mod hostile;
+mod marks;
 mod report;
 mod resume;
 mod stream;
@@ -31,14 +33,16 @@ use crate::manifest::Descriptor;
 use crate::open::Image;
 use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress, Stage};
+use crate::readback;
 use crate::sink::writer::StartEngine;
 use crate::sink::{EngineChoice, Target, Writer, engine};
 
 pub use report::Report;
 pub use tail::{Tail, TailPolicy};
 
+use follow::Glimpses;
+use marks::Marks;
 use report::{Outcome, Times};
-use resume::Kept;
 use stream::Selection;
 use withheld::Placement;
 
@@ -49,6 +53,8 @@ pub struct WriteOptions {
     pub engine: EngineChoice,
     /// Whether to prove what the media hold.
     pub read_back: bool,
+    /// Whether that waits until all is written. Else it follows the writing, which takes less time in all.
+    pub read_back_last: bool,
     /// Whether to compare first, and fetch and write only what the media do not hold already.
     pub resume: bool,
     /// What becomes of a device beyond the image.
@@ -78,6 +84,7 @@ impl Default for WriteOptions {
         WriteOptions {
             engine: EngineChoice::Auto,
             read_back: true,
+            read_back_last: false,
             resume: false,
             tail: TailPolicy::Zero,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
@@ -90,6 +97,13 @@ impl Default for WriteOptions {
             stall_warning: Duration::from_secs(10),
             stall_limit: Duration::from_secs(300),
         }
+    }
+}
+
+impl WriteOptions {
+    /// Whether reading back follows the writing.
+    fn follows(&self) -> bool {
+        self.read_back && !self.read_back_last
     }
 }
 
@@ -149,8 +163,11 @@ struct Run {
     progress: Arc<Progress>,
     workers: usize,
     options: WriteOptions,
-    /// What the media hold already, span by span; empty unless the run compared first.
-    kept: Mutex<Vec<Kept>>,
+    /// What the media hold already; nothing unless the run compared first.
+    kept: Marks,
+    /// What was written and has been read back already.
+    proven: Marks,
+    glimpses: Glimpses,
     withheld: Mutex<Vec<VerifiedChunk>>,
     placement: OnceLock<Placement>,
     outcome: Mutex<Outcome>,
@@ -188,7 +205,9 @@ impl Run {
             progress,
             workers,
             options: options.clone(),
-            kept: Mutex::default(),
+            kept: Marks::default(),
+            proven: Marks::default(),
+            glimpses: Glimpses::default(),
             withheld: Mutex::default(),
             placement: OnceLock::new(),
             outcome: Mutex::default(),
@@ -219,6 +238,7 @@ impl Run {
         if self.options.read_back {
             self.progress.enter(Phase::ReadingBack);
             self.prove(commit::Part::AllButWithheld).await?;
+            self.look_again().await?;
             self.prove_tail().await?;
         }
         self.abort.check("waiting to commit")?;
@@ -275,13 +295,16 @@ struct Shape {
 }
 
 impl Shape {
-    /// A buffer per write in flight, two per worker, three for the withheld chunks, one of zeros.
+    /// A buffer per write in flight, two per worker, three for the withheld chunks, one of zeros. What reads back while others
+    /// still write has its own, as far as they can be afforded.
     fn of(options: &WriteOptions, chunk_size: u32) -> Self {
         let affordable = (options.chunk_memory / u64::from(chunk_size)) as usize;
         let least_depth = 2;
         let workers = options.workers.min(affordable.saturating_sub(OTHERS + least_depth) / 2).max(1);
         let fixed = 2 * workers + OTHERS;
         let depth = options.depth.min(affordable.saturating_sub(fixed)).max(least_depth);
-        Shape { workers, depth, buffers: fixed + depth }
+        let readers = if options.follows() { readback::threads() } else { 0 };
+        let buffers = (fixed + depth + readers).min(affordable).max(fixed + depth);
+        Shape { workers, depth, buffers }
     }
 }

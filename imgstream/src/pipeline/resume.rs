@@ -1,7 +1,7 @@
 //! To resume is to compare first: the media say what they hold, and only what differs is fetched and written.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Run;
 use super::commit::Part;
@@ -9,23 +9,7 @@ use super::stream::Selection;
 use crate::error::Result;
 use crate::plan::SpanPlan;
 use crate::progress::Phase;
-use crate::readback::{Readback, Verdict};
-
-/// What the media hold of one span: a bit per chunk, so that even a terabyte of small chunks takes little.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Kept(Vec<u64>);
-
-impl Kept {
-    fn all_but(chunks: usize, differing: &[usize]) -> Self {
-        let mut bits = vec![u64::MAX; chunks.div_ceil(64)];
-        differing.iter().for_each(|chunk| bits[chunk / 64] &= !(1 << (chunk % 64)));
-        Kept(bits)
-    }
-
-    fn holds(&self, chunk: usize) -> bool {
-        self.0.get(chunk / 64).is_some_and(|bits| bits >> (chunk % 64) & 1 == 1)
-    }
-}
+use crate::readback::{Found, Readback, Verdict};
 
 impl Run {
     /// Compares the whole target with the image. `true` when it holds exactly that, so that nothing is left to do.
@@ -52,17 +36,17 @@ impl Run {
 
     fn compare_span(&self, span: &SpanPlan) -> Result<bool> {
         let larger = self.beyond_image().is_some();
-        let tell = |verdict, len| {
-            self.progress.compared.fetch_add(len, Relaxed);
-            if verdict == Verdict::Right {
-                self.progress.read_back.fetch_add(len, Relaxed);
+        let tell = |found: Found| {
+            self.progress.compared.fetch_add(found.len, Relaxed);
+            if found.verdict == Verdict::Right {
+                self.progress.read_back.fetch_add(found.len, Relaxed);
             }
         };
         let readback = Readback { holes_are_zeros: true, ..self.readback(&tell) };
         // On a larger device the ends are not what the index says; they come next.
         let differing = readback.compare(span, &|chunk| !(larger && self.is_withheld(span, chunk)))?;
         let same = differing.is_empty();
-        self.kept().push(Kept::all_but(span.index.rows().len(), &differing));
+        self.kept.set(span.number, 0..span.index.rows().len(), &differing);
         let kept = (0..span.index.rows().len()).filter(|chunk| self.is_kept(span, *chunk));
         self.progress.kept.fetch_add(kept.map(|chunk| span.raw_range(chunk).1 as u64).sum(), Relaxed);
         Ok(same)
@@ -78,10 +62,6 @@ impl Run {
 
     /// Whether the media held a chunk when they were compared, and it was left alone since.
     pub(super) fn is_kept(&self, span: &SpanPlan, chunk: usize) -> bool {
-        self.kept().get(span.number).is_some_and(|kept| kept.holds(chunk)) && !self.is_withheld(span, chunk)
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Vec<Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.has(span.number, chunk) && !self.is_withheld(span, chunk)
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Run;
+use super::follow::{Follower, PROVERS, Written};
 use crate::decode::{CorruptFrame, Decoder};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::fetch::{self, Frame, FrameBuffers, Lanes, Queue, Request, SpanWork};
@@ -33,6 +34,23 @@ struct Flow {
     run: Arc<Run>,
     queue: Arc<Queue>,
     selection: Selection,
+    /// What proves while this still writes, where anything does.
+    follower: Option<Follower>,
+}
+
+/// Adjacent chunks of one span that are zeros or holes.
+struct Empty {
+    span: Arc<SpanPlan>,
+    chunks: Range<usize>,
+    kind: ChunkKind,
+}
+
+impl Empty {
+    fn raw(&self) -> Range<u64> {
+        let (start, _) = self.span.raw_range(self.chunks.start);
+        let (last, len) = self.span.raw_range(self.chunks.end - 1);
+        start..last + len as u64
+    }
 }
 
 impl std::ops::Deref for Flow {
@@ -47,14 +65,61 @@ impl Run {
     /// Fetches, verifies and writes the selected chunks. The withheld ones are not written, but kept in hand.
     pub(super) async fn stream(self: &Arc<Self>, selection: Selection) -> Result<()> {
         let queue = Arc::new(Queue::new(self.plans.image().sources(), &self.options.patience));
-        let flow = Arc::new(Flow { run: Arc::clone(self), queue, selection });
+        let follows = self.options.follows() && selection == Selection::Missing;
+        let (follower, written) = if follows { Some(Follower::new()).unzip() } else { (None, None) };
+        let flow = Arc::new(Flow { run: Arc::clone(self), queue, selection, follower });
+        let following = written.map(|written| flow.start_following(written)).transpose()?;
         let flowed = flow.flow().await;
+        if let (Some(follower), Some(following)) = (&flow.follower, following) {
+            follower.close();
+            self.blocking(|_| {
+                following.into_iter().for_each(|thread| drop(thread.join()));
+                Ok(())
+            })
+            .await?;
+        }
+        let flowed = flowed.and_then(|()| self.abort.check("reading back"));
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).add(flow.queue.shares());
         flowed
     }
 }
 
 impl Flow {
+    /// Starts the threads that flush and prove what is written.
+    fn start_following(&self, written: Written) -> Result<Vec<JoinHandle<()>>> {
+        let (onward, flushed) = written.onward();
+        let mut threads = vec![self.start_thread("flush", move |run| run.flush_stretches(&written, &onward))?];
+        for _ in 0..PROVERS {
+            let flushed = flushed.clone();
+            threads.push(self.start_thread("prove", move |run| run.prove_stretches(&flushed))?);
+        }
+        Ok(threads)
+    }
+
+    fn start_thread(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Run) -> Result<()> + Send + 'static,
+    ) -> Result<JoinHandle<()>> {
+        let run = Arc::clone(&self.run);
+        std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                let worked = std::panic::catch_unwind(AssertUnwindSafe(|| work(&run)));
+                if let Err(error) = worked.unwrap_or_else(|_| Err(Error::device("a proving thread died"))) {
+                    run.abort.fail(error);
+                }
+            })
+            .context(Kind::Device, || "starting a thread".into())
+    }
+
+    /// Says that writing chunks of a span has been started.
+    fn started(&self, span: &SpanPlan, chunks: Range<usize>) {
+        if let Some(follower) = &self.follower {
+            follower.started(span.number, chunks, || self.writer.mark());
+        }
+    }
+
     async fn flow(self: &Arc<Self>) -> Result<()> {
         let (frames, incoming) = unbounded();
         let frame_buffers = Arc::new(FrameBuffers::default());
@@ -127,11 +192,14 @@ impl Flow {
     }
 
     /// Walks the spans: data becomes requests, zeros and holes become ranges.
-    async fn plan(&self, zero_ranges: mpsc::Sender<(Range<u64>, ChunkKind)>) -> Result<()> {
+    async fn plan(&self, zero_ranges: mpsc::Sender<Empty>) -> Result<()> {
         for number in 0..self.plans.count() {
             let span = self.plans.load(number).await?;
             if self.selection == Selection::Ends && !self.has_ends(&span) {
                 continue;
+            }
+            if let Some(follower) = &self.follower {
+                follower.expect(&span, |chunk| self.is_wanted(&span, chunk) && !self.is_held_back(&span, chunk));
             }
             let work = SpanWork::new(Arc::clone(&span));
             for (kind, run) in plan::runs(&span.index, &|chunk| self.is_wanted(&span, chunk)) {
@@ -141,15 +209,18 @@ impl Flow {
                     }
                     continue;
                 }
-                let (start, _) = span.raw_range(run.start);
-                let (last, len) = span.raw_range(run.end - 1);
-                if zero_ranges.send((start..last + len as u64, kind)).await.is_err() {
+                if zero_ranges.send(Empty { span: Arc::clone(&span), chunks: run, kind }).await.is_err() {
                     return Ok(());
                 }
             }
         }
         self.queue.planned();
         Ok(())
+    }
+
+    /// Whether a chunk is fetched, but written only when all others are proven.
+    fn is_held_back(&self, span: &SpanPlan, chunk: usize) -> bool {
+        self.is_withheld(span, chunk) && span.index.rows()[chunk].kind == ChunkKind::Data
     }
 
     fn is_wanted(&self, span: &SpanPlan, chunk: usize) -> bool {
@@ -182,15 +253,16 @@ impl Flow {
         true
     }
 
-    fn zero_ranges(&self, mut ranges: mpsc::Receiver<(Range<u64>, ChunkKind)>) {
-        while let Some((raw, kind)) = ranges.blocking_recv() {
+    fn zero_ranges(&self, mut ranges: mpsc::Receiver<Empty>) {
+        while let Some(empty) = ranges.blocking_recv() {
             if self.abort.is_over() {
                 return;
             }
-            if let Err(error) = self.writer.zero(raw, kind, &self.progress, &|| self.abort.is_over()) {
+            if let Err(error) = self.writer.zero(empty.raw(), empty.kind, &self.progress, &|| self.abort.is_over()) {
                 self.abort.fail(error);
                 return;
             }
+            self.started(&empty.span, empty.chunks);
         }
     }
 
@@ -264,6 +336,7 @@ impl Flow {
             self.withheld().push(chunk);
         } else {
             self.writer.write(chunk)?;
+            self.started(&frame.span.plan, frame.chunk..frame.chunk + 1);
         }
         add_time(&self.progress.write_wait, writing);
         self.queue.delivered(claim);

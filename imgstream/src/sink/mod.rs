@@ -20,6 +20,7 @@ mod zero;
 pub use device::{Device, OpenOptions};
 pub use engine::{Engine, EngineChoice, EngineKind};
 pub use patience::{PATIENCE, open_patiently};
+pub use queue::Mark;
 pub use target::{Extent, Target, ZeroPolicy};
 pub use writer::Writer;
 pub use zero::Zeroed;

@@ -1,5 +1,6 @@
 //! The queue of a target: how many writes are in flight, whether one has failed, and who waits for either.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -31,10 +32,17 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    in_flight: usize,
+    /// How many have entered so far; also the number of the next.
+    entered: u64,
+    /// The numbers of the writes in flight.
+    in_flight: BTreeSet<u64>,
     /// The first failure, told to everyone who asks: device, errno and remedy must not depend on who asks first.
     failure: Option<Failure>,
 }
+
+/// A moment in a queue's life: what had entered by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(u64);
 
 impl Queue {
     pub(super) fn new(target: Arc<Target>, depth: usize) -> Arc<Self> {
@@ -47,21 +55,37 @@ impl Queue {
     /// The first failure of any write so far.
     pub(super) fn enter(self: &Arc<Self>, device: usize, offset: u64, len: usize) -> Result<Ticket> {
         let mut state = self.lock();
-        while state.in_flight >= self.depth && state.failure.is_none() {
+        while state.in_flight.len() >= self.depth && state.failure.is_none() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(failure) = &state.failure {
             return Err(failure.error());
         }
-        state.in_flight += 1;
+        let number = state.entered;
+        state.entered += 1;
+        state.in_flight.insert(number);
         let asked = self.target.devices()[device].outstanding().asked(Operation::Write, offset, len as u64);
-        Ok(Ticket { queue: Arc::clone(self), device, asked, outcome: None })
+        Ok(Ticket { queue: Arc::clone(self), number, device, asked, outcome: None })
+    }
+
+    /// This moment.
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.lock().entered)
+    }
+
+    /// Waits until everything that had entered at `mark` has ended, and tells the first failure.
+    pub(super) fn passed(&self, mark: Mark) -> Result<()> {
+        let mut state = self.lock();
+        while state.failure.is_none() && state.in_flight.first().is_some_and(|oldest| *oldest < mark.0) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.failure.as_ref().map_or(Ok(()), |failure| Err(failure.error()))
     }
 
     /// Waits until nothing is in flight, and tells the first failure.
     pub(super) fn idle(&self) -> Result<()> {
         let mut state = self.lock();
-        while state.in_flight > 0 {
+        while !state.in_flight.is_empty() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.failure.as_ref().map_or(Ok(()), |failure| Err(failure.error()))
@@ -69,7 +93,7 @@ impl Queue {
 
     /// Whether nothing is in flight now.
     pub(super) fn is_idle(&self) -> bool {
-        self.lock().in_flight == 0
+        self.lock().in_flight.is_empty()
     }
 
     /// Lets nobody enter any more, who waits now included: the device is given up.
@@ -116,6 +140,7 @@ impl Queue {
 #[derive(Debug)]
 pub struct Ticket {
     queue: Arc<Queue>,
+    number: u64,
     device: usize,
     asked: u64,
     outcome: Option<Result<(), Box<Failure>>>,
@@ -137,7 +162,7 @@ impl Drop for Ticket {
             Err(Box::new(Failure { message, hint: "this is a defect of this program: please report it" }))
         });
         let mut state = self.queue.lock();
-        state.in_flight -= 1;
+        state.in_flight.remove(&self.number);
         state.failure = state.failure.take().or(outcome.err().map(|failure| *failure));
         self.queue.changed.notify_all();
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::engine::{
     self, Engine, EngineChoice, EngineKind, OnOutcome, Parts, Payload, Refused, Started, Write, ZeroBuffer,
 };
-use super::queue::Queue;
+use super::queue::{Mark, Queue};
 use super::target::Target;
 use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
@@ -143,6 +143,21 @@ impl Writer {
     /// The first error of any write so far, or of the flush.
     pub fn flush(&self) -> Result<()> {
         self.drain()?;
+        self.target.devices().iter().try_for_each(|device| self.engine.flush(device))
+    }
+
+    /// This moment: what has been started by now.
+    pub fn mark(&self) -> Mark {
+        self.queue.mark()
+    }
+
+    /// Waits until what had been started at `mark` has landed, then makes every device write back its cache. What was
+    /// started later goes on meanwhile.
+    ///
+    /// # Errors
+    /// The first error of any write so far, or of the flush.
+    pub fn flush_up_to(&self, mark: Mark) -> Result<()> {
+        self.queue.passed(mark)?;
         self.target.devices().iter().try_for_each(|device| self.engine.flush(device))
     }
 
