@@ -32,8 +32,8 @@ exec "$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64
     "$root/usr/bin/rustc" --sysroot "$root/usr" "$@"
 "#;
 
-/// What runs under emulation, in `cargo test`'s words. Not here: documentation tests, tests of commands (the commands are
-/// for s390x too, and the kernel does not start those), and what needs real devices and servers.
+/// What runs under emulation, in `cargo test`'s words. Not here: documentation tests, tests of commands (the commands
+/// are for s390x too, and this machine's kernel does not start those), and what needs real devices and servers.
 const ROUNDS: [&[&str]; 2] = [
     &["-p", "envelope", "-p", "imgstream", "-p", "protocol", "-p", "fuzz-targets", "--lib", "--tests"],
     &["-p", "provisioner", "--lib"],

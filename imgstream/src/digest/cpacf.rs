@@ -1,5 +1,5 @@
-//! COMPUTE INTERMEDIATE MESSAGE DIGEST (KIMD), the instruction of s390x that takes whole blocks into the state of a digest:
-//! whether it is there, what it offers, and calling it (z/Architecture Principles of Operation, SA22-7832).
+//! COMPUTE INTERMEDIATE MESSAGE DIGEST (KIMD), the instruction of s390x that takes whole blocks into the state of a
+//! digest: whether it is there, what it offers, and calling it (z/Architecture Principles of Operation, SA22-7832).
 //!
 //! Proven under emulation with SHA-512, which emulators offer. SHA-256 differs in the function code and in what the
 //! caller hands over; on hardware nobody has run it yet, which is why its answers are tested before they are used.
@@ -31,8 +31,8 @@ fn listed(hwcap: u64, query: impl FnOnce() -> [u8; 16], code: Code) -> bool {
 /// The functions KIMD has: bit 0, the leftmost, is function 0. For machines with the message-security assist.
 fn query() -> [u8; 16] {
     let mut functions = [0u8; 16];
-    // SAFETY: function 0 writes 16 bytes at the address in r1, which are ours. It leaves the second operand alone (r2 must
-    // be an even register other than 0, and is), and changes nothing else but the condition code.
+    // SAFETY: function 0 writes 16 bytes at the address in r1, which are ours. It leaves the second operand alone (r2
+    // must be an even register other than 0, and is), and changes nothing else but the condition code.
     unsafe {
         asm!(
             "kimd %r0, %r2",
@@ -49,11 +49,11 @@ fn query() -> [u8; 16] {
 /// Takes whole blocks into the state. The process ends with SIGILL if the machine does not offer the function.
 pub(super) fn compress(function: &Function, state: &mut State, blocks: &[u8]) {
     assert!(blocks.len().is_multiple_of(function.block_len), "KIMD takes whole blocks only");
-    // SAFETY: KIMD reads `blocks`, whose address and length are in r2 and r3, and reads and writes the parameter block at
-    // the address in r1: for the codes there are, 32 or 64 bytes, and the state has 64. It may stop halfway, with condition
-    // code 3 and r2 and r3 moved on; then it is simply run again. A function that is missing or a length that is not whole
-    // blocks is an exception, not a wrong access. The compiler is told of all registers; it must assume that memory and the
-    // condition code change.
+    // SAFETY: KIMD reads `blocks`, whose address and length are in r2 and r3, and reads and writes the parameter block
+    // at the address in r1: for the codes there are, 32 or 64 bytes, and the state has 64. It may stop halfway, with
+    // condition code 3 and r2 and r3 moved on; then it is simply run again. A function that is missing, or a length
+    // that is not whole blocks, is an exception and no wrong access. The compiler is told of all registers, and assumes
+    // that memory and the condition code change.
     unsafe {
         asm!(
             "2: kimd %r0, %r2",
@@ -89,6 +89,9 @@ mod tests {
 
     #[test]
     fn the_query_of_this_machine_lists_itself() {
+        // SAFETY: as in `offers`.
+        let hwcap = unsafe { libc::getauxval(libc::AT_HWCAP) };
+        assert!(hwcap & HWCAP_S390_MSA != 0, "a machine without CPACF: nothing to test it with");
         let functions = query();
         eprintln!("KIMD offers {functions:02x?}");
         assert_eq!(functions[0] & 0x80, 0x80, "function 0, the query, is always listed: {functions:02x?}");

@@ -105,11 +105,11 @@ fn choice() -> Choice {
         match choice {
             Choice::Cpacf => tracing::debug!("SHA-256 is computed by CPACF (KIMD), which passed its self-test"),
             Choice::NoCpacf => {
-                tracing::warn!("this machine's CPACF has no SHA-256 (KIMD): it is computed in portable code, more slowly");
+                tracing::warn!("this machine's CPACF has no SHA-256 (KIMD): portable code computes it, more slowly");
             }
             Choice::WrongCpacf => tracing::error!(
-                "CPACF's SHA-256 (KIMD) gave a WRONG digest in its self-test: it is not used, and SHA-256 is computed in \
-                 portable code; this processor or its emulation is broken, have it looked at"
+                "CPACF's SHA-256 (KIMD) gave a WRONG digest in its self-test and is not used: portable code computes \
+                 SHA-256, more slowly; this processor or its emulation is broken, have it looked at"
             ),
         }
         choice

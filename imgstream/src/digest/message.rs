@@ -1,7 +1,7 @@
 //! A message on its way through a function of the SHA-2 family: cut into whole blocks, counted, padded at its end
 //! (FIPS 180-4, section 5.1). Who compresses the blocks is the caller's; no unsafe code here.
 
-use ring::digest::{Algorithm, SHA256, SHA512};
+use ring::digest::{Algorithm, SHA256};
 
 /// Bytes of the largest block.
 const MAX_BLOCK: usize = 128;
@@ -70,7 +70,7 @@ pub(super) static SHA_512: Function = Function {
         0x27, 0x4f, 0xc1, 0xa8, 0x36, 0xba, 0x3c, 0x23, 0xa3, 0xfe, 0xeb, 0xbd, 0x45, 0x4d, 0x44, 0x23, 0x64, 0x3c,
         0xe8, 0x0e, 0x2a, 0x9a, 0xc9, 0x4f, 0xa5, 0x4c, 0xa4, 0x9f,
     ],
-    reference: &SHA512,
+    reference: &ring::digest::SHA512,
 };
 
 /// The fractions of the square roots of the first eight primes (FIPS 180-4, section 5.3.5). SHA-256 starts with their
@@ -166,8 +166,8 @@ impl Message {
 
 impl Function {
     /// Whether `compress` gives the digests it should: the known one of "abc", and those another implementation gives
-    /// for messages of no, one and many blocks, in one piece and in two. The longest is more than an emulator does before
-    /// it makes its caller come back. Takes about a millisecond.
+    /// for messages of no, one and many blocks, in one piece and in two. The longest is more than an emulator does
+    /// before it makes its caller come back. Takes about a millisecond.
     pub fn answers_right(&'static self, compress: Compress) -> bool {
         let digest = |head: &[u8], tail: &[u8]| {
             let mut message = Message::new(self, compress);

@@ -1,5 +1,5 @@
-//! SHA-256 and SHA-512 as FIPS 180-4 writes them (sections 4.1, 4.2, 6.2 and 6.4), slowly: what tests put in the place of
-//! the instruction, so that everything around it runs on every machine.
+//! SHA-256 and SHA-512 as FIPS 180-4 writes them (sections 4.1, 4.2, 6.2 and 6.4), slowly: what tests put in the place
+//! of the instruction, so that everything around it runs on every machine.
 
 use super::message::{Code, Function, State};
 
