@@ -140,7 +140,7 @@ impl<'a> Header<'a> {
         let last_usable = u64_at(header, field::LAST_USABLE_LBA);
         let room = alternate.checked_sub(table_sectors);
         if u64_at(header, field::MY_LBA) != 1
-            || alternate != raw_size / sector - 1
+            || Some(alternate) != (raw_size / sector).checked_sub(1)
             || room.is_none_or(|room| last_usable >= room)
         {
             return Err(Unmovable("it does not say that its backup is at the image's end"));
@@ -284,6 +284,7 @@ mod tests {
         assert!(refused(&|head| head.truncate(2000)).contains("does not follow"));
         let other_size = relocate(&good, 512_512, 1 << 20, 512).unwrap_err();
         assert!(other_size.to_string().contains("image's end"));
+        assert!(relocate(&good, 0, 512_000, 512).unwrap_err().to_string().contains("image's end"));
         let hardly_larger = relocate(&good, 512_000, 512_000 + 32 * 512, 512).unwrap_err();
         assert!(hardly_larger.to_string().contains("larger by less"));
         assert!(relocate(&good, 512_000, 512_000 + 33 * 512, 512).unwrap().is_some());

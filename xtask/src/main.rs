@@ -9,6 +9,7 @@ mod image;
 mod interrupt;
 mod loopdev;
 mod prerequisites;
+mod s390x;
 mod scratch;
 mod server;
 mod shell;

@@ -43,6 +43,16 @@ const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
 const MEASURES: [Package; 4] =
     [("nginx-light", &["nginx"]), ("openssl", &["openssl"]), ("fio", &["fio"]), ("coreutils", &["dd"])];
 
+/// The second has no command of its own; an absolute path is found as well.
+const CROSS: [Package; 3] = [
+    ("gcc-s390x-linux-gnu", &["s390x-linux-gnu-gcc"]),
+    ("libc6-dev-s390x-cross", &["/usr/s390x-linux-gnu/lib/libc.a"]),
+    ("mmdebstrap", &["mmdebstrap"]),
+];
+
+/// For the tests of serving and of keys, wherever they run.
+const COUNTERPARTS: [Package; 3] = [("curl", &["curl"]), ("openssl", &["openssl"]), ("diffutils", &["cmp"])];
+
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -52,6 +62,8 @@ pub enum Lane {
     DemoQuick,
     /// Unit, property and end-to-end tests.
     Test,
+    /// Building for s390x, and the tests that run under emulation.
+    S390x,
     /// The benchmarks, ours beside the peers'.
     Bench,
 }
@@ -64,6 +76,7 @@ impl Lane {
             Self::Test => {
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS, READER, BROWSER]).collect()
             }
+            Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
     }

@@ -1,4 +1,5 @@
 //! `cargo xtask test`: prerequisites, release binaries for the end-to-end tests, `cargo test`, and a table of what ran.
+//! With `--s390x` the tests that run under emulation, instead.
 
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{Command, Stdio};
@@ -8,6 +9,7 @@ use crate::fail::{Fail, Outcome, Tried};
 use crate::fuzz;
 use crate::interrupt::{Tracked, interrupted};
 use crate::prerequisites::{Lane, ensure};
+use crate::s390x;
 use crate::shell::{cargo, line, release_binary, run as run_tool, tool};
 use crate::tally::Tally;
 
@@ -17,6 +19,9 @@ pub struct Options {
     /// Also the tests that take long (marked #[ignore]), many more cases of each property, and coverage-guided fuzzing
     #[arg(long)]
     soak: bool,
+    /// Instead: unit and property tests built for s390x, run on an emulated processor
+    #[arg(long, conflicts_with = "soak")]
+    s390x: bool,
 }
 
 /// Cases per property in a soak run; proptest's own default is 256.
@@ -27,6 +32,9 @@ const SOAK_FUZZING: u64 = 180;
 
 /// Runs every test there is and says how many.
 pub fn run(options: &Options) -> Outcome<()> {
+    if options.s390x {
+        return run_for_s390x();
+    }
     ensure(Lane::Test)?;
     if options.soak {
         fuzz::ensure()?;
@@ -38,12 +46,33 @@ pub fn run(options: &Options) -> Outcome<()> {
     for arguments in rounds(options.soak) {
         let mut test = cargo();
         test.args(["test", "--workspace", "--no-fail-fast"]).args(*arguments);
-        fine &= stream(&mut test, options.soak, &mut tally)?;
+        test.env("IMGSTREAM_BIN", release_binary("imgstream")?);
+        test.env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
+        if options.soak {
+            test.env("PROPTEST_CASES", SOAK_CASES).env("Z_SOAK", "1");
+        }
+        fine &= stream(&test, &mut tally)?;
     }
     let fuzzed = if options.soak { fuzz::run(&fuzz::Options::all(SOAK_FUZZING)) } else { Ok(()) };
+    fuzzed.and(told(&tally, fine))
+}
+
+/// Runs what can run under emulation and says how much that was.
+fn run_for_s390x() -> Outcome<()> {
+    let toolchain = s390x::Toolchain::ensure()?;
+    println!("{}", toolchain.versions()?);
+    let mut tally = Tally::default();
+    let mut fine = true;
+    for test in s390x::tests(&toolchain)? {
+        fine &= stream(&test, &mut tally)?;
+    }
+    told(&tally, fine)
+}
+
+/// Prints what ran. `fine` is whether everything could be built and ended well.
+fn told(tally: &Tally, fine: bool) -> Outcome<()> {
     println!("\n{}", tally.table());
     println!("{}", tally.last_line());
-    fuzzed?;
     if tally.failed() > 0 || !fine {
         return Err(Fail::new("some tests failed or could not be built; what they said is above"));
     }
@@ -59,7 +88,7 @@ fn rounds(soak: bool) -> &'static [&'static [&'static str]] {
 }
 
 /// Runs `cargo test`, passing its output through line by line and counting; false if it did not end well.
-fn stream(test: &mut Command, soak: bool, tally: &mut Tally) -> Outcome<bool> {
+fn stream(test: &Command, tally: &mut Tally) -> Outcome<bool> {
     eprintln!("$ {}", line(test));
     // cargo names the test binaries on stderr and they report on stdout: one pipe keeps the two in order.
     let mut both = tool("sh");
@@ -72,11 +101,6 @@ fn stream(test: &mut Command, soak: bool, tally: &mut Tally) -> Outcome<bool> {
             Some(value) => both.env(name, value),
             None => both.env_remove(name),
         };
-    }
-    both.env("IMGSTREAM_BIN", release_binary("imgstream")?);
-    both.env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
-    if soak {
-        both.env("PROPTEST_CASES", SOAK_CASES).env("Z_SOAK", "1");
     }
     if std::io::stdout().is_terminal() {
         both.env("CARGO_TERM_COLOR", "always");

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use crate::fail::Outcome;
 
 pub use disk::used;
+pub use mirror::main_archive;
 
 /// Which image is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,7 +73,7 @@ proptest! {
     #[test]
     fn whatever_a_device_does_success_is_the_image_and_an_error_does_not_boot(
         fate in any_fate(),
-        engine in proptest::sample::select(ENGINES.to_vec()),
+        engine in proptest::sample::select(engines()),
     ) {
         let media = Media::new();
         let outcome = block_on(media.write(&media.bench(fate), engine, &WriteOptions::default()));

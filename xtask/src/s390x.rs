@@ -1,0 +1,147 @@
+//! The toolchain for s390x on an x86_64 machine, and the tests that run there: what is built runs under qemu-user, on
+//! a big-endian processor, with the kernel of this machine.
+//!
+//! rustup may have no standard library for s390x at hand, Debian does: its compiler, the standard libraries of both
+//! architectures and an emulator are unpacked into the cache, and nothing of them is installed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::cache;
+use crate::fail::{Fail, Outcome, Tried};
+use crate::image::main_archive;
+use crate::interrupt::interrupted;
+use crate::prerequisites::{Lane, ensure};
+use crate::shell::{self, capture, line, run, tool, workspace};
+
+/// The suite whose compiler is new enough: the workspace needs Rust 1.89, Debian 13 has 1.85.
+const SUITE: &str = "sid";
+
+/// Debian 12's own qemu-user would do for most, but it tells programs that no file takes O_DIRECT.
+const PACKAGES: &str = "rustc,libstd-rust-dev,libstd-rust-dev:s390x,qemu-user";
+
+/// Change this whenever the steps below change what comes out, or to take newer packages of the suite.
+const STEPS: u32 = 1;
+
+const TARGET: &str = "s390x-unknown-linux-gnu";
+
+/// Debian's compiler with Debian's libraries, whatever this machine has. Finds itself, since the cache moves it.
+const RUSTC: &str = r#"#!/bin/sh
+root=$(dirname "$0")/root
+exec "$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu" \
+    "$root/usr/bin/rustc" --sysroot "$root/usr" "$@"
+"#;
+
+/// What runs under emulation, in `cargo test`'s words. Not here: documentation tests, tests of commands (the commands
+/// are for s390x too, and this machine's kernel does not start those), and what needs real devices and servers.
+const ROUNDS: [&[&str]; 2] = [
+    &["-p", "envelope", "-p", "imgstream", "-p", "protocol", "-p", "fuzz-targets", "--lib", "--tests"],
+    &["-p", "provisioner", "--lib"],
+];
+
+/// A compiler for s390x, and what runs its programs.
+pub struct Toolchain {
+    folder: PathBuf,
+}
+
+impl Toolchain {
+    /// The toolchain, from the cache, or unpacked now.
+    pub fn ensure() -> Outcome<Self> {
+        if std::env::consts::ARCH != "x86_64" {
+            return Err(Fail::usage("building for s390x is set up on x86_64 only; on s390x use plain cargo"));
+        }
+        ensure(Lane::S390x)?;
+        let recipe = format!("{SUITE} {PACKAGES}\nsteps {STEPS}\n");
+        let folder = cache::entry("toolchain-s390x", &recipe, false, |half| {
+            eprintln!("unpacking a compiler for s390x (once; about a minute, 300 MB to fetch, 1.6 GB of disk)");
+            unpack(&half.join("root"))?;
+            let rustc = half.join("rustc");
+            std::fs::write(&rustc, RUSTC).tried("write the compiler's wrapper")?;
+            let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&rustc, executable).tried("make the compiler's wrapper executable")?;
+            capture(tool(&rustc).args(["--print", "target-libdir", "--target", TARGET])).map(drop)
+        })?;
+        Ok(Self { folder })
+    }
+
+    /// Which compiler and which emulator this is.
+    pub fn versions(&self) -> Outcome<String> {
+        let first = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        let compiler = first(capture(tool(self.folder.join("rustc")).arg("--version"))?);
+        let emulator = first(capture(tool(self.emulator()).arg("--version"))?);
+        Ok(format!("{compiler}; {emulator}"))
+    }
+
+    /// Cargo, making programs for s390x in a target folder of their own and running them under the emulator. Static, so
+    /// that they run anywhere.
+    pub fn cargo(&self, subcommand: &str) -> Outcome<Command> {
+        let mut cargo = shell::cargo();
+        cargo.arg(subcommand).args(["--target", TARGET]).arg("--target-dir").arg(target_folder()?);
+        // A list, since a string would be cut at the blanks of the path.
+        let words =
+            [self.emulator().display().to_string(), "-cpu".into(), "max".into()].map(|word| format!("{word:?}"));
+        cargo.arg("--config").arg(format!("target.{TARGET}.runner=[{}]", words.join(",")));
+        cargo.env("RUSTC", self.folder.join("rustc"));
+        cargo.env("CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER", "s390x-linux-gnu-gcc");
+        cargo.env("CC_s390x_unknown_linux_gnu", "s390x-linux-gnu-gcc");
+        cargo.env("AR_s390x_unknown_linux_gnu", "s390x-linux-gnu-ar");
+        Ok(cargo)
+    }
+
+    fn emulator(&self) -> PathBuf {
+        self.folder.join("root/usr/bin/qemu-s390x")
+    }
+}
+
+/// The tests that run under emulation, not yet started.
+pub fn tests(toolchain: &Toolchain) -> Outcome<Vec<Command>> {
+    let round = |words: &&[&str]| {
+        let mut test = toolchain.cargo("test")?;
+        test.arg("--no-fail-fast").args(*words);
+        // qemu-user answers every call of io_uring with ENOSYS. The tests of write engines make sure of that, and leave
+        // this one out; the others run on real files. Whoever chooses an engine falls back and says so, as ever.
+        test.env("Z_WITHOUT_URING", "qemu-user has no io_uring");
+        Ok(test)
+    };
+    ROUNDS.iter().map(round).collect()
+}
+
+/// Beside the folder cargo builds into (it puts `xtask` itself into TARGET/debug/): two compilers in one folder would
+/// each build again what the other has built.
+fn target_folder() -> Outcome<PathBuf> {
+    let me = std::env::current_exe().tried("find the folder cargo builds into")?;
+    let target = me.parent().and_then(Path::parent);
+    target.map(|folder| folder.join("s390x")).ok_or_else(|| Fail::new("xtask must be started by cargo"))
+}
+
+/// The packages' files. Mirrors move while one reads them, so a failure is tried once more.
+fn unpack(root: &Path) -> Outcome<()> {
+    if !nix::unistd::geteuid().is_root() {
+        let command = r#"sudo env "PATH=$PATH" cargo xtask test --s390x"#;
+        return Err(Fail::usage(format!("unpacking Debian packages of two architectures needs root; run: {command}")));
+    }
+    let source = format!("deb {} {SUITE} main", main_archive()?);
+    let mut first = mmdebstrap(root, &source);
+    eprintln!("$ {}", line(&first));
+    match run(&mut first) {
+        Err(fail) if !interrupted() => {
+            eprintln!("xtask: {}\nonce more, in case the mirror was being updated", fail.message);
+            if root.exists() {
+                std::fs::remove_dir_all(root).tried("remove what the first attempt left")?;
+            }
+            run(&mut mmdebstrap(root, &source))
+        }
+        outcome => outcome,
+    }
+}
+
+fn mmdebstrap(root: &Path, source: &str) -> Command {
+    let mut command = tool("mmdebstrap");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir(workspace());
+    command.args(["--quiet", "--variant=extract", "--mode=root", "--architectures=amd64,s390x", "--format=directory"]);
+    // Signatures are still checked; only a clock that is ahead of the mirror is forgiven.
+    command.arg(r#"--aptopt=Acquire::Check-Valid-Until "false""#);
+    command.arg(r#"--aptopt=APT::Install-Recommends "false""#);
+    command.arg(format!("--include={PACKAGES}")).arg(SUITE).arg(root).arg(source);
+    command
+}
