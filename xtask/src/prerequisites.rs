@@ -40,6 +40,9 @@ const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
 const MEASURES: [Package; 4] =
     [("nginx-light", &["nginx"]), ("openssl", &["openssl"]), ("fio", &["fio"]), ("coreutils", &["dd"])];
 
+/// Counts instructions.
+const COUNTER: Package = ("valgrind", &["valgrind"]);
+
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -49,6 +52,8 @@ pub enum Lane {
     DemoQuick,
     /// Unit, property and end-to-end tests.
     Test,
+    /// Instruction counts alone.
+    Counts,
     /// The benchmarks, ours beside the peers'.
     Bench,
 }
@@ -58,7 +63,10 @@ impl Lane {
         match self {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
-            Self::Test => DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS, READER]).collect(),
+            Self::Test => {
+                DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS, READER, COUNTER]).collect()
+            }
+            Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
     }

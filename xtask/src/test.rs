@@ -1,9 +1,10 @@
-//! `cargo xtask test`: prerequisites, release binaries for the end-to-end tests, `cargo test`, and a table of what ran.
+//! `cargo xtask test`: prerequisites, release binaries for the end-to-end tests, `cargo test`, instruction counts, and a table of what ran.
 
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::counts;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::fuzz;
 use crate::interrupt::{Tracked, interrupted};
@@ -31,7 +32,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     if options.soak {
         fuzz::ensure()?;
     }
-    run_tool(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
+    run_tool(cargo().args(["build", "--quiet", "--release"]).args(counts::PACKAGES))?;
 
     let mut tally = Tally::default();
     let mut fine = true;
@@ -41,16 +42,20 @@ pub fn run(options: &Options) -> Outcome<()> {
         fine &= stream(&mut test, options.soak, &mut tally)?;
     }
     let fuzzed = if options.soak { fuzz::run(&fuzz::Options::all(SOAK_FUZZING)) } else { Ok(()) };
+    let counted = counts::check();
     println!("\n{}", tally.table());
     println!("{}", tally.last_line());
     fuzzed?;
     if tally.failed() > 0 || !fine {
+        if let Err(fail) = counted {
+            eprintln!("xtask: {}", fail.message);
+        }
         return Err(Fail::new("some tests failed or could not be built; what they said is above"));
     }
     if tally.passed() == 0 {
         return Err(Fail::new("no test ran at all, which proves nothing"));
     }
-    Ok(())
+    counted
 }
 
 /// Ignored examples in documentation are not meant to be run, not even in a soak run: hence two rounds there.
