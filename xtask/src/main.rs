@@ -2,6 +2,7 @@
 
 mod bench;
 mod cache;
+mod counts;
 mod demo;
 mod fail;
 mod fuzz;
@@ -48,6 +49,8 @@ enum Chore {
     },
     /// Run unit, property, documentation and end-to-end tests, and print what ran
     Test(test::Options),
+    /// Count the instructions of decoding, reading an index, packing, and compare them with the baseline
+    Counts(counts::Options),
     /// Fuzz every reader of untrusted bytes, guided by coverage (needs a nightly toolchain)
     Fuzz(fuzz::Options),
     /// Measure throughput, ours beside the peers'
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Chore::Demo(options) => demo::run(&options),
         Chore::Image { quick, again } => image(quick, again),
         Chore::Test(options) => test::run(&options),
+        Chore::Counts(options) => counts::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Bench(options) => bench::run(&options),
     });

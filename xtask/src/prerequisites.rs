@@ -53,6 +53,9 @@ const CROSS: [Package; 3] = [
 /// For the tests of serving and of keys, wherever they run.
 const COUNTERPARTS: [Package; 3] = [("curl", &["curl"]), ("openssl", &["openssl"]), ("diffutils", &["cmp"])];
 
+/// Counts instructions.
+const COUNTER: Package = ("valgrind", &["valgrind"]);
+
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -64,6 +67,8 @@ pub enum Lane {
     Test,
     /// Building for s390x, and the tests that run under emulation.
     S390x,
+    /// Instruction counts alone.
+    Counts,
     /// The benchmarks, ours beside the peers'.
     Bench,
 }
@@ -74,9 +79,11 @@ impl Lane {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
-                DISK.into_iter().chain(SERVERS).chain(PEERS).chain([NAMESPACES, LUKS, READER, BROWSER]).collect()
+                let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER];
+                DISK.into_iter().chain(SERVERS).chain(PEERS).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
+            Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
     }

@@ -1,10 +1,11 @@
-//! `cargo xtask test`: prerequisites, release binaries for the end-to-end tests, `cargo test`, and a table of what ran.
-//! With `--s390x` the tests that run under emulation, instead.
+//! `cargo xtask test`: prerequisites, release binaries for the end-to-end tests, `cargo test`, instruction counts, and a
+//! table of what ran. With `--s390x` the tests that run under emulation, instead.
 
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::counts;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::fuzz;
 use crate::interrupt::{Tracked, interrupted};
@@ -39,7 +40,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     if options.soak {
         fuzz::ensure()?;
     }
-    run_tool(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
+    run_tool(cargo().args(["build", "--quiet", "--release"]).args(counts::PACKAGES))?;
 
     let mut tally = Tally::default();
     let mut fine = true;
@@ -54,7 +55,12 @@ pub fn run(options: &Options) -> Outcome<()> {
         fine &= stream(&test, &mut tally)?;
     }
     let fuzzed = if options.soak { fuzz::run(&fuzz::Options::all(SOAK_FUZZING)) } else { Ok(()) };
-    fuzzed.and(told(&tally, fine))
+    let counted = counts::check();
+    let tested = told(&tally, fine);
+    if let (Err(_), Err(slower)) = (&tested, &counted) {
+        eprintln!("xtask: {}", slower.message);
+    }
+    fuzzed.and(tested).and(counted)
 }
 
 /// Runs what can run under emulation and says how much that was.

@@ -5,13 +5,13 @@
 //! so. Emulators lack the function for SHA-256; how the choice is made does not depend on the function, so that it can
 //! be tested there with SHA-512.
 
-use super::Digest;
 #[cfg(target_arch = "s390x")]
 use super::cpacf;
 #[cfg(any(test, target_arch = "s390x"))]
 use super::message::{Compress, Function};
 #[cfg(target_arch = "s390x")]
 use super::message::{Message, SHA_256};
+use super::{Digest, prefetch};
 
 /// A digest in the making.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl Hasher {
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            Running::Ring(context) => context.update(bytes),
+            Running::Ring(context) => prefetch::in_pieces(bytes, |piece| context.update(piece)),
             #[cfg(target_arch = "s390x")]
             Running::Cpacf(message) => message.update(bytes),
         }

@@ -17,6 +17,7 @@ mod cpacf;
 mod message;
 #[cfg(test)]
 mod portable;
+mod prefetch;
 
 use std::fmt;
 use std::str::FromStr;

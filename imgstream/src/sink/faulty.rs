@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Dropped,
     /// It lands at this offset instead.
     Misplaced(u64),
+    /// It lands where it should, and a while later at this offset as well.
+    AlsoAt(u64),
     /// Zeros are written in its place.
     Foreign,
     /// It completes after those that were submitted later.
@@ -198,6 +200,16 @@ impl Faulty {
             Fault::Misplaced(elsewhere) => {
                 self.poke(device, write.bytes(), elsewhere);
                 return Ok((self.on_outcome)(write, Ok(len)));
+            }
+            Fault::AlsoAt(elsewhere) => {
+                let (media, bytes) = (self.shared.media.clone(), write.bytes().to_vec());
+                let inner = Arc::clone(&self.inner);
+                std::thread::spawn(move || {
+                    // By now the chunk there has been proven, if it is one of those that are proven early.
+                    std::thread::sleep(Duration::from_millis(100));
+                    File::options().write(true).open(media).unwrap().write_all_at(&bytes, elsewhere).unwrap();
+                    let _ = inner.submit(write);
+                });
             }
             Fault::Foreign => {
                 let Write { payload, from, .. } = write;

@@ -142,11 +142,24 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 
 /// Runs with every engine onto a device that behaves like `script`; hands over the media and what came of it.
 fn each_engine<S: Script + 'static>(script: impl Fn() -> S, check: impl Fn(&Media, Result<Report>)) {
+    each_engine_with(&WriteOptions::default(), script, check);
+}
+
+fn each_engine_with<S: Script + 'static>(
+    options: &WriteOptions,
+    script: impl Fn() -> S,
+    check: impl Fn(&Media, Result<Report>),
+) {
     for engine in engines() {
         let media = Media::new();
-        let outcome = block_on(media.write(&media.bench(script()), engine, &WriteOptions::default()));
+        let outcome = block_on(media.write(&media.bench(script()), engine, options));
         check(&media, outcome);
     }
+}
+
+/// Reading back waits until all is written, so that it is known which flush comes when.
+fn proven_last() -> WriteOptions {
+    WriteOptions { read_back_last: true, ..WriteOptions::default() }
 }
 
 /// Fails with this kind, says these words, and leaves nothing that boots.
@@ -312,19 +325,49 @@ const FLUSHES: usize = 3;
 #[test]
 fn a_flush_that_fails_is_an_error() {
     for number in 0..FLUSHES {
+        each_engine_with(&proven_last(), || AtFlush(number, FlushFault::Fails), fails(Kind::Device, &["flushing"]));
+        // While the proof follows, there are these and some more.
         each_engine(|| AtFlush(number, FlushFault::Fails), fails(Kind::Device, &["flushing"]));
     }
     let media = Media::new();
     let bench = media.bench(AtFlush(FLUSHES, FlushFault::Fails));
-    block_on(media.write(&bench, EngineKind::Direct, &WriteOptions::default())).unwrap();
+    block_on(media.write(&bench, EngineKind::Direct, &proven_last())).unwrap();
     assert_eq!(bench.counts().1, FLUSHES, "flushes of a run");
 }
 
 #[test]
 fn a_power_cut_instead_of_a_flush_is_found() {
     for number in 0..FLUSHES {
-        each_engine(|| AtFlush(number, FlushFault::PowerCut), fails(Kind::Proof, &["read back wrong"]));
+        each_engine_with(
+            &proven_last(),
+            || AtFlush(number, FlushFault::PowerCut),
+            fails(Kind::Proof, &["read back wrong"]),
+        );
     }
+}
+
+/// A flush that loses what it should have kept, while other chunks are on their way: found, unless there was nothing to lose.
+#[test]
+fn a_power_cut_while_the_proof_follows_is_found() {
+    for number in 0..2 * FLUSHES {
+        each_engine(
+            || AtFlush(number, FlushFault::PowerCut),
+            |media, outcome| match outcome {
+                Ok(_) => media.holds_the_image(),
+                error => fails(Kind::Proof, &["read back wrong"])(media, error),
+            },
+        );
+    }
+}
+
+/// A device that is smaller than it says, and keeps what is beyond its end in place of what it had there before.
+#[test]
+fn a_late_write_that_also_lands_on_a_proven_chunk_is_found() {
+    let (victim, late) = (2 * CHUNK as u64, 6 * CHUNK as u64);
+    each_engine(
+        || move |_: usize, write: &Write| if write.offset == late { Fault::AlsoAt(victim) } else { Fault::None },
+        fails(Kind::Proof, &["changed after they had been proven"]),
+    );
 }
 
 /// A power cut of the whole machine, at every moment of a run: what was flushed is on the media, of what came later any part
