@@ -111,7 +111,7 @@ pub async fn write(
 }
 
 /// [`write`], with an engine that `start` makes.
-async fn write_with(
+pub(crate) async fn write_with(
     start: &StartEngine,
     image: Image,
     target: Target,
@@ -266,6 +266,12 @@ impl Run {
 
 /// Buffers for the withheld chunks and for zeros.
 const OTHERS: usize = withheld::MAX_WITHHELD + 1;
+
+/// Threads and writes in flight that the memory for chunks allows, of those that `options` ask for.
+pub(crate) fn affordable(options: &WriteOptions, chunk_size: u32) -> (usize, usize) {
+    let Shape { workers, depth, .. } = Shape::of(options, chunk_size);
+    (workers, depth)
+}
 
 /// How many threads, writes and buffers the memory allows.
 struct Shape {
