@@ -11,6 +11,9 @@ use serde_json::Value;
 /// Short runs: what is measured here is the verdict.
 const QUICK: &str = "--size 64MiB --chunk-size 1MiB --seconds 1 --json";
 
+/// Shorter still, for what is slow.
+const SMALL: &str = "--size 32MiB --chunk-size 1MiB --seconds 1 --json";
+
 fn bench() -> Run {
     Run::imgstream().arg("bench")
 }
@@ -85,7 +88,7 @@ fn a_slow_device_is_named() {
     let target = Target::device(&lab, 64 * MIB, "");
     let group = Cgroup::with_writes_of(target.path(), 40 * MIB);
     let bench = group.imgstream().arg("bench").arg("--sink").arg(target.path()).arg("--yes-destroy").arg(target.path());
-    let done = bench.words(QUICK).words("--runs 2").done().ok();
+    let done = bench.words(SMALL).words("--runs 2").done().ok();
     limited_by(&done, "write", "the device's writes");
     let write = rate(&findings(&done), "write") / MIB as f64;
     assert!((30.0..50.0).contains(&write), "{write} MiB/s to a device of 40");
@@ -143,7 +146,7 @@ fn an_image_without_a_trusted_key_is_not_measured() {
 fn a_file_that_was_made_for_it_goes_with_it() {
     let lab = Lab::new();
     let file = lab.path("made");
-    let done = bench().words(QUICK).words("--size 16MiB --runs 1 --sink").arg(&file).done().ok();
+    let done = bench().words(SMALL).words("--runs 1 --sink").arg(&file).done().ok();
     assert!(rate(&findings(&done), "write") > MIB as f64);
     assert!(!file.exists());
 }

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Result};
 use crate::manifest::ChunkKind;
 use crate::open::Image;
-use crate::pipeline::{self, WriteOptions};
+use crate::pipeline::{Shape, WriteOptions};
 use crate::plan::Plans;
 use crate::sink::{EngineChoice, EngineKind};
 use crate::size::Size;
@@ -94,6 +94,11 @@ pub async fn run(bench: &Bench, watch: &Watch, cancel: &CancellationToken) -> (O
         if bench.options.read_back && !bench.sink.is_real() {
             return Err(Error::usage("the null sink cannot be read back").with_hint("name a file or device by --sink"));
         }
+        // What does not fit is said now, not after a minute of measuring the other stages.
+        let descriptor = image.descriptor();
+        let target = bench.sink.target(descriptor.raw_size, bench.options.engine, cancel).await?;
+        target.devices()[0].check_fits(descriptor.raw_size, descriptor.sector_size)?;
+        drop(target);
         let findings = begin(bench, &image).await?;
         Ok((image, findings))
     };
@@ -157,7 +162,7 @@ async fn begin(bench: &Bench, image: &Image) -> Result<Findings> {
             compressed_bytes += u64::from(row.length);
         }
     }
-    let (workers, depth) = pipeline::affordable(&bench.options, descriptor.chunk_size);
+    let Shape { workers, depth, .. } = Shape::of(&bench.options, descriptor.chunk_size);
     let frames = bench.options.frame_memory;
     let connections = crate::fetch::connections(bench.options.connections, frames, 1, descriptor.chunk_size);
     Ok(Findings {

@@ -6,7 +6,7 @@ use super::whole::Path;
 use super::{Bench, synthetic};
 use crate::error::{Error, Kind, Result};
 use crate::open::Image;
-use crate::pipeline::{self, WriteOptions};
+use crate::pipeline::{Shape, WriteOptions};
 use crate::size::Size;
 use crate::{fetch, manifest};
 
@@ -103,7 +103,7 @@ async fn point(path: &Path<'_>, bench: &Bench, image: &Image, setting: Setting, 
 
 /// A value that the memory does not allow would silently be measured as another one.
 fn check_affordable(options: &WriteOptions, chunk_size: u32) -> Result<()> {
-    let (workers, depth) = pipeline::affordable(options, chunk_size);
+    let Shape { workers, depth, .. } = Shape::of(options, chunk_size);
     let connections = fetch::connections(options.connections, options.frame_memory, 1, chunk_size);
     let settings = [
         ("workers", workers, options.workers),

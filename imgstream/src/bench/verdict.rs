@@ -52,6 +52,7 @@ pub fn judge(findings: &Findings) -> Option<Verdict> {
         Some(_) => sentences.push(format!("the whole reaches {} of that", percent(reached))),
     }
     sentences.extend(stages.scaling());
+    sentences.extend(stages.contention());
     if let Some(whole) = &findings.whole {
         sentences.extend(findings.sweeps.iter().filter_map(|sweep| recommend(sweep, whole, findings)));
         sentences.extend(settled(findings, whole));
@@ -117,10 +118,14 @@ impl<'a> Stages<'a> {
         1.0 / (1.0 / self.hash.rate.median + 1.0 / self.decode.rate.median)
     }
 
+    /// Cores' worth of time that the threads which decode alone have got.
+    fn got(&self) -> f64 {
+        self.decode.cpu_per_gib * self.decode.rate.median / GIB
+    }
+
     /// What all cores can do when they do everything.
     fn machine(&self) -> f64 {
-        let got = self.decode.cpu_per_gib * self.decode.rate.median / GIB;
-        let cores = got * self.findings.machine.cores as f64 / self.cores() as f64;
+        let cores = self.got() * self.findings.machine.cores as f64 / self.cores() as f64;
         cores / self.costs().iter().map(|(_, cost)| cost).sum::<f64>() * GIB
     }
 
@@ -206,6 +211,15 @@ impl<'a> Stages<'a> {
             })
             .collect();
         (!words.is_empty()).then(|| words.join("; "))
+    }
+
+    /// Whether others have the cores.
+    fn contention(&self) -> Option<String> {
+        let (got, there) = (self.got(), self.cores());
+        (got > 0.0 && got < CLEARLY_LESS * there as f64).then(|| {
+            let cores = cores(there);
+            format!("decoding got {got:.1} of {cores}: something else runs on this machine, or a quota holds it back")
+        })
     }
 
     fn scaling(&self) -> Option<String> {

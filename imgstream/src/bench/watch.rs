@@ -1,6 +1,7 @@
 //! What is being measured now, for whoever draws it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::progress::{Progress, Snapshot};
 
@@ -24,23 +25,35 @@ impl std::fmt::Debug for Watch {
 pub struct Step {
     /// In words.
     pub what: &'static str,
-    /// Bytes that one run of it moves.
-    pub total: u64,
+    bytes: u64,
+    limit: Duration,
+    since: Instant,
     progress: Arc<Progress>,
     done: fn(&Snapshot) -> u64,
 }
 
 impl Step {
+    fn new(what: &'static str, bytes: u64, limit: Duration, done: fn(&Snapshot) -> u64) -> Self {
+        Step { what, bytes, limit, since: Instant::now(), progress: Arc::default(), done }
+    }
+
     /// Bytes that the present run has moved.
     pub fn done(&self) -> u64 {
-        (self.done)(&self.progress.snapshot()).min(self.total)
+        (self.done)(&self.progress.snapshot()).min(self.bytes)
+    }
+
+    /// Bytes that it will have moved at its end: all there are, or, at its present pace, what its time allows.
+    pub fn total(&self) -> u64 {
+        let passed = self.since.elapsed().as_secs_f64().max(1e-3);
+        let paced = self.done() as f64 * (self.limit.as_secs_f64() / passed).max(1.0);
+        self.bytes.min(paced as u64)
     }
 }
 
 impl Watch {
     /// Remarks go to `tell`.
     pub fn new(tell: Tell) -> Self {
-        let step = Step { what: "preparing", total: 0, progress: Arc::default(), done: |_| 0 };
+        let step = Step::new("preparing", 0, Duration::MAX, |_| 0);
         Watch { now: Mutex::new(step), tell }
     }
 
@@ -49,10 +62,16 @@ impl Watch {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins a run of `what`, which counts in what is returned.
-    pub(super) fn begin(&self, what: &'static str, total: u64, done: fn(&Snapshot) -> u64) -> Arc<Progress> {
-        let progress = Arc::<Progress>::default();
-        let step = Step { what, total, progress: Arc::clone(&progress), done };
+    /// Begins a run of `what`, of so many bytes or so long, which counts in what is returned.
+    pub(super) fn begin(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        limit: Duration,
+        done: fn(&Snapshot) -> u64,
+    ) -> Arc<Progress> {
+        let step = Step::new(what, bytes, limit, done);
+        let progress = Arc::clone(&step.progress);
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = step;
         progress
     }

@@ -12,7 +12,7 @@ use super::sink::Sink;
 use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::open::Image;
-use crate::pipeline::{self, Report, WriteOptions};
+use crate::pipeline::{self, Report, Shape, WriteOptions};
 use crate::progress::{Phase, Snapshot};
 
 /// Between two looks at the counters.
@@ -60,8 +60,8 @@ impl Path<'_> {
         let (Some(rate), Some(cpu_seconds), Some(last)) = (rate, cpu_seconds, done.pop()) else {
             return (None, outcome);
         };
-        let (workers, _) = pipeline::affordable(options, image.descriptor().chunk_size);
-        let timeline = timeline(&last.looks, workers);
+        let shape = Shape::of(options, image.descriptor().chunk_size);
+        let timeline = timeline(&last.looks, shape.workers);
         (Some((Whole { rate, cpu_seconds, peak_rss, first_write_seconds: None, timeline }, last.report)), outcome)
     }
 
@@ -71,7 +71,7 @@ impl Path<'_> {
             return Err(Error::cancelled("measuring"));
         }
         let raw_size = image.descriptor().raw_size;
-        let progress = self.watch.begin(what, raw_size, Snapshot::landed);
+        let progress = self.watch.begin(what, raw_size, Duration::MAX, Snapshot::landed);
         let target = self.sink.target(raw_size, options.engine, self.cancel).await?;
         let looks = Arc::new(Mutex::new(vec![progress.snapshot()]));
         let looking = tokio::spawn({

@@ -140,7 +140,7 @@ fn ask(path: &Path) -> bool {
 fn look(watch: Arc<Watch>) -> impl FnMut() -> display::Shown + Send + 'static {
     move || {
         let step = watch.now();
-        display::Shown { what: step.what, done: step.done(), total: step.total, limit: None }
+        display::Shown { what: step.what, done: step.done(), total: step.total(), limit: None }
     }
 }
 

@@ -267,22 +267,16 @@ impl Run {
 /// Buffers for the withheld chunks and for zeros.
 const OTHERS: usize = withheld::MAX_WITHHELD + 1;
 
-/// Threads and writes in flight that the memory for chunks allows, of those that `options` ask for.
-pub(crate) fn affordable(options: &WriteOptions, chunk_size: u32) -> (usize, usize) {
-    let Shape { workers, depth, .. } = Shape::of(options, chunk_size);
-    (workers, depth)
-}
-
 /// How many threads, writes and buffers the memory allows.
-struct Shape {
-    workers: usize,
-    depth: usize,
-    buffers: usize,
+pub(crate) struct Shape {
+    pub(crate) workers: usize,
+    pub(crate) depth: usize,
+    pub(crate) buffers: usize,
 }
 
 impl Shape {
     /// A buffer per write in flight, two per worker, three for the withheld chunks, one of zeros.
-    fn of(options: &WriteOptions, chunk_size: u32) -> Self {
+    pub(crate) fn of(options: &WriteOptions, chunk_size: u32) -> Self {
         let affordable = (options.chunk_memory / u64::from(chunk_size)) as usize;
         let least_depth = 2;
         let workers = options.workers.min(affordable.saturating_sub(OTHERS + least_depth) / 2).max(1);

@@ -32,9 +32,9 @@ impl Alone<'_> {
             _ => "SHA-256 alone",
         };
         self.check()?;
-        let progress = self.watch.begin(name, u64::MAX, |now| now.decoded);
-        let (chunks, counted) = (Arc::clone(chunks), Arc::clone(&progress));
         let limit = limit.min(LONG_ENOUGH);
+        let counted = self.watch.begin(name, u64::MAX, limit, |now| now.decoded);
+        let chunks = Arc::clone(chunks);
         blocking(move || {
             let meter = Meter::start();
             let until = Instant::now() + limit;

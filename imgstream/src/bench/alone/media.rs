@@ -14,12 +14,11 @@ use super::{Alone, Chunks, blocking};
 use crate::buffer::Pool;
 use crate::decode::Decoder;
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::pipeline::Shape;
 use crate::progress::Progress;
 use crate::sink::{Target, Writer, ZeroPolicy};
 use crate::watchdog::Watchdog;
 
-/// Chunks that are written in turn.
-const IN_TURN: usize = 8;
 /// Threads that read, per core: as many as the read-back has.
 const READERS_PER_CORE: usize = 3;
 
@@ -28,11 +27,11 @@ impl Alone<'_> {
     pub(super) async fn write(&self, chunks: &Arc<Chunks>, limit: Duration) -> Result<Sample> {
         let descriptor = self.image.descriptor();
         let (raw_size, chunk_size) = (descriptor.raw_size, descriptor.chunk_size);
-        let progress = self.watch.begin("the device alone", raw_size, |now| now.written);
+        let progress = self.watch.begin("the device alone", raw_size, limit, |now| now.written);
         let target = Arc::new(self.sink.target(raw_size, self.options.engine, self.cancel).await?);
-        target.devices()[0].check_fits(raw_size, descriptor.sector_size)?;
-        let pool = Pool::new(IN_TURN + 1, chunk_size as usize).context(Kind::Device, || "getting buffers".into())?;
-        let (_, depth) = crate::pipeline::affordable(self.options, chunk_size);
+        // As much memory as the whole has: whether it lies in large pages decides how a write is cut for the device.
+        let Shape { depth, buffers, .. } = Shape::of(self.options, chunk_size);
+        let pool = Pool::new(buffers, chunk_size as usize).context(Kind::Device, || "getting buffers".into())?;
         let start = self.sink.start();
         let engine = self.options.engine;
         let writer = Writer::start_with(&start, engine, Arc::clone(&target), &pool, depth, Arc::clone(&progress))?;
@@ -46,7 +45,7 @@ impl Alone<'_> {
     /// Reads all places once, or as many as can be in `limit`.
     pub(super) async fn read(&self, limit: Duration) -> Result<Sample> {
         let descriptor = self.image.descriptor();
-        let progress = self.watch.begin("reading alone", descriptor.raw_size, |now| now.read_back);
+        let progress = self.watch.begin("reading alone", descriptor.raw_size, limit, |now| now.read_back);
         let target = Arc::new(self.sink.target(descriptor.raw_size, self.options.engine, self.cancel).await?);
         let threads = std::thread::available_parallelism().map_or(1, usize::from) * READERS_PER_CORE;
         let chunk_size = descriptor.chunk_size as usize;
@@ -80,7 +79,7 @@ fn write_all(
     progress: &Progress,
 ) -> Result<Sample> {
     let mut decoder = Decoder::new();
-    let decoded = chunks.chunks.iter().take(IN_TURN).map(|chunk| {
+    let decoded = chunks.chunks.iter().take(pool.count() - 1).map(|chunk| {
         let buffer = pool.acquire().ok_or_else(|| Error::cancelled("measuring"))?;
         let decoded = decoder.decode(&chunk.row, 0, chunk.raw_len, &chunk.frame, buffer);
         decoded.map(Arc::new).map_err(|why| why.into_error("a chunk"))

@@ -26,7 +26,7 @@ impl Alone<'_> {
     pub(super) async fn receive(&self, plans: &Arc<Plans>, limit: Duration) -> Result<Sample> {
         let (image, options) = (self.image, self.options);
         let chunk_size = image.descriptor().chunk_size;
-        let progress = self.watch.begin("the source alone", image.descriptor().data_bytes(), |now| now.fetched);
+        let progress = self.watch.begin("the source alone", image.descriptor().data_bytes(), limit, |now| now.fetched);
         let queue = Arc::new(Queue::new(image.sources(), &options.patience));
         let abort = Arc::new(Abort::new(self.cancel));
         let (frames, incoming) = unbounded::<Frame>();
@@ -82,7 +82,7 @@ impl Alone<'_> {
     /// Some data chunks of the image, each verified: what is not may not reach a decoder here either.
     pub(super) async fn collect(&self, plans: &Plans) -> Result<Chunks> {
         let total = COLLECTED as u64;
-        let progress = self.watch.begin("fetching a sample", total, |now| now.decoded);
+        let progress = self.watch.begin("fetching a sample", total, self.limit, |now| now.decoded);
         let chunk_size = self.image.descriptor().chunk_size as usize;
         let pool = Pool::new(1, chunk_size).context(Kind::Device, || "getting a buffer".into())?;
         let (mut chunks, mut decoder, since) = (Vec::new(), Decoder::new(), Instant::now());

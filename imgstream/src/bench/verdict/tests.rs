@@ -142,6 +142,7 @@ fn a_quota_on_the_processors_is_seen() {
     findings.stages[3].rate = spread(128.0);
     let verdict = judge(&findings).unwrap();
     assert_eq!(verdict.limited_by, "cpu");
+    says(&verdict, "decoding got 0.5 of 2 cores");
     assert!((80.0..86.0).contains(&(verdict.limit_rate / MIB)), "{verdict:?}");
 }
 
