@@ -133,8 +133,8 @@ async fn measure(
     alone.measure(|stage| findings.stages.push(stage)).await?;
     let path = Path { sink: &bench.sink, watch, cancel };
     let (whole, outcome) = path.measure(image, &bench.options, bench.runs).await;
-    if let Some((whole, report)) = whole {
-        findings.settings.engine = engine_name(&report.engine).into();
+    if let Some((whole, engine)) = whole {
+        findings.settings.engine = engine.map_or_else(|| asked_engine(bench), |shown| engine_name(&shown)).into();
         findings.whole = Some(whole);
     }
     outcome?;

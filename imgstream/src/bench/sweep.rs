@@ -96,7 +96,9 @@ async fn point(path: &Path<'_>, bench: &Bench, image: &Image, setting: Setting, 
     check_affordable(&options, image.descriptor().chunk_size)?;
     let mut samples = Vec::new();
     for _ in 0..RUNS {
-        samples.push(path.run(sweeping(setting), &image, &options).await?.sample);
+        let (run, ended) = path.run(sweeping(setting), &image, &options).await;
+        ended?;
+        samples.extend(run.map(|run| run.sample));
     }
     Ok(samples)
 }

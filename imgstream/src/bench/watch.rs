@@ -44,6 +44,9 @@ impl Step {
 
     /// Bytes that it will have moved at its end: all there are, or, at its present pace, what its time allows.
     pub fn total(&self) -> u64 {
+        if self.limit == Duration::MAX {
+            return self.bytes;
+        }
         let passed = self.since.elapsed().as_secs_f64().max(1e-3);
         let paced = self.done() as f64 * (self.limit.as_secs_f64() / passed).max(1.0);
         self.bytes.min(paced as u64)

@@ -27,32 +27,32 @@ pub(super) struct Path<'a> {
     pub(super) cancel: &'a CancellationToken,
 }
 
-/// One run.
+/// One run, perhaps cut short.
 pub(super) struct Run {
     pub(super) sample: Sample,
-    pub(super) report: Report,
+    /// As a report shows it; none of a run that was cut short.
+    engine: Option<String>,
     looks: Vec<Snapshot>,
 }
 
 impl Path<'_> {
-    /// Runs `runs` times; what was measured before an error is handed back with it.
+    /// Runs `runs` times. What was measured before an error is handed back with it, with the engine's name; of a first run
+    /// that was cut short, what it did until then.
     pub(super) async fn measure(
         &self,
         image: &Image,
         options: &WriteOptions,
         runs: usize,
-    ) -> (Option<(Whole, Report)>, Result<()>) {
+    ) -> (Option<(Whole, Option<String>)>, Result<()>) {
         machine::forget_peak();
         let mut done = Vec::new();
         let mut outcome = Ok(());
-        for _ in 0..runs {
-            match self.run("the whole", image, options).await {
-                Ok(run) => done.push(run),
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
-                }
+        while done.len() < runs && outcome.is_ok() {
+            let (run, ended) = self.run("the whole", image, options).await;
+            if ended.is_ok() || done.is_empty() {
+                done.extend(run);
             }
+            outcome = ended;
         }
         let peak_rss = machine::peak_rss();
         let rate = Spread::of(done.iter().map(|run| run.sample.rate()));
@@ -62,17 +62,25 @@ impl Path<'_> {
         };
         let shape = Shape::of(options, image.descriptor().chunk_size);
         let timeline = timeline(&last.looks, shape.workers);
-        (Some((Whole { rate, cpu_seconds, peak_rss, first_write_seconds: None, timeline }, last.report)), outcome)
+        (Some((Whole { rate, cpu_seconds, peak_rss, first_write_seconds: None, timeline }, last.engine)), outcome)
     }
 
-    /// Writes the image once.
-    pub(super) async fn run(&self, what: &'static str, image: &Image, options: &WriteOptions) -> Result<Run> {
+    /// Writes the image once; what a run that failed did until then is handed back with its error.
+    pub(super) async fn run(
+        &self,
+        what: &'static str,
+        image: &Image,
+        options: &WriteOptions,
+    ) -> (Option<Run>, Result<()>) {
         if self.cancel.is_cancelled() {
-            return Err(Error::cancelled("measuring"));
+            return (None, Err(Error::cancelled("measuring")));
         }
         let raw_size = image.descriptor().raw_size;
         let progress = self.watch.begin(what, raw_size, Duration::MAX, Snapshot::landed);
-        let target = self.sink.target(raw_size, options.engine, self.cancel).await?;
+        let target = match self.sink.target(raw_size, options.engine, self.cancel).await {
+            Ok(target) => target,
+            Err(error) => return (None, Err(error)),
+        };
         let looks = Arc::new(Mutex::new(vec![progress.snapshot()]));
         let looking = tokio::spawn({
             let (looks, progress) = (Arc::clone(&looks), Arc::clone(&progress));
@@ -89,11 +97,19 @@ impl Path<'_> {
         let written =
             pipeline::write_with(&start, image.clone(), target, options, Arc::clone(&progress), self.cancel).await;
         looking.abort();
-        let report = written?;
-        let sample = Sample { seconds: report.total_seconds, ..meter.stop(report.data_bytes as f64) };
         let mut looks = std::mem::take(&mut *looks.lock().unwrap_or_else(PoisonError::into_inner));
         looks.push(progress.snapshot());
-        Ok(Run { sample, report, looks })
+        match written {
+            Ok(Report { data_bytes, total_seconds, engine, .. }) => {
+                let sample = Sample { seconds: total_seconds, ..meter.stop(data_bytes as f64) };
+                (Some(Run { sample, engine: Some(engine), looks }), Ok(()))
+            }
+            Err(error) => {
+                let sample = meter.stop(progress.snapshot().written as f64);
+                let run = Run { sample, engine: None, looks };
+                (Some(run).filter(|run| run.sample.bytes > 0.0), Err(error))
+            }
+        }
     }
 }
 
@@ -111,7 +127,7 @@ fn timeline(looks: &[Snapshot], workers: usize) -> Vec<Moment> {
     let moment = |pair: &[&Snapshot]| {
         let (then, now) = (pair[0], pair[1]);
         let seconds = now.at.duration_since(then.at).as_secs_f64().max(1e-6);
-        let share = |now: Duration, then: Duration| (now - then).as_secs_f64() / seconds / workers as f64;
+        let share = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() / seconds / workers as f64;
         let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
         Moment {
             seconds: now.at.duration_since(first.at).as_secs_f64(),

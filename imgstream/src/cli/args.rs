@@ -50,6 +50,9 @@ pub enum Command {
     /// Write a verified image to a block device or file, and prove it
     Write(Write),
     /// Measure how fast this machine, a source and a device are, and say which stage limits
+    ///
+    /// Measures each stage of `write` alone and then the whole, and ends in a verdict in words. All rates are in bytes of the
+    /// raw image, whatever it was packed to. Interrupted, it keeps what was measured.
     Bench(Bench),
 }
 
@@ -282,9 +285,6 @@ pub struct Write {
 }
 
 /// `bench`
-///
-/// Measures each stage of `write` alone and then the whole, and ends in a verdict in words. All rates are in bytes of the raw
-/// image, whatever it was packed to. Interrupted, it keeps what was measured.
 #[derive(Debug, Args)]
 pub struct Bench {
     /// Where the image comes from: synthetic (made here, held in memory), or an IMAGE, which needs --trust.

@@ -13,6 +13,7 @@ use super::Watch;
 use super::findings::{Part, StageAlone};
 use super::meter::{self, Sample};
 use super::sink::Sink;
+use crate::abort::unless_cancelled;
 use crate::error::{Error, Result};
 use crate::manifest::ChunkRow;
 use crate::open::Image;
@@ -51,7 +52,8 @@ impl Alone<'_> {
         let plans = Arc::new(Plans::new(self.image.clone()));
         let samples = self.repeated(async |limit| self.receive(&plans, limit).await).await?;
         meter::stage(Part::Source, 1, &samples).map(&mut found);
-        let chunks = Arc::new(self.collect(&plans).await?);
+        let chunks = unless_cancelled(self.cancel, "fetching a sample", self.collect(&plans)).await?;
+        let chunks = Arc::new(chunks);
         let workers = self.options.workers;
         let mut cpu = vec![(Part::Hash, workers), (Part::Decode, 1), (Part::Decode, workers)];
         cpu.dedup();

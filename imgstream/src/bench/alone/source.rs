@@ -99,7 +99,6 @@ impl Alone<'_> {
                 if enough && !chunks.is_empty() {
                     return Ok(Chunks { chunks });
                 }
-                self.check()?;
                 let place = row.offset..row.offset + u64::from(row.length);
                 let name = span.chunk_name(chunk);
                 let mut stream = source::open_range(self.image.sources()[0].as_ref(), span.data, place).await?;
