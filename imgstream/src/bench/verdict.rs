@@ -272,16 +272,22 @@ impl Waits {
             ": more --connections or a larger --request-size may help"
         } else if self.write > self.decode {
             ": another --depth may help"
+        } else if self.decode > MOST_OF_IT {
+            ": computing costs more beside all else than alone; what the kernel does for device and network on its own \
+             threads is in no stage's CPU seconds"
         } else {
             ""
         };
+        let rest = 1.0 - self.source - self.write - self.decode;
+        let idle = format!(", and had nothing to do for {}: at the start, the flushes and the commit", percent(rest));
         format!(
-            "the whole reaches only {} of that: of its time, the workers waited {} for the source and {} for the device, and \
-             computed {}{advice}",
+            "the whole reaches only {} of that: of its time, the workers waited {} for the source and {} for the device, \
+             computed {}{}{advice}",
             percent(reached),
             percent(self.source),
             percent(self.write),
             percent(self.decode),
+            if rest > 0.1 { &idle } else { "" },
         )
     }
 }
