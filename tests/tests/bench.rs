@@ -48,7 +48,7 @@ fn rate(findings: &Value, part: &str) -> f64 {
 fn without_a_device_it_ends_in_a_verdict_all_the_same() {
     let lab = Lab::new();
     let report = lab.path("report");
-    let done = bench().words(QUICK).words("--sweep connections,engine --report").arg(&report).done().ok();
+    let done = bench().words(QUICK).words("--sweep connections,engine --report").arg(&report).limit(120).done().ok();
     let found = findings(&done);
     for part in ["source", "hash", "decode"] {
         assert!(rate(&found, part) > MIB as f64, "{part}: {found}");
@@ -165,4 +165,17 @@ fn an_interruption_keeps_what_was_measured() {
     assert_eq!(found["stages"][0]["part"], "source");
     assert_eq!(found["verdict"], Value::Null);
     assert!(done.stdout.is_empty(), "{}", done.stdout);
+}
+
+#[test]
+fn other_tools_stand_beside_ours() {
+    let lab = Lab::new();
+    let peers = serde_json::json!({"format": 1, "command": "x", "subject": "y", "raw_bytes": 1, "rounds": 3,
+        "limit_seconds": null, "limit_by": null, "ways": [{"name": "dd", "ours": false, "verifies": "nothing",
+        "seconds": {"median": 1.0, "min": 1.0, "max": 1.0, "samples": 3}, "cpu_seconds": null, "peak_rss": null,
+        "ratio_to_ours": null, "command": "dd", "note": ""}]});
+    let run =
+        |text: &str| bench().words(SMALL).words("--runs 1 --peers").arg(lab.file("peers", text.as_bytes())).done();
+    assert_eq!(findings(&run(&peers.to_string()).ok())["peers"], peers);
+    run("{}").exits(exit::USAGE).says("peers");
 }

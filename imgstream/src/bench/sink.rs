@@ -67,6 +67,11 @@ impl Sink {
         self.sector_size
     }
 
+    /// Whether it is a file that was made for the benchmark, so that nothing is lost.
+    pub fn is_made(&self) -> bool {
+        matches!(self.place, Place::Made(_))
+    }
+
     /// As the findings have it.
     pub(super) fn finding(&self) -> findings::Sink {
         findings::Sink { name: self.name.clone(), is_real: self.is_real() }

@@ -102,7 +102,7 @@ async fn sink(arguments: &args::Bench, size: u64, cancel: &CancellationToken) ->
     let path = &arguments.sink;
     let is_null = path == Path::new("null");
     if let Some(named) = &arguments.yes_destroy
-        && (is_null || named != path)
+        && (is_null || named.as_os_str() != path.as_os_str())
     {
         return Err(Error::usage(format!("--yes-destroy {} is not what --sink names", named.display()))
             .with_hint(format!("it must be exactly the path of --sink: {}", path.display())));
@@ -110,12 +110,16 @@ async fn sink(arguments: &args::Bench, size: u64, cancel: &CancellationToken) ->
     if is_null {
         return Sink::null();
     }
-    let something_is_lost = std::fs::symlink_metadata(path).is_ok() && arguments.yes_destroy.is_none();
-    if something_is_lost && !std::io::stdin().is_terminal() {
-        return Err(not_confirmed(path, "nobody is here to be asked"));
+    let nobody_to_ask = || not_confirmed(path, "nobody is here to be asked");
+    let is_allowed = arguments.yes_destroy.is_some();
+    if !is_allowed && std::fs::symlink_metadata(path).is_ok() && !std::io::stdin().is_terminal() {
+        return Err(nobody_to_ask());
     }
     let sink = Sink::at(path, size, cancel).await?;
-    if something_is_lost {
+    if !is_allowed && !sink.is_made() {
+        if !std::io::stdin().is_terminal() {
+            return Err(nobody_to_ask());
+        }
         let asked = path.clone();
         let asking = tokio::task::spawn_blocking(move || ask(&asked));
         let answer = async { asking.await.map_err(|error| Error::usage(format!("asking: {error}"))) };
@@ -134,7 +138,7 @@ fn not_confirmed(path: &Path, why: &str) -> Error {
 fn ask(path: &Path) -> bool {
     say!("All that {} holds will be destroyed. Type its name to go on:", path.display());
     let mut typed = String::new();
-    std::io::stdin().read_line(&mut typed).is_ok() && Path::new(typed.trim_end_matches(['\r', '\n'])) == path
+    std::io::stdin().read_line(&mut typed).is_ok() && path.as_os_str() == typed.trim_end_matches(['\r', '\n'])
 }
 
 fn look(watch: Arc<Watch>) -> impl FnMut() -> display::Shown + Send + 'static {
