@@ -190,7 +190,16 @@ fn show(findings: &Findings) {
         say!("{:24} {} {cost:>11.2}  {}", "the whole", columns(&whole.rate), bar(whole.rate.median / fastest));
     }
     for sweep in &findings.sweeps {
-        say!("--{}", sweep.setting.name());
+        let name = sweep.setting.name();
+        let reasons: Vec<_> = sweep.points.iter().map(|point| point.failed.as_deref()).collect();
+        // What cannot be swept at all needs one line, not one per value.
+        if let [Some(why), ..] = reasons.as_slice()
+            && reasons.iter().all(|other| *other == Some(why))
+        {
+            say!("--{name:22} {why}");
+            continue;
+        }
+        say!("--{name}");
         for point in &sweep.points {
             match &point.failed {
                 Some(why) => say!("  {:22} {why}", point.value),

@@ -193,9 +193,13 @@ fn a_faster_value_is_recommended_only_beyond_the_spread() {
         Sweep { setting: Setting::Depth, points: vec![point("16", 300.0), point("32", 360.0), broken] },
         Sweep { setting: Setting::Connections, points: vec![point("4", 301.0), point("8", 310.0)] },
     ];
+    findings.sweeps.extend([
+        Sweep { setting: Setting::Workers, points: vec![point("1", 200.0), point("2", 360.0), point("4", 370.0)] },
+        Sweep { setting: Setting::ChunkSize, points: vec![point("2MiB", 390.0), point("4MiB", 400.0)] },
+    ]);
     let verdict = judge(&findings).unwrap();
     says(&verdict, "--depth 32 is 1.2 × as fast as 16: use it");
-    says(&verdict, "no other value is faster for connections");
+    says(&verdict, "no other value is faster for connections, workers, chunk-size");
 }
 
 #[test]
