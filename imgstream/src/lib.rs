@@ -13,8 +13,9 @@
 //! | [`sink`] | verified chunks → device |
 //! | [`pipeline`] | joins them; [`readback`] proves what is on the media |
 //!
-//! [`bench`] measures it. [`buffer`] is the aligned pool they share, [`progress`] counts, [`watchdog`] notices when nothing moves, [`error`] has the eight kinds of error.
-//! The library draws nothing, reads no arguments and knows nothing of servers; the command `imgstream` does the first two.
+//! [`mod@bench`] measures it. [`buffer`] is the aligned pool they share, [`progress`] counts, [`watchdog`] notices when nothing moves, [`error`] has the eight kinds of error.
+//! The library draws nothing but the benchmark's page, reads no arguments and knows nothing of servers; the command `imgstream`
+//! does the rest of the drawing and the reading.
 
 pub mod abort;
 pub mod bench;

@@ -2,6 +2,7 @@
 //!
 //! Writers add, readers take a [`Snapshot`]; nothing here blocks. Drawing is the commands' business.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -83,6 +84,8 @@ pub struct Progress {
     pub fetched: AtomicU64,
     /// Raw bytes decoded and verified.
     pub decoded: AtomicU64,
+    /// When the first data chunk went to the device.
+    pub first_write: OnceLock<Instant>,
     /// Raw bytes of data chunks on the device.
     pub written: AtomicU64,
     /// Raw bytes zeroed or left as holes.

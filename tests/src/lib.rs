@@ -5,6 +5,7 @@
 // A harness reports its own trouble by panicking: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod cgroup;
 pub mod command;
 pub mod counterfeit;
 pub mod document;
@@ -13,6 +14,7 @@ pub mod hostile;
 pub mod lab;
 pub mod layout;
 pub mod loopdev;
+pub mod narrow;
 pub mod offers;
 pub mod sample;
 pub mod second_reader;
@@ -20,10 +22,12 @@ pub mod server;
 pub mod target;
 pub mod token;
 
+pub use cgroup::Cgroup;
 pub use command::{Done, Run, Running};
 pub use lab::{Image, Key, Lab};
 pub use layout::Layout;
 pub use loopdev::{Loop, Mount};
+pub use narrow::Narrow;
 pub use offers::Offers;
 pub use target::Target;
 

@@ -49,6 +49,11 @@ pub enum Command {
     Serve(Serve),
     /// Write a verified image to a block device or file, and prove it
     Write(Write),
+    /// Measure how fast this machine, a source and a device are, and say which stage limits
+    ///
+    /// Measures each stage of `write` alone and then the whole, and ends in a verdict in words. All rates are in bytes of the
+    /// raw image, whatever it was packed to. Interrupted, it keeps what was measured.
+    Bench(Bench),
 }
 
 /// `keygen`
@@ -279,6 +284,71 @@ pub struct Write {
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub stall_limit: u64,
     /// Write progress and the result as JSON objects, one per line, to stdout.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `bench`
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Where the image comes from: synthetic (made here, held in memory), or an IMAGE, which needs --trust.
+    #[arg(long, value_name = "synthetic|IMAGE", default_value = "synthetic")]
+    pub source: String,
+    /// Where it goes: null (writes are done at once), a file, or a whole block device. What a file or a device held before is
+    /// lost. A file that is not there is made, and removed at the end.
+    #[arg(long, value_name = "null|FILE|DEVICE", default_value = "null")]
+    pub sink: PathBuf,
+    /// Yes, destroy what this file or device holds: the same path as --sink. Without it, the path must be typed.
+    #[arg(long, value_name = "PATH")]
+    pub yes_destroy: Option<PathBuf>,
+    /// Raw bytes of the synthetic image.
+    #[arg(long, default_value = "2GiB")]
+    pub size: Size,
+    /// How many raw bytes of the synthetic image become one, 1 to 16.
+    #[arg(long, default_value_t = 3.0)]
+    pub ratio: f64,
+    #[command(flatten)]
+    pub trust: Trust,
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Runs of each stage and of the whole.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub runs: u8,
+    /// The longest that one run of a stage alone may take.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+    /// Settings to vary, one at a time, two runs per value: engine, depth, chunk-size, request-size, connections, workers; or
+    /// all, or none.
+    #[arg(long, value_name = "SETTING,…|all|none", default_value = "none")]
+    pub sweep: String,
+    /// How to write: auto, uring, direct or buffered.
+    #[arg(long, default_value = "auto")]
+    pub engine: EngineChoice,
+    /// Writes in flight.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=512))]
+    pub depth: u16,
+    /// Raw bytes per chunk of the synthetic image: a power of two from 64KiB to 8MiB.
+    #[arg(long, default_value = "2MiB")]
+    pub chunk_size: Size,
+    /// Bytes per request.
+    #[arg(long, default_value = "16MiB")]
+    pub request_size: Size,
+    /// Requests in flight.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
+    /// Threads that verify and decode. Default: one per core.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+    /// Read back what was written, as `write` does unless told not to.
+    #[arg(long)]
+    pub read_back: bool,
+    /// What other tools took for the same job (JSON, as `cargo xtask bench` writes it), to be shown beside.
+    #[arg(long, value_name = "FILE")]
+    pub peers: Option<PathBuf>,
+    /// Write the findings into this directory, which is made.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Write the findings as one JSON object to stdout.
     #[arg(long)]
     pub json: bool,
 }

@@ -17,6 +17,7 @@ macro_rules! print {
 }
 
 mod args;
+mod bench;
 mod display;
 mod image;
 mod keys;
@@ -64,6 +65,7 @@ async fn execute(command: Command) -> Result<()> {
         Command::Unpack(arguments) => write::unpack(arguments, &cancel).await,
         Command::Serve(arguments) => image::serve(arguments, cancel).await,
         Command::Write(arguments) => write::write(arguments, &cancel).await,
+        Command::Bench(arguments) => bench::bench(arguments, &cancel).await,
     }
 }
 

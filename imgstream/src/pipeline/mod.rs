@@ -92,7 +92,7 @@ impl Default for WriteOptions {
             request_size: 16 << 20,
             depth: 16,
             chunk_memory: 96 << 20,
-            frame_memory: 40 << 20,
+            frame_memory: 32 << 20,
             patience: Patience::default(),
             stall_warning: Duration::from_secs(10),
             stall_limit: Duration::from_secs(300),
@@ -125,7 +125,7 @@ pub async fn write(
 }
 
 /// [`write`], with an engine that `start` makes.
-async fn write_with(
+pub(crate) async fn write_with(
     start: &StartEngine,
     image: Image,
     target: Target,
@@ -288,16 +288,16 @@ impl Run {
 const OTHERS: usize = withheld::MAX_WITHHELD + 1;
 
 /// How many threads, writes and buffers the memory allows.
-struct Shape {
-    workers: usize,
-    depth: usize,
-    buffers: usize,
+pub(crate) struct Shape {
+    pub(crate) workers: usize,
+    pub(crate) depth: usize,
+    pub(crate) buffers: usize,
 }
 
 impl Shape {
     /// A buffer per write in flight, two per worker, three for the withheld chunks, one of zeros. What reads back while others
     /// still write has its own, as far as they can be afforded.
-    fn of(options: &WriteOptions, chunk_size: u32) -> Self {
+    pub(crate) fn of(options: &WriteOptions, chunk_size: u32) -> Self {
         let affordable = (options.chunk_memory / u64::from(chunk_size)) as usize;
         let least_depth = 2;
         let workers = options.workers.min(affordable.saturating_sub(OTHERS + least_depth) / 2).max(1);

@@ -44,9 +44,12 @@ pub struct Report {
     pub limited_by: Option<Stage>,
     /// Seconds spent comparing first; `None` unless the run was to.
     pub compare_seconds: Option<f64>,
-    /// Seconds spent fetching, verifying and writing.
+    /// Seconds from the start of the run, when the descriptor had just been verified, until the first data chunk went to the
+    /// device; `None` when none did. A run that compares first has done that in this time.
+    pub first_write_seconds: Option<f64>,
+    /// Seconds spent fetching, verifying and writing, and reading back meanwhile.
     pub write_seconds: f64,
-    /// Seconds spent reading back and committing.
+    /// Seconds spent afterwards on reading back the rest and on committing.
     pub read_back_seconds: f64,
     /// Seconds in all.
     pub total_seconds: f64,
@@ -122,6 +125,7 @@ impl Run {
             fallback: self.writer.fallback().map(str::to_owned),
             limited_by,
             compare_seconds: self.options.resume.then_some(times.comparing.as_secs_f64()),
+            first_write_seconds: self.progress.first_write.get().map(|at| (*at - times.start).as_secs_f64()),
             write_seconds: times.writing.as_secs_f64(),
             read_back_seconds: times.reading_back().as_secs_f64(),
             total_seconds: times.start.elapsed().as_secs_f64(),

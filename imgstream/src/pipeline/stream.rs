@@ -335,6 +335,7 @@ impl Flow {
         if self.is_withheld(&frame.span.plan, frame.chunk) {
             self.withheld().push(chunk);
         } else {
+            self.progress.first_write.get_or_init(Instant::now);
             self.writer.write(chunk)?;
             self.started(&frame.span.plan, frame.chunk..frame.chunk + 1);
         }

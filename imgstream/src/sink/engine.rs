@@ -138,6 +138,8 @@ pub enum EngineKind {
     Direct,
     /// `pwrite` through the page cache, for files that refuse O_DIRECT.
     Buffered,
+    /// Nothing is written: what a benchmark without a device has. Nobody can ask for it.
+    Null,
 }
 
 impl fmt::Display for EngineKind {
@@ -146,6 +148,7 @@ impl fmt::Display for EngineKind {
             EngineKind::Uring => "io_uring (O_DIRECT)",
             EngineKind::Direct => "pwrite threads (O_DIRECT)",
             EngineKind::Buffered => "pwrite threads (page cache)",
+            EngineKind::Null => "none: nothing is written",
         })
     }
 }
@@ -186,6 +189,7 @@ pub(crate) fn start(parts: Parts) -> io::Result<Started> {
     let unsuited = || io::Error::new(io::ErrorKind::Unsupported, "the target does not accept O_DIRECT");
     match parts.choice {
         EngineChoice::Only(EngineKind::Buffered) => Ok((threaded(EngineKind::Buffered, &parts)?, None)),
+        EngineChoice::Only(EngineKind::Null) => Err(io::ErrorKind::Unsupported.into()),
         EngineChoice::Only(_) if !direct => Err(unsuited()),
         EngineChoice::Only(EngineKind::Direct) => Ok((threaded(EngineKind::Direct, &parts)?, None)),
         EngineChoice::Only(EngineKind::Uring) => Ok((Arc::new(uring::Uring::start(&parts)?.0), None)),

@@ -8,6 +8,7 @@ pub mod facts;
 #[cfg(test)]
 pub(crate) mod faulty;
 mod interlock;
+pub(crate) mod null;
 pub mod outstanding;
 mod patience;
 mod queue;

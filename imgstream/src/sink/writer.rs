@@ -99,12 +99,19 @@ impl Writer {
     /// # Errors
     /// The first error of any write so far.
     pub fn write(&self, chunk: VerifiedChunk) -> Result<()> {
-        let chunk = Arc::new(chunk);
         let start = chunk.raw_offset();
+        self.write_at(&Arc::new(chunk), start)
+    }
+
+    /// Starts writing a chunk to the place of the raw offset `start`; waits while the queue is full.
+    ///
+    /// # Errors
+    /// The first error of any write so far.
+    pub(crate) fn write_at(&self, chunk: &Arc<VerifiedChunk>, start: u64) -> Result<()> {
         let end = start + chunk.bytes().len() as u64;
         for piece in self.target.map(start..end) {
             let from = (piece.raw_offset - start) as usize;
-            self.submit(Payload::Chunk(Arc::clone(&chunk)), from, piece.len, piece.device, piece.offset)?;
+            self.submit(Payload::Chunk(Arc::clone(chunk)), from, piece.len, piece.device, piece.offset)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{Boxed, Source, Stream, fetch_blob};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -81,7 +81,12 @@ impl Source for Dir {
                 Ok(file)
             })
             .await?;
-            Ok(Box::new(FileStream { file: Arc::new(file), left: range, name: self.name.clone() }) as Box<dyn Stream>)
+            Ok(Box::new(FileStream {
+                file: Arc::new(file),
+                left: range,
+                buffer: BytesMut::new(),
+                name: self.name.clone(),
+            }) as Box<dyn Stream>)
         })
     }
 }
@@ -100,6 +105,8 @@ fn open(path: &Path) -> Result<(File, u64)> {
 struct FileStream {
     file: Arc<File>,
     left: Range<u64>,
+    /// Read into again and again, once what it held has been taken.
+    buffer: BytesMut,
     name: String,
 }
 
@@ -111,16 +118,20 @@ impl Stream for FileStream {
                 return Ok(None);
             }
             let (file, offset) = (Arc::clone(&self.file), self.left.start);
+            let mut buffer = std::mem::take(&mut self.buffer);
             let read = move || {
-                let mut bytes = vec![0; len as usize];
-                file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+                buffer.reserve(len as usize);
+                buffer.resize(len as usize, 0);
+                file.read_exact_at(&mut buffer, offset).map(|()| buffer)
             };
             let name = &self.name;
-            let bytes = blocking(move || read().context(Kind::Source, || "reading a blob".into()))
+            let mut read = blocking(move || read().context(Kind::Source, || "reading a blob".into()))
                 .await
                 .map_err(|error| Error::source_failed(format!("{name}: {error}")).with_source(error))?;
             self.left.start += len;
-            Ok(Some(bytes.into()))
+            let bytes = read.split().freeze();
+            self.buffer = read;
+            Ok(Some(bytes))
         })
     }
 }

@@ -366,7 +366,7 @@ fn a_late_write_that_also_lands_on_a_proven_chunk_is_found() {
     let (victim, late) = (2 * CHUNK as u64, 6 * CHUNK as u64);
     each_engine(
         || move |_: usize, write: &Write| if write.offset == late { Fault::AlsoAt(victim) } else { Fault::None },
-        fails(Kind::Proof, &["changed after they had been proven"]),
+        fails(Kind::Proof, &["read back wrong"]),
     );
 }
 

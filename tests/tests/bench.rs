@@ -1,0 +1,181 @@
+//! The benchmark: its verdict names the stage that was made slow on purpose, and nothing is destroyed unasked.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
+
+use std::path::Path;
+
+use e2e::server::Server;
+use e2e::{Cgroup, Done, Lab, MIB, Narrow, Run, Target, exit, sample};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// Short runs: what is measured here is the verdict.
+const QUICK: &str = "--size 64MiB --chunk-size 1MiB --seconds 1 --json";
+
+/// Shorter still, for what is slow.
+const SMALL: &str = "--size 32MiB --chunk-size 1MiB --seconds 1 --json";
+
+fn bench() -> Run {
+    Run::imgstream().arg("bench")
+}
+
+/// The findings: one object and nothing else.
+#[track_caller]
+fn findings(done: &Done) -> Value {
+    let mut objects = done.json();
+    assert_eq!(objects.len(), 1, "{}", done.stdout);
+    objects.remove(0)
+}
+
+#[track_caller]
+fn limited_by(done: &Done, what: &str, words: &str) {
+    let findings = findings(done);
+    let verdict = &findings["verdict"];
+    eprintln!("{:?}\n{}", done.took, done.stderr);
+    assert_eq!(verdict["limited_by"], what, "{}", done.stderr);
+    let first = verdict["sentences"][0].as_str().unwrap();
+    assert!(first.starts_with("limited by") && first.contains(words), "{first}");
+    let reached = verdict["reached"].as_f64().unwrap();
+    assert!((0.5..1.5).contains(&reached), "the limit was not the whole's: {reached}");
+}
+
+fn rate(findings: &Value, part: &str) -> f64 {
+    let stages = findings["stages"].as_array().unwrap();
+    let stage = stages.iter().rfind(|stage| stage["part"] == part).expect(part);
+    stage["rate"]["median"].as_f64().unwrap()
+}
+
+#[test]
+fn without_a_device_it_ends_in_a_verdict_all_the_same() {
+    let lab = Lab::new();
+    let report = lab.path("report");
+    let done = bench().words(QUICK).words("--sweep connections,engine --report").arg(&report).limit(120).done().ok();
+    let found = findings(&done);
+    for part in ["source", "hash", "decode"] {
+        assert!(rate(&found, part) > MIB as f64, "{part}: {found}");
+    }
+    assert!(found["whole"]["rate"]["median"].as_f64().unwrap() > MIB as f64);
+    assert_eq!(found["whole"]["rate"]["samples"], 3);
+    assert!(!found["whole"]["timeline"].as_array().unwrap().is_empty());
+    assert_eq!(found["interrupted"], false);
+    let (raw, packed) = (&found["subject"]["data_bytes"], &found["subject"]["compressed_bytes"]);
+    let ratio = raw.as_f64().unwrap() / packed.as_f64().unwrap();
+    assert!((2.7..3.3).contains(&ratio), "the ratio is {ratio}");
+    let connections = found["sweeps"][0]["points"].as_array().unwrap();
+    assert!(connections.iter().all(|point| point["rate"]["median"].as_f64().unwrap() > MIB as f64), "{connections:?}");
+    let engines = found["sweeps"][1]["points"].as_array().unwrap();
+    assert!(engines.iter().all(|point| point["failed"].as_str().unwrap().contains("null sink")), "{engines:?}");
+    done.says("verdict").says("limited by");
+    let written: Value = serde_json::from_slice(&std::fs::read(report.join("findings.json")).unwrap()).unwrap();
+    assert_eq!(written, found);
+}
+
+#[test]
+fn a_slow_source_is_named() {
+    let lab = Lab::new();
+    let image = lab.pack_bytes(&sample::noise(81, 12 * MIB as usize), "--chunk-size 1MiB --level 1");
+    let server = Server::imgstream(&image.dir);
+    let narrow = Narrow::new(&server.authority(), 8 * MIB);
+    let bench = bench().args(["--source", &narrow.url()]).arg("--trust").arg(&image.key.public);
+    let done = bench.words(QUICK).words("--runs 2 --request-size 1MiB").done().ok();
+    limited_by(&done, "source", "the source");
+    let source = rate(&findings(&done), "source") / MIB as f64;
+    assert!((6.0..10.0).contains(&source), "{source} MiB/s through a link of 8");
+}
+
+#[test]
+fn a_slow_device_is_named() {
+    let lab = Lab::new();
+    let target = Target::device(&lab, 64 * MIB, "");
+    let group = Cgroup::with_writes_of(target.path(), 40 * MIB);
+    let bench = group.imgstream().arg("bench").arg("--sink").arg(target.path()).arg("--yes-destroy").arg(target.path());
+    let done = bench.words(SMALL).words("--runs 2").done().ok();
+    limited_by(&done, "write", "the device's writes");
+    let write = rate(&findings(&done), "write") / MIB as f64;
+    assert!((30.0..50.0).contains(&write), "{write} MiB/s to a device of 40");
+}
+
+#[test]
+fn slow_processors_are_named() {
+    let group = Cgroup::with_cores(30);
+    let done = group.imgstream().arg("bench").words(QUICK).words("--runs 2").done().ok();
+    limited_by(&done, "cpu", "core");
+    done.says("SHA-256");
+}
+
+#[test]
+fn the_media_are_read_back_when_that_is_asked_for() {
+    let lab = Lab::new();
+    let target = Target::device(&lab, 64 * MIB, "");
+    let bench = bench().arg("--sink").arg(target.path()).arg("--yes-destroy").arg(target.path());
+    let done = bench.words(QUICK).words("--runs 1 --read-back --sweep engine").done().ok();
+    let found = findings(&done);
+    assert!(rate(&found, "read") > MIB as f64 && rate(&found, "raw-hash") > MIB as f64, "{found}");
+    assert_eq!(found["settings"]["read_back"], true);
+    let engines = found["sweeps"][0]["points"].as_array().unwrap();
+    let names: Vec<_> = engines.iter().map(|point| point["value"].as_str().unwrap()).collect();
+    assert_eq!(names, ["uring", "direct", "buffered"]);
+    // What is left behind is an image that was proven: no half of one.
+    assert!(target.was_touched() && !target.starts_with_zeros(MIB));
+}
+
+#[test]
+fn nothing_is_destroyed_unasked() {
+    let lab = Lab::new();
+    for target in [Target::device(&lab, 16 * MIB, ""), Target::file(&lab, 16 * MIB)] {
+        let sink = || bench().words("--size 16MiB --sink").arg(target.path());
+        let remedy = format!("--yes-destroy {}", target.path().display());
+        sink().done().exits(exit::TARGET).says("would be overwritten").says(&remedy);
+        sink().arg("--yes-destroy").arg("/dev/null").done().exits(exit::USAGE).says("exactly the path of --sink");
+        let relative = Path::new("/dev/..").join(target.path().strip_prefix("/").unwrap());
+        sink().arg("--yes-destroy").arg(relative).done().exits(exit::USAGE);
+        target.is_untouched();
+    }
+    bench().words("--yes-destroy null").done().exits(exit::USAGE);
+}
+
+#[test]
+fn an_image_without_a_trusted_key_is_not_measured() {
+    let lab = Lab::new();
+    let image = lab.pack_bytes(&sample::noise(82, MIB as usize), "--chunk-size 64KiB");
+    bench().arg("--source").arg(&image.dir).done().exits(exit::USAGE).says("--trust");
+    let other = lab.key();
+    bench().arg("--source").arg(&image.dir).arg("--trust").arg(other.public).done().exits(exit::IMAGE);
+}
+
+#[test]
+fn a_file_that_was_made_for_it_goes_with_it() {
+    let lab = Lab::new();
+    let file = lab.path("made");
+    let done = bench().words(SMALL).words("--runs 1 --sink").arg(&file).done().ok();
+    assert!(rate(&findings(&done), "write") > MIB as f64);
+    assert!(!file.exists());
+}
+
+#[test]
+fn an_interruption_keeps_what_was_measured() {
+    let lab = Lab::new();
+    let report = lab.path("report");
+    // A hundred runs of the source are over soon; those of computing take a minute.
+    let mut running = bench().words("--size 64MiB --runs 99 --report").arg(&report).start();
+    running.until("the second stage", |running| running.stderr().contains("SHA-256 alone"));
+    running.signal(Signal::SIGINT);
+    let done = running.finish().exits(exit::CANCELLED).says("interrupted").says("source");
+    let found: Value = serde_json::from_slice(&std::fs::read(report.join("findings.json")).unwrap()).unwrap();
+    assert_eq!(found["interrupted"], true);
+    assert_eq!(found["stages"][0]["part"], "source");
+    assert_eq!(found["verdict"], Value::Null);
+    assert!(done.stdout.is_empty(), "{}", done.stdout);
+}
+
+#[test]
+fn other_tools_stand_beside_ours() {
+    let lab = Lab::new();
+    let peers = serde_json::json!({"format": 1, "command": "x", "subject": "y", "raw_bytes": 1, "rounds": 3,
+        "limit_seconds": null, "limit_by": null, "ways": [{"name": "dd", "ours": false, "verifies": "nothing",
+        "seconds": {"median": 1.0, "min": 1.0, "max": 1.0, "samples": 3}, "cpu_seconds": null, "peak_rss": null,
+        "ratio_to_ours": null, "command": "dd", "note": ""}]});
+    let run =
+        |text: &str| bench().words(SMALL).words("--runs 1 --peers").arg(lab.file("peers", text.as_bytes())).done();
+    assert_eq!(findings(&run(&peers.to_string()).ok())["peers"], peers);
+    run("{}").exits(exit::USAGE).says("peers");
+}
