@@ -13,7 +13,9 @@ mod limits;
 mod machine;
 mod measure;
 mod memory;
+mod ours;
 mod pack;
+mod peers;
 mod report;
 mod server;
 mod stats;
@@ -21,6 +23,7 @@ mod subject;
 mod target;
 mod tools;
 mod units;
+mod way;
 mod write;
 
 use std::path::PathBuf;
@@ -75,9 +78,9 @@ fn main() -> ExitCode {
 /// Runs one command; `false` means that a budget was missed.
 fn dispatch(command: &Command) -> Result<bool> {
     match command {
-        Command::Write(options) => publish(&write::run(options)?, options.options()),
-        Command::Memory(options) => publish(&memory::run(options)?, options.options()),
-        Command::Pack(options) => publish(&pack::run(options)?, options.options()),
+        Command::Write(options) => publish(&write::run(options)?, &options.options),
+        Command::Memory(options) => publish(&memory::run(options)?, &options.options),
+        Command::Pack(options) => publish(&pack::run(options)?, &options.options),
         Command::Tally { result, job } => measure::tally(result, job).map(|()| true),
     }
 }

@@ -20,6 +20,13 @@ pub fn imgstream() -> Result<PathBuf> {
     )))
 }
 
+/// Why `program` could not be installed, if somebody tried: `cargo xtask bench` says so in `BENCHES_NOT_INSTALLED`, in
+/// lines of a program, a tab and a reason.
+pub fn why_not_installed(program: &str) -> Option<String> {
+    let told = std::env::var("BENCHES_NOT_INSTALLED").ok()?;
+    told.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| *name == program).map(|(_, why)| why.into())
+}
+
 /// Whether `program` can be found.
 pub fn present(program: &str) -> bool {
     find(program).is_some()
