@@ -209,7 +209,9 @@ fn default_cache() -> Option<PathBuf> {
 fn remove(path: &Path) -> Result<()> {
     let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(format!("could not remove {}", path.display())),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).context(format!("could not remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

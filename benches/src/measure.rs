@@ -114,6 +114,8 @@ impl Job {
         let own = std::env::current_exe().context("could not find this executable")?;
         let mut tally = Command::new(own);
         tally.arg("tally").arg(&result).arg(job);
+        // A failing peer's stack would crowd out what it said.
+        tally.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
         tally.stdin(Stdio::null()).stdout(create(out)?).stderr(create(&errors)?);
         let status = Running::start(&mut tally)?.wait()?;
         check_interrupted()?;

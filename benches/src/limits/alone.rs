@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn zstd_openssl_and_fio_are_understood() {
-        let told = "\r 2 files : 67108864 -> \r 2 files : 67108864 ->  23867005 (x2.812),   0.00 MB/s,  279.6 MB/s\r 3#\n";
+        let told =
+            "\r 2 files : 67108864 -> \r 2 files : 67108864 ->  23867005 (x2.812),   0.00 MB/s,  279.6 MB/s\r 3#\n";
         assert_eq!(zstd_rate(told), Some(279.6e6));
         assert_eq!(zstd_rate("zstd: error\n"), None);
         assert_eq!(openssl_rate("+H:1048576\n+F:25:SHA256:1846000000.00\n"), Some(1_846_000_000.0));

@@ -34,9 +34,9 @@ impl Way for Bmaptool {
 
     fn prepare(&self, place: &Place<'_>) -> Result<Vec<PathBuf>> {
         let zst = place.lab.zst_of(place.subject)?;
-        let map = place.lab.form(place.subject, MAP, |raw, out| {
-            Job::one(command(&["bmaptool", "create", raw, "-o", out]))
-        })?;
+        let map = place
+            .lab
+            .form(place.subject, MAP, |raw, out| Job::one(command(&["bmaptool", "create", raw, "-o", out])))?;
         Ok(vec![zst, map])
     }
 

@@ -42,7 +42,8 @@ impl Way for Casync {
     }
 
     fn job(&self, place: &Place<'_>, target: &str) -> Result<Job> {
-        let (store, index) = (format!("--store={}/store.castr", place.url(FORM)), format!("{}/index.caibx", place.url(FORM)));
+        let (store, index) =
+            (format!("--store={}/store.castr", place.url(FORM)), format!("{}/index.caibx", place.url(FORM)));
         let extract = command(&["casync", "extract", "--seed-output=no", &store, &index, target]);
         Ok(Job::one(extract).then(command(&["sync", target])))
     }

@@ -37,7 +37,19 @@ impl Way for Nbdcopy {
 
     fn job(&self, place: &Place<'_>, target: &str) -> Result<Job> {
         let mut argv = command(&["nbdcopy", "--flush", "--request-size=2097152", "--requests=8", "--connections=2"]);
-        argv.extend(command(&["--", "[", "qemu-nbd", "-r", "-t", "-e", "8", "-f", "qcow2", &place.path(qemu::FORM), "]"]));
+        argv.extend(command(&[
+            "--",
+            "[",
+            "qemu-nbd",
+            "-r",
+            "-t",
+            "-e",
+            "8",
+            "-f",
+            "qcow2",
+            &place.path(qemu::FORM),
+            "]",
+        ]));
         argv.push(target.into());
         Ok(Job::one(argv))
     }

@@ -58,7 +58,14 @@ impl Way for Convert {
             // nbdkit puts the address of its socket in `$uri`; the source's cache mode means nothing to a socket.
             let script = format!("qemu-img convert -n -W -m 16 -t none -f qcow2 -O raw \"$uri\" {target}");
             return Ok(Job::one(command(&[
-                "nbdkit", "-U", "-", "-r", "curl", &format!("url={}", place.url(FORM)), "--run", &script,
+                "nbdkit",
+                "-U",
+                "-",
+                "-r",
+                "curl",
+                &format!("url={}", place.url(FORM)),
+                "--run",
+                &script,
             ])));
         }
         argv.extend(command(&["-f", "qcow2", "-O", "raw", &place.path(FORM), target]));

@@ -62,7 +62,9 @@ pub fn run(options: &Write) -> Result<Report> {
     let mut rounds = Rounds::new(ways, (!options.no_limits).then_some(&material));
     let measured = rounds.measure(&place, options.scale.rounds());
     if interrupted() {
-        report.notes.push(format!("INTERRUPTED in round {}: what follows is of what was measured until then", rounds.done + 1));
+        report
+            .notes
+            .push(format!("INTERRUPTED in round {}: what follows is of what was measured until then", rounds.done + 1));
     } else {
         measured?;
     }
@@ -76,12 +78,12 @@ pub fn run(options: &Write) -> Result<Report> {
 }
 
 fn ways(options: &Write) -> Vec<Box<dyn Way>> {
-    let wanted = |way: &Box<dyn Way>| options.only.is_empty() || options.only.iter().any(|word| way.name().contains(word));
+    let wanted = |way: &dyn Way| options.only.is_empty() || options.only.iter().any(|word| way.name().contains(word));
     let mut ways: Vec<Box<dyn Way>> = vec![
         Box::new(Ours { read_back: false, arguments: options.ours.clone() }),
         Box::new(Ours { read_back: true, arguments: options.ours.clone() }),
     ];
-    ways.extend(peers::all().into_iter().filter(wanted));
+    ways.extend(peers::all().into_iter().filter(|way| wanted(way.as_ref())));
     ways
 }
 
@@ -105,7 +107,8 @@ fn describe(report: &mut Report, place: &Place<'_>, material: &Material, options
     report.fact("source", "nginx on loopback, sendfile; every form is read into the page cache before each run");
     report.fact("target", format!("{}; every way ends in a flush", target::HOW));
     let rounds = options.scale.rounds();
-    report.fact("rounds", format!("{rounds} interleaved, the order moving on, after one warm-up each, compared by cmp"));
+    report
+        .fact("rounds", format!("{rounds} interleaved, the order moving on, after one warm-up each, compared by cmp"));
     report.keep("subject", place.subject)?;
     report.keep("compressed_bytes", serde_json::json!({ "zst": zst, "imgstream": material.compressed }))
 }

@@ -53,8 +53,7 @@ pub struct Rounds<'a> {
 impl<'a> Rounds<'a> {
     /// Nothing measured yet; without `material` no limits will be.
     pub fn new(ways: Vec<Box<dyn Way>>, material: Option<&'a Material>) -> Self {
-        let new =
-            |way| Series { way, command: String::new(), samples: Vec::new(), why_not: None, sources: Vec::new() };
+        let new = |way| Series { way, command: String::new(), samples: Vec::new(), why_not: None, sources: Vec::new() };
         Self { series: ways.into_iter().map(new).collect(), limits: Vec::new(), done: 0, material }
     }
 

@@ -65,12 +65,15 @@ fn against_limit(report: &mut Report, series: &Series, costs: &Costs, rounds: &R
         cpus.map_or_else(String::new, |s| s.show()),
     );
     report.notes.push(told);
-    let figures = serde_json::json!({ "wall": wall_ratio, "cpu": cpu_ratio, "wall_per_round": walls, "cpu_per_round": cpus });
+    let figures =
+        serde_json::json!({ "wall": wall_ratio, "cpu": cpu_ratio, "wall_per_round": walls, "cpu_per_round": cpus });
     report.keep(&format!("{name}: against the limit"), figures)?;
     for (what, ratio) in [("seconds", wall_ratio), ("CPU seconds", cpu_ratio)] {
         if ratio > NEAR {
             let way = in_the_way(series, costs, &limit, wall.median, cpu.median);
-            report.missed.push(format!("MISSED: {name} takes {ratio:.2} × the limit's {what}, more than {NEAR}; {way}"));
+            report
+                .missed
+                .push(format!("MISSED: {name} takes {ratio:.2} × the limit's {what}, more than {NEAR}; {way}"));
         }
     }
     Ok(())
