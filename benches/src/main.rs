@@ -79,7 +79,10 @@ fn main() -> ExitCode {
     }
     let command = cli.command.unwrap_or(Command::All(cli.all));
     match dispatch(&command) {
-        _ if children::interrupted() => ExitCode::from(130),
+        _ if children::interrupted() => {
+            eprintln!("benches: interrupted");
+            ExitCode::from(130)
+        }
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(3),
         Err(e) => {

@@ -71,6 +71,16 @@ pub fn command<S: ToString>(argv: &[S]) -> Vec<String> {
     argv.iter().map(S::to_string).collect()
 }
 
+/// A command line as a shell takes it.
+fn typed(argv: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%[]".contains(c);
+    let quoted = |word: &String| {
+        let bare = !word.is_empty() && word.chars().all(plain);
+        if bare { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    argv.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 impl Job {
     /// One command.
     pub fn one(argv: Vec<String>) -> Self {
@@ -95,9 +105,9 @@ impl Job {
 
     /// The job as a person would type it.
     pub fn shown(&self) -> String {
-        let lines: Vec<String> = self.commands.iter().map(|argv| argv.join(" ")).collect();
+        let lines: Vec<String> = self.commands.iter().map(|argv| typed(argv)).collect();
         let first = lines.join(if self.joined == Joined::Pipe { " | " } else { " & " });
-        self.then.iter().fold(first, |shown, argv| format!("{shown} && {}", argv.join(" ")))
+        self.then.iter().fold(first, |shown, argv| format!("{shown} && {}", typed(argv)))
     }
 
     /// Runs it, with `scratch` for its output; an error when any of its commands fails.
@@ -195,6 +205,6 @@ mod tests {
     fn a_job_is_shown_as_it_would_be_typed() {
         let pipe = Job::pipe(vec![command(&["curl", "-sf", "URL"]), command(&["zstd", "-dc"])]);
         assert_eq!(pipe.then(command(&["sync", "TARGET"])).shown(), "curl -sf URL | zstd -dc && sync TARGET");
-        assert_eq!(Job::side_by_side(vec![command(&["a"]), command(&["a"])]).shown(), "a & a");
+        assert_eq!(Job::side_by_side(vec![command(&["a"]), command(&["a b"])]).shown(), "a & 'a b'");
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::failure::{Context, Result};
 use crate::lab::{LEVEL, Lab, Options, Scale, total_length};
-use crate::measure::{Job, Usage};
+use crate::measure::{Job, Usage, command};
 use crate::report::{Report, Table};
 use crate::stats::Spread;
 use crate::subject::{self, Subject};
@@ -57,7 +57,7 @@ pub fn run(options: &Pack) -> Result<Report> {
     let rounds = options.scale.rounds();
     report.fact("image", subject.fact());
     report.fact("rounds", format!("{rounds} interleaved after one warm-up each"));
-    let mut peer = Series::new(format!("zstd -T0 -{LEVEL}"));
+    let mut peer = Series::new(format!("zstd -T0 -{LEVEL}, sync"));
     let mut ours = Series::new(format!("imgstream pack --level {LEVEL}"));
     for round in 0..=rounds {
         let counts = round > 0;
@@ -80,7 +80,9 @@ fn add(series: &mut Series, (usage, bytes): (Usage, u64), counts: bool) {
 
 fn run_peer(lab: &Lab, subject: &Subject) -> Result<(Usage, u64)> {
     let zst = lab.scratch().join("packed.zst");
-    measured(lab, &lab.compress(&subject.raw, &zst), &zst, |zst| Ok(vec![zst.into()]))
+    // imgstream flushes what it packs, so zstd's file is flushed too.
+    let job = lab.compress(&subject.raw, &zst).then(command(&["sync".to_string(), zst.display().to_string()]));
+    measured(lab, &job, &zst, |zst| Ok(vec![zst.into()]))
 }
 
 fn run_ours(lab: &Lab, subject: &Subject) -> Result<(Usage, u64)> {

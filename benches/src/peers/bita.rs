@@ -25,7 +25,8 @@ impl Way for Bita {
     }
 
     fn note(&self) -> &'static str {
-        "chunks of fixed size as ours, 2 MiB, instead of its rolling hash; BLAKE2b of each; no flush of its own: \
+        "chunks of fixed size as ours, 2 MiB, instead of its rolling hash; 16 in flight; \
+         BLAKE2b of each; no flush of its own: \
          `sync` follows"
     }
 
@@ -41,7 +42,7 @@ impl Way for Bita {
     }
 
     fn job(&self, place: &Place<'_>, target: &str) -> Result<Job> {
-        let clone = command(&["bita", "clone", "--force-create", &place.url(FORM), target]);
+        let clone = command(&["bita", "clone", "--buffered-chunks", "16", "--force-create", &place.url(FORM), target]);
         Ok(Job::one(clone).then(command(&["sync", target])))
     }
 }

@@ -41,7 +41,7 @@ impl Way for Convert {
 
     fn note(&self) -> &'static str {
         if self.over_http {
-            "as from a file, with `nbdkit curl` between, whose CPU counts; one HTTP request per NBD request"
+            "as from a file, with `nbdkit curl` between, whose CPU counts, and 8 coroutines; one HTTP request per NBD request"
         } else {
             "no network at all; zstd clusters of 2 MiB, 16 coroutines out of order, no page cache; flushes (fdatasync)"
         }
@@ -56,7 +56,7 @@ impl Way for Convert {
         let mut argv = command(&convert);
         if self.over_http {
             // nbdkit puts the address of its socket in `$uri`; the source's cache mode means nothing to a socket.
-            let script = format!("qemu-img convert -n -W -m 16 -t none -f qcow2 -O raw \"$uri\" {target}");
+            let script = format!("qemu-img convert -n -W -m 8 -t none -f qcow2 -O raw \"$uri\" {target}");
             return Ok(Job::one(command(&[
                 "nbdkit",
                 "-U",
