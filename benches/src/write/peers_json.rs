@@ -70,11 +70,30 @@ fn way(series: &Series, base: Option<&Series>) -> Way {
     }
 }
 
-/// The arguments of this run, file names without their folders.
+/// The arguments of this run.
 fn own_arguments() -> String {
-    let plain = |argument: String| match Path::new(&argument).file_name() {
-        Some(name) if Path::new(&argument).is_absolute() => name.to_string_lossy().into_owned(),
-        _ => argument,
+    std::env::args().skip(1).map(|argument| without_folders(&argument)).collect::<Vec<_>>().join(" ")
+}
+
+/// An argument, the file it names without its folders.
+fn without_folders(argument: &str) -> String {
+    let (before, value) = match argument.split_once('=') {
+        Some((option, value)) => (format!("{option}="), value),
+        None => (String::new(), argument),
     };
-    std::env::args().skip(1).map(plain).collect::<Vec<_>>().join(" ")
+    match Path::new(value).file_name() {
+        Some(name) if Path::new(value).is_absolute() => format!("{before}{}", name.to_string_lossy()),
+        _ => argument.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_machine_path_gets_out() {
+        let told = ["write", "/tmp/x/a.json", "--peers-json=/tmp/x/b.json", "--size=1GiB"].map(without_folders);
+        assert_eq!(told, ["write", "a.json", "--peers-json=b.json", "--size=1GiB"]);
+    }
 }
