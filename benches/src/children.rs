@@ -3,10 +3,12 @@
 use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::failure::{Context, Failure, Result};
@@ -19,22 +21,27 @@ fn live() -> MutexGuard<'static, Vec<Pid>> {
 }
 
 /// Takes SIGINT and SIGTERM from now on: the children are told to end, whoever waits for them gets an error,
-/// and so every destructor runs. Call before any thread is started. (`std` gives children a clean signal mask.)
+/// and so every destructor runs. By a handler, not by blocking the signals: children inherit what is blocked, and nbdkit,
+/// for one, would never hear that it is no longer needed.
 pub fn end_children_on_signals() -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().context("could not block signals")?;
-    thread::spawn(move || {
-        while signals.wait().is_ok() {
-            INTERRUPTED.store(true, Ordering::SeqCst);
-            for pid in live().iter() {
-                // It may have ended already, which is as good.
-                let _ = kill(*pid, Signal::SIGTERM);
-            }
-        }
+    ctrlc::set_handler(end_children).context("could not listen for SIGINT and SIGTERM")
+}
+
+/// Ends the children as a signal would, once `limit` has passed, and says so: what hangs is a failure like any other.
+pub fn end_children_after(limit: Duration) {
+    std::thread::spawn(move || {
+        sleep(limit);
+        eprintln!("ended after {} minutes", limit.as_secs() / 60);
+        end_children();
     });
-    Ok(())
+}
+
+fn end_children() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+    for pid in live().iter() {
+        // It may have ended already, which is as good.
+        let _ = kill(*pid, Signal::SIGTERM);
+    }
 }
 
 /// Whether a signal asked us to stop.
@@ -80,7 +87,7 @@ impl Running {
         let pid = self.pid;
         // First without reaping, so that the signal thread can never meet a process id that is somebody else's.
         while let Err(e) = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-            if e != nix::errno::Errno::EINTR {
+            if e != Errno::EINTR {
                 break;
             }
         }
@@ -93,7 +100,7 @@ impl Running {
     pub fn has_ended(&mut self) -> bool {
         let pid = Id::Pid(self.pid);
         let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        !matches!(waitid(pid, peek), Ok(nix::sys::wait::WaitStatus::StillAlive))
+        !matches!(waitid(pid, peek), Ok(WaitStatus::StillAlive))
     }
 }
 
@@ -102,6 +109,38 @@ impl Drop for Running {
         if !self.ended {
             let _ = kill(self.pid, Signal::SIGTERM);
             let _ = self.wait();
+        }
+    }
+}
+
+/// Waits until no child is left, also none that was adopted when its parent ended. They are asked to end after a
+/// while, or at once when we were asked to; then they are made to.
+pub fn await_adopted() {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let (begin, mut asked) = (Instant::now(), None);
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {}
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(_) => return,
+        }
+        match asked {
+            None if interrupted() || begin.elapsed() > PATIENCE => {
+                signal_adopted(Signal::SIGTERM);
+                asked = Some(Instant::now());
+            }
+            Some(since) if since.elapsed() > PATIENCE => signal_adopted(Signal::SIGKILL),
+            _ => {}
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
+fn signal_adopted(signal: Signal) {
+    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 }

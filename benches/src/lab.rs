@@ -12,6 +12,7 @@ use crate::measure::{Job, Outcome, command};
 use crate::report::Report;
 use crate::subject::Subject;
 use crate::tools;
+use crate::units;
 
 /// The compression level both sides use, so that the same number of bytes travels.
 pub const LEVEL: &str = "3";
@@ -31,9 +32,32 @@ pub struct Options {
     /// Print Markdown, as docs/performance.md holds it, instead of plain text
     #[arg(long)]
     pub markdown: bool,
-    /// Leave imgstream out: only the peers and the limits
+}
+
+/// How much is measured, how often.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Scale {
+    /// Size of the image [default: 8GiB]
+    #[arg(long, value_parser = units::parse_size)]
+    pub size: Option<u64>,
+    /// Measured rounds [default: 7]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub rounds: Option<u16>,
+    /// A short look instead of a measurement: 1 GiB, 3 rounds
     #[arg(long)]
-    pub peers_only: bool,
+    pub quick: bool,
+}
+
+impl Scale {
+    /// The size of the image, `default` unless something else was asked for.
+    pub fn size_or(self, default: u64) -> u64 {
+        self.size.unwrap_or(if self.quick { default.min(units::GIB) } else { default })
+    }
+
+    /// The number of rounds.
+    pub fn rounds(self) -> usize {
+        self.rounds.map_or(if self.quick { 3 } else { 7 }, usize::from)
+    }
 }
 
 /// The place and the tools of one benchmark.
@@ -41,13 +65,13 @@ pub struct Lab {
     /// Subjects, images and the signing key; served by nginx as a whole.
     pub cache: PathBuf,
     scratch: TempDir,
-    imgstream: Option<PathBuf>,
+    imgstream: PathBuf,
 }
 
 impl Lab {
     /// Makes the folders and finds imgstream.
     pub fn open(options: &Options) -> Result<Self> {
-        let imgstream = if options.peers_only { None } else { Some(tools::imgstream()?) };
+        let imgstream = tools::imgstream()?;
         let cache = options.cache.clone().or_else(default_cache).context("neither XDG_CACHE_HOME nor HOME is set")?;
         fs::create_dir_all(&cache).context(format!("could not create {}", cache.display()))?;
         let cache = cache.canonicalize().context("could not resolve the cache's path")?;
@@ -62,16 +86,10 @@ impl Lab {
         self.scratch.path()
     }
 
-    /// Whether imgstream takes part.
-    pub fn has_ours(&self) -> bool {
-        self.imgstream.is_some()
-    }
-
     /// A report with the machine's facts and the versions of `programs`.
     pub fn report(&self, benchmark: &'static str, programs: &[&str]) -> Report {
         let mut report = Report::new(benchmark, machine::facts(self.scratch()));
-        let ours = self.imgstream.as_deref().map(|path| format!("{}; ", tools::version(path)));
-        report.fact("tools", ours.unwrap_or_default() + &tools::versions(programs));
+        report.fact("tools", format!("{}; {}", tools::version(&self.imgstream), tools::versions(programs)));
         report
     }
 
@@ -87,8 +105,7 @@ impl Lab {
 
     /// An imgstream command line.
     pub fn ours<S: ToString>(&self, arguments: &[S]) -> Result<Vec<String>> {
-        let program = self.imgstream.as_ref().context("imgstream was left out")?;
-        let mut argv = vec![program.display().to_string()];
+        let mut argv = vec![self.imgstream.display().to_string()];
         argv.extend(arguments.iter().map(S::to_string));
         Ok(argv)
     }
@@ -122,9 +139,8 @@ impl Lab {
     pub fn image_of(&self, subject: &Subject) -> Result<String> {
         let name = format!("image-{}", subject.name());
         let (image, stamp) = (self.cache.join(&name), self.cache.join(format!("{name}.by")));
-        let program = self.imgstream.as_ref().context("imgstream was left out")?;
-        let facts = fs::metadata(program).context("could not look at imgstream")?;
-        let by = format!("{} {} {:?}", program.display(), facts.len(), facts.modified().ok());
+        let facts = fs::metadata(&self.imgstream).context("could not look at imgstream")?;
+        let by = format!("{} {} {:?}", self.imgstream.display(), facts.len(), facts.modified().ok());
         let same = fs::read_to_string(&stamp).is_ok_and(|known| known == by);
         if !(same && newer(&image, &[&subject.raw])) {
             eprintln!("packing {name} with imgstream (cached)");
@@ -136,30 +152,40 @@ impl Lab {
     }
 
     /// A command line as it can stand in a document: without the places of this machine.
-    pub fn anywhere(&self, job: &Job, server: &str) -> String {
-        let program = self.imgstream.as_ref().map_or_else(String::new, |p| p.display().to_string());
-        let target = self.scratch().join("target").display().to_string();
-        let mut shown = job.shown().replace(&target, "TARGET").replace(server, "http://SERVER/");
-        if !program.is_empty() {
-            shown = shown.replace(&program, "imgstream");
-        }
-        shown.replace(&format!("{}/", self.cache.display()), "")
+    pub fn anywhere(&self, job: &Job, target: &str, server: &str) -> String {
+        let shown = job.shown().replace(target, "TARGET").replace(server, "http://SERVER/");
+        let shown = shown.replace(&self.imgstream.display().to_string(), "imgstream");
+        let scratch = format!("{}/", self.scratch().display());
+        shown.replace(&scratch, "").replace(&format!("{}/", self.cache.display()), "")
     }
 
     /// The subject as one zstd file in the cache.
-    pub fn zst_of(&self, subject: &Subject) -> Result<String> {
-        let name = format!("subject-{}.raw.zst", subject.name());
-        let zst = self.cache.join(&name);
-        if !newer(&zst, &[&subject.raw]) {
-            eprintln!("compressing {name} with zstd (cached)");
-            let partial = zst.with_extension("partial");
-            self.run(&self.compress(&subject.raw, &partial))?;
-            fs::rename(&partial, &zst).context("could not name the compressed subject")?;
-        }
-        Ok(name)
+    pub fn zst_of(&self, subject: &Subject) -> Result<PathBuf> {
+        self.form(subject, "raw.zst", |raw, zst| self.compress(Path::new(raw), Path::new(zst)))
     }
 
-    /// The data blobs of an image: the blobs that begin as zstd frames do.
+    /// A form of the subject in the cache, a file or a folder, made by the job that `make` gives for the paths of the raw
+    /// image and of the form; made again when the raw image or the job is another.
+    pub fn form(&self, subject: &Subject, suffix: &str, make: impl FnOnce(&str, &str) -> Job) -> Result<PathBuf> {
+        let name = format!("subject-{}.{suffix}", subject.name());
+        let (form, stamp) = (self.cache.join(&name), self.cache.join(format!("{name}.by")));
+        let partial = self.cache.join(format!("{name}.partial"));
+        let job = make(&subject.raw.display().to_string(), &partial.display().to_string());
+        let by = job.shown();
+        let same = fs::read_to_string(&stamp).is_ok_and(|known| known == by);
+        if same && newer(&form, &[&subject.raw]) {
+            return Ok(form);
+        }
+        eprintln!("making {name} (once; cached)");
+        remove(&partial)?;
+        self.run(&job)?;
+        remove(&form)?;
+        fs::rename(&partial, &form).context(format!("could not name {name}"))?;
+        fs::write(&stamp, by).context(format!("could not note how {name} was made"))?;
+        Ok(form)
+    }
+
+    /// The data blobs of an image, in no order: the blobs that begin as zstd frames do.
     pub fn data_blobs(&self, image: &Path) -> Result<Vec<PathBuf>> {
         let blobs = image.join("blobs/sha256");
         let entries = fs::read_dir(&blobs).context(format!("could not list {}", blobs.display()))?;
@@ -178,6 +204,16 @@ fn default_cache() -> Option<PathBuf> {
         _ => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
     };
     Some(base.join("z-provisioner/bench"))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).context(format!("could not remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn newer(made: &Path, from: &[&PathBuf]) -> bool {

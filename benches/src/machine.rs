@@ -41,8 +41,17 @@ fn processor() -> String {
 }
 
 fn memory() -> String {
-    let kib = field(&read("/proc/meminfo"), "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
-    kib.map_or_else(|| "unknown".into(), |kib| gib(kib * KIB))
+    meminfo("MemTotal").map_or_else(|| "unknown".into(), gib)
+}
+
+/// Bytes of memory that a process could have now.
+pub fn memory_available() -> u64 {
+    meminfo("MemAvailable").unwrap_or(0)
+}
+
+fn meminfo(name: &str) -> Option<u64> {
+    let kib = field(&read("/proc/meminfo"), name)?.split(' ').next()?.parse::<u64>().ok()?;
+    Some(kib * KIB)
 }
 
 fn distribution() -> String {

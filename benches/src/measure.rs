@@ -1,20 +1,24 @@
 //! Runs command lines and says what they cost: wall time, CPU time of all their processes, peak memory.
 //!
 //! Each job runs under a fresh copy of this executable (`benches tally`), whose `RUSAGE_CHILDREN` then holds that job
-//! and nothing else. That is exact, needs no tool and no polling.
+//! and nothing else: also the helpers that a job's programs start and do not wait for, since the copy adopts them.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 
-use crate::children::{Running, check_interrupted};
+use crate::children::{Running, await_adopted, check_interrupted, end_children_after};
 use crate::failure::{Context, Failure, Result};
 use crate::units::KIB;
+
+/// What takes longer than this hangs.
+const LONGEST: Duration = Duration::from_secs(20 * 60);
 
 /// How a job's commands belong together.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -30,6 +34,8 @@ pub enum Joined {
 pub struct Job {
     commands: Vec<Vec<String>>,
     joined: Joined,
+    /// What follows, one after the other, once all of them have ended well.
+    then: Vec<Vec<String>>,
 }
 
 /// What it cost.
@@ -65,26 +71,43 @@ pub fn command<S: ToString>(argv: &[S]) -> Vec<String> {
     argv.iter().map(S::to_string).collect()
 }
 
+/// A command line as a shell takes it.
+fn typed(argv: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%[]".contains(c);
+    let quoted = |word: &String| {
+        let bare = !word.is_empty() && word.chars().all(plain);
+        if bare { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    argv.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 impl Job {
     /// One command.
     pub fn one(argv: Vec<String>) -> Self {
-        Self { commands: vec![argv], joined: Joined::Pipe }
+        Self::pipe(vec![argv])
     }
 
     /// A pipeline.
     pub fn pipe(commands: Vec<Vec<String>>) -> Self {
-        Self { commands, joined: Joined::Pipe }
+        Self { commands, joined: Joined::Pipe, then: Vec::new() }
     }
 
-    /// `copies` of one command at once.
-    pub fn copies(argv: Vec<String>, copies: usize) -> Self {
-        Self { commands: vec![argv; copies], joined: Joined::SideBySide }
+    /// Commands that run at once, each for itself.
+    pub fn side_by_side(commands: Vec<Vec<String>>) -> Self {
+        Self { commands, joined: Joined::SideBySide, then: Vec::new() }
+    }
+
+    /// The same, followed by `argv`; its time counts too.
+    pub fn then(mut self, argv: Vec<String>) -> Self {
+        self.then.push(argv);
+        self
     }
 
     /// The job as a person would type it.
     pub fn shown(&self) -> String {
-        let lines: Vec<String> = self.commands.iter().map(|argv| argv.join(" ")).collect();
-        lines.join(if self.joined == Joined::Pipe { " | " } else { " & " })
+        let lines: Vec<String> = self.commands.iter().map(|argv| typed(argv)).collect();
+        let first = lines.join(if self.joined == Joined::Pipe { " | " } else { " & " });
+        self.then.iter().fold(first, |shown, argv| format!("{shown} && {}", typed(argv)))
     }
 
     /// Runs it, with `scratch` for its output; an error when any of its commands fails.
@@ -101,6 +124,8 @@ impl Job {
         let own = std::env::current_exe().context("could not find this executable")?;
         let mut tally = Command::new(own);
         tally.arg("tally").arg(&result).arg(job);
+        // A failing peer's stack would crowd out what it said.
+        tally.env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
         tally.stdin(Stdio::null()).stdout(create(out)?).stderr(create(&errors)?);
         let status = Running::start(&mut tally)?.wait()?;
         check_interrupted()?;
@@ -124,19 +149,17 @@ fn tail(path: &Path) -> String {
 /// The inner side: runs the job described by `job` and writes what it cost to `result`.
 pub fn tally(result: &Path, job: &str) -> Result<()> {
     let job: Job = serde_json::from_str(job).context("could not read the job")?;
+    end_children_after(LONGEST);
+    set_child_subreaper(true).context("could not become the one who adopts orphans")?;
     let begin = Instant::now();
-    let running = start_all(&job)?;
-    let mut failed = Vec::new();
-    for (argv, mut child) in job.commands.iter().zip(running) {
-        let status = child.wait()?;
-        if !status.success() {
-            failed.push(format!("`{}`: {status}", argv.join(" ")));
-        }
-    }
+    let running = start_all(&job.commands, job.joined);
+    let ended = running.and_then(|running| await_all(&job.commands, running)).and_then(|()| {
+        job.then.iter().map(std::slice::from_ref).try_for_each(|step| await_all(step, start_all(step, Joined::Pipe)?))
+    });
     let wall = begin.elapsed().as_secs_f64();
-    if !failed.is_empty() {
-        return Err(Failure::new(failed.join("; ")));
-    }
+    // A server that a program started for itself may take a moment longer; what it used counts, its end does not.
+    await_adopted();
+    ended?;
     let spent = getrusage(UsageWho::RUSAGE_CHILDREN).context("could not read the resource usage")?;
     let seconds = |t: nix::sys::time::TimeVal| t.num_microseconds() as f64 / 1e6;
     let usage = Usage {
@@ -149,16 +172,39 @@ pub fn tally(result: &Path, job: &str) -> Result<()> {
     fs::write(result, text).context(format!("could not write {}", result.display()))
 }
 
-fn start_all(job: &Job) -> Result<Vec<Running>> {
+fn start_all(commands: &[Vec<String>], joined: Joined) -> Result<Vec<Running>> {
     let mut running: Vec<Running> = Vec::new();
     let mut input = Stdio::null();
-    for (i, argv) in job.commands.iter().enumerate() {
+    for (i, argv) in commands.iter().enumerate() {
         let (program, arguments) = argv.split_first().context("an empty command")?;
-        let piped = job.joined == Joined::Pipe && i + 1 < job.commands.len();
+        let piped = joined == Joined::Pipe && i + 1 < commands.len();
         let output = if piped { Stdio::piped() } else { Stdio::inherit() };
         let mut child = Running::start(Command::new(program).args(arguments).stdin(input).stdout(output))?;
         input = child.pipes().stdout.take().map_or_else(Stdio::null, Stdio::from);
         running.push(child);
     }
     Ok(running)
+}
+
+fn await_all(commands: &[Vec<String>], running: Vec<Running>) -> Result<()> {
+    let mut failed = Vec::new();
+    for (argv, mut child) in commands.iter().zip(running) {
+        let status = child.wait()?;
+        if !status.success() {
+            failed.push(format!("`{}`: {status}", argv.join(" ")));
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::new(failed.join("; "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_shown_as_it_would_be_typed() {
+        let pipe = Job::pipe(vec![command(&["curl", "-sf", "URL"]), command(&["zstd", "-dc"])]);
+        assert_eq!(pipe.then(command(&["sync", "TARGET"])).shown(), "curl -sf URL | zstd -dc && sync TARGET");
+        assert_eq!(Job::side_by_side(vec![command(&["a"]), command(&["a b"])]).shown(), "a & 'a b'");
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
 
 /// Everything one run found out.
 #[derive(Serialize)]
@@ -95,6 +95,13 @@ impl Report {
         Self { benchmark, facts, tables: Vec::new(), notes: Vec::new(), data: Map::new(), missed: Vec::new() }
     }
 
+    /// The report of a benchmark that could not run.
+    pub fn not_measured(benchmark: &'static str, why: &Failure) -> Self {
+        let mut report = Self::new(benchmark, Vec::new());
+        report.missed.push(format!("NOT MEASURED: {why}"));
+        report
+    }
+
     /// Adds a fact.
     pub fn fact(&mut self, name: &str, value: impl Into<String>) {
         self.facts.push((name.into(), value.into()));
@@ -123,14 +130,17 @@ impl Report {
         let notes: String = self.notes.iter().chain(&self.missed).map(|n| format!("- {n}\n")).collect();
         format!("{}\n{facts}\n{notes}", tables.join("\n"))
     }
+}
 
-    /// Writes the JSON to `path`.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let what = format!("could not write the report to {}", path.display());
-        let mut file = File::create(path).context(&what)?;
-        serde_json::to_writer_pretty(&mut file, self).context(&what)?;
-        file.write_all(b"\n").context(&what)
+/// Writes one report, or a list of several, to `path` as JSON.
+pub fn save(path: &Path, reports: &[Report]) -> Result<()> {
+    let what = format!("could not write the report to {}", path.display());
+    let mut file = File::create(path).context(&what)?;
+    match reports {
+        [one] => serde_json::to_writer_pretty(&mut file, one).context(&what)?,
+        several => serde_json::to_writer_pretty(&mut file, several).context(&what)?,
     }
+    file.write_all(b"\n").context(&what)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The file that is written to: fresh for every run, and made the same way for everybody.
+//! The file that is written to: fresh for every run, and made the same way for everybody; and the loop device over it
+//! for those who write to nothing but block devices.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::process::Command;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::failure::{Context, Result};
+use crate::failure::{Context, Failure, Result};
 
 /// How [`Target::preallocated`] makes a target, for the report.
 pub const HOW: &str =
@@ -52,6 +53,39 @@ impl Target {
 impl Drop for Target {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A loop device over a target, detached when dropped.
+pub struct LoopDevice {
+    path: String,
+}
+
+impl LoopDevice {
+    /// Attaches `target`, past the page cache of the file below, and looking for partitions as a disk would.
+    pub fn attach(target: &Target) -> Result<Self> {
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show", "--partscan", "--direct-io=on"]).arg(target.path());
+        let output = losetup.output().context("could not run losetup")?;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+        if !output.status.success() {
+            return Err(Failure::new(format!("losetup failed: {said} (only root may attach loop devices)")));
+        }
+        Ok(Self { path: String::from_utf8_lossy(&output.stdout).trim().to_string() })
+    }
+
+    /// `/dev/loopN`
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup").arg("--detach").arg(&self.path).status();
+        if !detached.is_ok_and(|status| status.success()) {
+            eprintln!("benches: could not detach {0}; run: losetup --detach {0}", self.path);
+        }
     }
 }
 

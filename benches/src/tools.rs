@@ -20,6 +20,13 @@ pub fn imgstream() -> Result<PathBuf> {
     )))
 }
 
+/// Why `program` could not be installed, if somebody tried: `cargo xtask bench` says so in `BENCHES_NOT_INSTALLED`, in
+/// lines of a program, a tab and a reason.
+pub fn why_not_installed(program: &str) -> Option<String> {
+    let told = std::env::var("BENCHES_NOT_INSTALLED").ok()?;
+    told.lines().filter_map(|line| line.split_once('\t')).find(|(name, _)| *name == program).map(|(_, why)| why.into())
+}
+
 /// Whether `program` can be found.
 pub fn present(program: &str) -> bool {
     find(program).is_some()
@@ -59,7 +66,17 @@ pub fn version(program: &Path) -> String {
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().find(|l| l.chars().any(|c| c.is_ascii_digit()));
-    line.map_or_else(|| "unknown".into(), shorten)
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    line.map_or_else(|| format!("{name}, version unknown"), |line| named(&name, &shorten(line)))
+}
+
+/// A version line that begins with the program's name, as some do not, and without its folder, as others have it.
+fn named(name: &str, line: &str) -> String {
+    match line.split_once(' ') {
+        Some((program, rest)) if program.ends_with(&format!("/{name}")) => format!("{name} {rest}"),
+        _ if line.starts_with(|c: char| c.is_ascii_digit()) => format!("{name} {line}"),
+        _ => line.to_string(),
+    }
 }
 
 /// A version line without what is in brackets, after a comma, or decoration.
@@ -104,5 +121,8 @@ mod tests {
         ] {
             assert_eq!(shorten(told), short);
         }
+        assert_eq!(named("qemu-nbd", "/usr/bin/qemu-nbd 10.0.2"), "qemu-nbd 10.0.2");
+        assert_eq!(named("udevadm", "252"), "udevadm 252");
+        assert_eq!(named("dd", "dd 9.1"), "dd 9.1");
     }
 }

@@ -1,16 +1,24 @@
-//! The benchmarks: release builds of everything, then the `benches` crate with the arguments as given.
+//! The benchmarks: release builds of everything, then the `benches` crate with the arguments as given; without any, it
+//! measures everything. The peers are installed first, unless what is measured has none.
 
-use crate::fail::Outcome;
+use crate::fail::{Fail, Outcome};
+use crate::peers;
 use crate::prerequisites::{Lane, ensure};
-use crate::shell::{cargo, line, release_binary, run as run_tool};
+use crate::shell::{cargo, line, release_binary, run as run_tool, status};
 
 /// The command line of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Handed to the benchmarks as they are
+    /// Handed to the benchmarks as they are (--help tells them); without any: everything
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     arguments: Vec<String>,
 }
+
+/// What says that no peer will be run.
+const WITHOUT_PEERS: [&str; 7] = ["scaling", "resume", "pack", "memory", "help", "--help", "-h"];
+
+/// The exit code of the benchmarks when everything was measured and something missed its goal.
+const MISSED: i32 = 3;
 
 /// Builds and runs the benchmarks.
 pub fn run(options: &Options) -> Outcome<()> {
@@ -21,6 +29,31 @@ pub fn run(options: &Options) -> Outcome<()> {
     bench.args(["run", "--quiet", "--release", "-p", "benches", "--"]).args(&options.arguments);
     bench.env("IMGSTREAM_BIN", release_binary("imgstream")?);
     bench.env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
+    if has_peers(&options.arguments) {
+        let peers = peers::install()?;
+        bench.env("PATH", peers.path).env("BENCHES_NOT_INSTALLED", peers.missing);
+    }
     eprintln!("$ {}", line(&bench));
-    run_tool(&mut bench)
+    let ended = status(&mut bench)?;
+    match ended.code() {
+        Some(0) => Ok(()),
+        Some(MISSED) => Err(Fail { message: "measured; what missed its goal is named above".into(), code: 3 }),
+        _ => Err(Fail::new(format!("the benchmarks failed ({ended}); their own message is above"))),
+    }
+}
+
+fn has_peers(arguments: &[String]) -> bool {
+    !arguments.iter().any(|argument| WITHOUT_PEERS.contains(&argument.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_for_the_comparison_alone() {
+        let told = |words: &[&str]| has_peers(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
+        assert!(told(&[]) && told(&["write", "--quick"]) && told(&["--size", "1GiB"]));
+        assert!(!told(&["pack"]) && !told(&["write", "--help"]));
+    }
 }

@@ -9,6 +9,7 @@ mod fuzz;
 mod image;
 mod interrupt;
 mod loopdev;
+mod peers;
 mod prerequisites;
 mod s390x;
 mod scratch;
@@ -26,9 +27,8 @@ use crate::prerequisites::{Lane, ensure};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The chores of z-provisioner", arg_required_else_help = true)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 this machine or the command line is not ready, 130 interrupted"
-)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 this machine or the command line is not ready, \
+    3 measured and a goal missed, 130 interrupted")]
 struct Cli {
     #[command(subcommand)]
     chore: Chore,

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::fail::{Fail, Outcome, Tried};
+use crate::interrupt::interrupted;
 use crate::shell::{find, run, tool};
 
 /// A package, and the commands that show it is there (any one of them: names changed between releases).
-type Package = (&'static str, &'static [&'static str]);
+pub type Package = (&'static str, &'static [&'static str]);
 
 const DISK: [Package; 4] =
     [("fdisk", &["sfdisk"]), ("e2fsprogs", &["mke2fs"]), ("mount", &["losetup"]), ("diffutils", &["cmp"])];
@@ -112,6 +113,33 @@ pub fn ensure(lane: Lane) -> Outcome<()> {
         return Ok(());
     }
     Err(Fail::usage(format!("installed {list}, but the commands of {} are still not in PATH", still.join(" "))))
+}
+
+/// Installs what is missing of `packages` as far as that works, and says of each of their commands that is not there
+/// afterwards why. An interruption is the only error.
+pub fn attempt(packages: &[Package], there: impl Fn(&str) -> bool) -> Outcome<Vec<(&'static str, String)>> {
+    let lacking = missing(packages, &there);
+    if lacking.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut reason = "its package was installed, but the command is still not there".to_string();
+    if find("apt-get").is_none() {
+        reason = "there is no apt-get here".into();
+    } else if !nix::unistd::geteuid().is_root() {
+        reason = "only root can install packages".into();
+    } else if install(&lacking).is_err() {
+        // One that cannot be had must not keep the others away.
+        for package in &lacking {
+            if let Err(fail) = install(&[package]) {
+                reason = fail.message;
+            }
+        }
+    }
+    if interrupted() {
+        return Err(Fail::interrupted());
+    }
+    let still = packages.iter().filter(|(package, _)| missing(packages, &there).contains(package));
+    Ok(still.flat_map(|(_, commands)| commands.iter().map(|command| (*command, reason.clone()))).collect())
 }
 
 fn missing(packages: &[Package], there: impl Fn(&str) -> bool) -> Vec<&'static str> {
