@@ -1,14 +1,14 @@
 //! `bench`: what is to be measured, whose bytes may be destroyed for it, and what was found.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use imgstream::abort::unless_cancelled;
 use imgstream::bench::findings::{Findings, Part, Peers, Setting, Spread, StageAlone};
 use imgstream::bench::{self, ALL_SETTINGS, Bench, Origin, Recipe, Sink, Watch};
-use imgstream::error::{Error, IoContext, Kind, Result};
+use imgstream::error::{Error, Result};
 use imgstream::open::Image;
 use imgstream::pipeline::{TailPolicy, WriteOptions};
 use imgstream::size::Size;
