@@ -67,13 +67,21 @@ fn a_device_whose_data_change_behind_our_back_is_7() {
                     std::thread::sleep(Duration::from_millis(2));
                 }
             });
-            let write = image.write(server.url(), target.path()).args(["--engine", engine, "--connections", "1"]);
-            let done = write.done();
-            over.store(true, SeqCst);
-            done
+            // Also when the run does not come to its end: a scope waits for its threads.
+            let _over = WhenDropped(&over);
+            image.write(server.url(), target.path()).args(["--engine", engine, "--connections", "1"]).done()
         });
         done.exits(exit::PROOF).says("read back wrong").says("chunk 2");
         assert!(target.starts_with_zeros(CHUNK), "{engine}: the first chunk");
+    }
+}
+
+/// Sets a flag when it goes.
+struct WhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for WhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
     }
 }
 
