@@ -44,11 +44,14 @@ fn rate(findings: &Value, part: &str) -> f64 {
     stage["rate"]["median"].as_f64().unwrap()
 }
 
-/// The report's page, its numbers free to be parted from their units again, and its findings.
+/// The report's page, with plain spaces and hyphens, and its findings.
 #[track_caller]
 fn report(dir: &Path) -> (String, Value) {
     let read = |name| std::fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    (read("index.html").replace('\u{a0}', " "), serde_json::from_str(&read("findings.json")).unwrap())
+    (
+        read("index.html").replace('\u{a0}', " ").replace('\u{2011}', "-"),
+        serde_json::from_str(&read("findings.json")).unwrap(),
+    )
 }
 
 /// As it stands in a page.

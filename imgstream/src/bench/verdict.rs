@@ -17,6 +17,8 @@ use crate::size::Size;
 const GIB: f64 = (1u64 << 30) as f64;
 /// Below this share of the limit, the whole needs an explanation.
 const CLEARLY_LESS: f64 = 0.85;
+/// So is more than this.
+const CLEARLY_MORE: f64 = 1.15;
 /// What is not this much faster is not worth a word.
 const WORTH_A_WORD: f64 = 1.05;
 /// A stage with this share of the CPU time is named alone.
@@ -53,7 +55,10 @@ pub fn judge(findings: &Findings) -> Option<Verdict> {
             }
             sentences.push(waits.explain(reached, findings.settings.read_back));
         }
-        Some(_) => sentences.push(format!("the whole reaches {} of that", percent(reached))),
+        Some(whole) => {
+            let more = stages.got_more(whole, reached).unwrap_or_default();
+            sentences.push(format!("the whole reaches {} of that{more}", percent(reached)));
+        }
     }
     sentences.extend(stages.scaling());
     sentences.extend(stages.contention());
@@ -228,7 +233,11 @@ impl<'a> Stages<'a> {
                     "cpu" => "hashing and decoding could do",
                     _ => "the device could take",
                 };
-                if times < WORTH_A_WORD { format!("{who} hardly more") } else { format!("{who} {times:.1} × more") }
+                if times < WORTH_A_WORD {
+                    format!("{who} hardly more")
+                } else {
+                    format!("{who} {} × more", factor(times))
+                }
             })
             .collect();
         (!words.is_empty()).then(|| words.join("; "))
@@ -241,6 +250,14 @@ impl<'a> Stages<'a> {
             let cores = cores(there);
             format!("decoding got {got:.1} of {cores}: something else runs on this machine, or a quota holds it back")
         })
+    }
+
+    /// Why the whole may be faster than its stages: others had the cores only while these were measured.
+    fn got_more(&self, whole: &Whole, reached: f64) -> Option<String> {
+        let seconds = self.findings.subject.data_bytes as f64 / whole.rate.median;
+        let (all, alone) = (whole.cpu_seconds.median / seconds, self.got());
+        let is_more = reached > CLEARLY_MORE && all > alone * WORTH_A_WORD;
+        is_more.then(|| format!(": it got {all:.1} cores, and decoding alone {alone:.1}"))
     }
 
     fn scaling(&self) -> Option<String> {
@@ -359,6 +376,11 @@ fn present(setting: Setting, findings: &Findings) -> String {
 
 fn cores(count: usize) -> String {
     if count == 1 { "1 core".into() } else { format!("{count} cores") }
+}
+
+/// Digits that can be told apart.
+fn factor(times: f64) -> String {
+    if times < 9.95 { format!("{times:.1}") } else { format!("{times:.0}") }
 }
 
 fn percent(share: f64) -> String {

@@ -60,7 +60,8 @@ fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
     let stop = if words.ends_with(['.', '!', '?']) { "" } else { "." };
-    first.chain(letters.clone()).chain(stop.chars()).collect()
+    // Its hyphen is no place to end a line.
+    first.chain(letters.clone()).chain(stop.chars()).collect::<String>().replace("SHA-256", "SHA\u{2011}256")
 }
 
 fn key_figures(page: &mut Markup, findings: &Findings, whole: &Whole) {
@@ -88,7 +89,7 @@ fn key_figures(page: &mut Markup, findings: &Findings, whole: &Whole) {
             );
         }
         #[allow(clippy::cast_precision_loss)]
-        let gib = findings.subject.raw_bytes as f64 / f64::from(1 << 30);
+        let gib = findings.subject.data_bytes as f64 / f64::from(1 << 30);
         key(
             "CPU",
             &seconds(whole.cpu_seconds.median),

@@ -146,6 +146,11 @@ fn a_quota_on_the_processors_is_seen() {
     assert_eq!(verdict.limited_by, "cpu");
     says(&verdict, "decoding got 0.5 of 2 cores");
     assert!((80.0..86.0).contains(&(verdict.limit_rate / MIB)), "{verdict:?}");
+    // The whole ran when nobody else did: 1 GiB in 5 seconds, with 7.5 of CPU.
+    let mut unhindered = whole(204.8, [0.0, 1.0, 0.0]);
+    unhindered.cpu_seconds = Spread { median: 7.5, min: 7.5, max: 7.5, samples: 3 };
+    findings.whole = Some(unhindered);
+    says(&judge(&findings).unwrap(), " of that: it got 1.5 cores, and decoding alone 0.5");
 }
 
 /// The same, read back: reading costs 0.5 CPU seconds per GiB, hashing what was read 3.5, ten of all together.
@@ -164,7 +169,7 @@ fn a_device_that_is_read_back_does_one_thing_after_the_other() {
     assert!((verdict.limit_rate / MIB - 100.0).abs() < 0.1, "{verdict:?}");
     let first = "limited by reading back from the device (67 % of its time; writing takes 33 %): 100 MiB/s";
     assert!(verdict.sentences[0].starts_with(first), "{verdict:?}");
-    says(&verdict, "the source could deliver 10.0 × more; hashing and decoding could do 2.0 × more");
+    says(&verdict, "the source could deliver 10 × more; hashing and decoding could do 2.0 × more");
     says(&verdict, "the whole reaches 98 % of that");
     let verdict = judge(&read_back(300.0, 150.0, whole(98.0, [0.0, 0.4, 0.5]))).unwrap();
     assert_eq!(verdict.limited_by, "write");
