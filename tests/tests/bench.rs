@@ -44,11 +44,27 @@ fn rate(findings: &Value, part: &str) -> f64 {
     stage["rate"]["median"].as_f64().unwrap()
 }
 
+/// The report's page, with plain spaces and hyphens, and its findings.
+#[track_caller]
+fn report(dir: &Path) -> (String, Value) {
+    let read = |name| std::fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    (
+        read("index.html").replace('\u{a0}', " ").replace('\u{2011}', "-"),
+        serde_json::from_str(&read("findings.json")).unwrap(),
+    )
+}
+
+/// As it stands in a page.
+fn escaped(text: &str) -> String {
+    let pairs = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&#39;")];
+    pairs.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
 #[test]
 fn without_a_device_it_ends_in_a_verdict_all_the_same() {
     let lab = Lab::new();
-    let report = lab.path("report");
-    let done = bench().words(QUICK).words("--sweep connections,engine --report").arg(&report).limit(120).done().ok();
+    let dir = lab.path("report");
+    let done = bench().words(QUICK).words("--sweep connections,engine --report").arg(&dir).limit(120).done().ok();
     let found = findings(&done);
     for part in ["source", "hash", "decode"] {
         assert!(rate(&found, part) > MIB as f64, "{part}: {found}");
@@ -56,6 +72,11 @@ fn without_a_device_it_ends_in_a_verdict_all_the_same() {
     assert!(found["whole"]["rate"]["median"].as_f64().unwrap() > MIB as f64);
     assert_eq!(found["whole"]["rate"]["samples"], 3);
     assert!(!found["whole"]["timeline"].as_array().unwrap().is_empty());
+    let first_write = found["whole"]["first_write_seconds"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&first_write), "the first write came after {first_write} s");
+    let versions = found["machine"]["versions"].as_array().unwrap();
+    let sha256 = versions.iter().find(|version| version[0] == "SHA-256").expect("who computes SHA-256");
+    assert!(sha256[1].as_str().is_some_and(|by| by.contains("ring") || by.contains("CPACF")), "{versions:?}");
     assert_eq!(found["interrupted"], false);
     let (raw, packed) = (&found["subject"]["data_bytes"], &found["subject"]["compressed_bytes"]);
     let ratio = raw.as_f64().unwrap() / packed.as_f64().unwrap();
@@ -64,9 +85,12 @@ fn without_a_device_it_ends_in_a_verdict_all_the_same() {
     assert!(connections.iter().all(|point| point["rate"]["median"].as_f64().unwrap() > MIB as f64), "{connections:?}");
     let engines = found["sweeps"][1]["points"].as_array().unwrap();
     assert!(engines.iter().all(|point| point["failed"].as_str().unwrap().contains("null sink")), "{engines:?}");
-    done.says("verdict").says("limited by");
-    let written: Value = serde_json::from_slice(&std::fs::read(report.join("findings.json")).unwrap()).unwrap();
+    done.says("verdict").says("limited by").says("SHA-256 ");
+    let (page, written) = report(&dir);
     assert_eq!(written, found);
+    let verdict = escaped(found["verdict"]["sentences"][0].as_str().unwrap());
+    let headline = format!("<h1>L{}.</h1>", verdict.strip_prefix('l').expect("limited by"));
+    assert!(page.contains(&headline), "{headline} is not in\n{page}");
 }
 
 #[test]
@@ -170,12 +194,41 @@ fn an_interruption_keeps_what_was_measured() {
 #[test]
 fn other_tools_stand_beside_ours() {
     let lab = Lab::new();
+    let name = "cat <image> & sync";
     let peers = serde_json::json!({"format": 1, "command": "x", "subject": "y", "raw_bytes": 1, "rounds": 3,
-        "limit_seconds": null, "limit_by": null, "ways": [{"name": "dd", "ours": false, "verifies": "nothing",
+        "limit_seconds": null, "limit_by": null, "ways": [{"name": name, "ours": false, "verifies": "nothing",
         "seconds": {"median": 1.0, "min": 1.0, "max": 1.0, "samples": 3}, "cpu_seconds": null, "peak_rss": null,
         "ratio_to_ours": null, "command": "dd", "note": ""}]});
-    let run =
-        |text: &str| bench().words(SMALL).words("--runs 1 --peers").arg(lab.file("peers", text.as_bytes())).done();
-    assert_eq!(findings(&run(&peers.to_string()).ok())["peers"], peers);
+    let dir = lab.path("report");
+    let run = |text: &str| {
+        let bench = bench().words(SMALL).words("--runs 1 --peers").arg(lab.file("peers", text.as_bytes()));
+        bench.arg("--report").arg(&dir).done()
+    };
     run("{}").exits(exit::USAGE).says("peers");
+    assert!(!dir.exists(), "a report of nothing");
+    assert_eq!(findings(&run(&peers.to_string()).ok())["peers"], peers);
+    let (page, written) = report(&dir);
+    assert_eq!(written["peers"], peers);
+    assert!(page.contains(&escaped(name)) && !page.contains(name), "{page}");
+}
+
+/// From the moment the descriptor has been verified; an image whose old content has been made unbootable in between.
+#[test]
+fn the_first_byte_is_on_its_way_soon() {
+    let lab = Lab::new();
+    let image = lab.pack_bytes(&sample::noise(83, 16 * MIB as usize), "--chunk-size 1MiB --level 1");
+    let server = Server::imgstream(&image.dir);
+    let (device, file) = (Target::device(&lab, 16 * MIB, ""), Target::file(&lab, 16 * MIB));
+    let dir = image.dir.to_str().unwrap();
+    for (source, target) in [(server.url().as_str(), &device), (dir, &device), (server.url().as_str(), &file)] {
+        let once = |_| {
+            let write = image.write(source, target.path()).words("--json --no-read-back --engine direct");
+            let summary = write.done().ok().json().pop().expect("a summary");
+            summary["report"]["first_write_seconds"].as_f64().expect("a first write")
+        };
+        let seconds: Vec<f64> = (0..5).map(once).collect();
+        let best = seconds.iter().copied().fold(f64::INFINITY, f64::min);
+        eprintln!("{source} to {}: {seconds:.4?} s", target.path().display());
+        assert!(best <= 0.05, "from {source} to {}: {seconds:.4?} s", target.path().display());
+    }
 }

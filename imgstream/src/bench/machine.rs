@@ -20,6 +20,7 @@ pub(super) fn describe() -> Machine {
         versions: vec![
             ("imgstream".into(), env!("CARGO_PKG_VERSION").into()),
             ("zstd".into(), zstd_safe::version_string().into()),
+            ("SHA-256".into(), crate::digest::implementation().into()),
         ],
     }
 }
@@ -63,6 +64,8 @@ mod tests {
         let z = "vendor_id       : IBM/S390\n# processors    : 2\nprocessor 0: version = FF,  identification = 0133E8,  machine = 3931\n";
         assert_eq!(processor(z), "IBM/S390 machine type 3931");
         let here = describe();
+        let sha256 = here.versions.iter().find(|(name, _)| name == "SHA-256");
+        assert!(sha256.is_some_and(|(_, by)| !by.is_empty()), "{here:?}");
         assert!(here.memory > 0 && here.cores > 0 && !here.kernel.is_empty(), "{here:?}");
         assert!(peak_rss() > 0);
     }

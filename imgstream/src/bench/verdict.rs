@@ -1,10 +1,13 @@
 //! Findings → words: which stage limits, how far the whole is from it, and what the others could still take.
 //!
-//! Writing goes at the pace of the slowest of three: the source, the processors, the device. The processors' pace comes
-//! from what each stage costs, as all of them share the cores: cores divided by the CPU seconds of all stages together,
-//! and never more than the workers can hash and decode one after the other. How many cores there really are is measured as
-//! well: threads that decode may be held up by others, by a quota, or by sharing a core. Reading back comes after writing,
-//! so the two times add up.
+//! All goes at the pace of the slowest of three: the source, the processors, the device. The processors' pace comes from
+//! what each stage costs, as all of them share the cores: cores divided by the CPU seconds of all stages together, and
+//! never more than the workers can hash and decode one after the other. How many cores there really are is measured as
+//! well: threads that decode may be held up by others, by a quota, or by sharing a core.
+//!
+//! Reading back follows the writing, so it takes no time of its own, but a share of what both need: its CPU seconds are
+//! among those of all stages, and of the device every byte wants the time of one write and of one read. The limit knows
+//! neither that little of a small image can be read before all of it is written, nor that a device may do both at once.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +17,8 @@ use crate::size::Size;
 const GIB: f64 = (1u64 << 30) as f64;
 /// Below this share of the limit, the whole needs an explanation.
 const CLEARLY_LESS: f64 = 0.85;
+/// So is more than this.
+const CLEARLY_MORE: f64 = 1.15;
 /// What is not this much faster is not worth a word.
 const WORTH_A_WORD: f64 = 1.05;
 /// A stage with this share of the CPU time is named alone.
@@ -22,11 +27,11 @@ const MOST_OF_IT: f64 = 0.7;
 /// What limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// What limits: `source`, `cpu`, `write`, `read-back` or `latency`.
+    /// What limits: `source`, `cpu`, `latency`, or the device: `write` or `read-back`, whichever takes more of its time.
     pub limited_by: String,
     /// Bytes of the raw image per second that the stages allow together.
     pub limit_rate: f64,
-    /// The whole's rate as a share of that, 0 to 1 (above 1 where noise says so).
+    /// The whole's rate as a share of that, 0 to 1 (above 1 where noise says so, or a device writes and reads at once).
     pub reached: f64,
     /// The verdict in sentences, the most important first.
     pub sentences: Vec<String>,
@@ -35,11 +40,12 @@ pub struct Verdict {
 /// The verdict on `findings`; `None` where a stage was not measured.
 pub fn judge(findings: &Findings) -> Option<Verdict> {
     let stages = Stages::of(findings)?;
-    let writing = stages.writing();
-    let (limit_rate, mut limited_by) = stages.overall(&writing);
+    let limit = stages.limit();
+    let (limit_rate, mut limited_by) = (limit.rate, limit.by);
     let reached = findings.whole.as_ref().map_or(0.0, |whole| whole.rate.median / limit_rate);
-    let mut sentences = vec![stages.limit_sentence(&writing, limited_by, limit_rate)];
-    sentences.extend(stages.headroom(&writing));
+    let mut sentences = vec![stages.limit_sentence(&limit)];
+    sentences.extend(stages.shares().filter(|_| limited_by == "cpu"));
+    sentences.extend(stages.headroom(&limit));
     match &findings.whole {
         None => sentences.push("the whole was not measured".into()),
         Some(whole) if reached < CLEARLY_LESS => {
@@ -47,9 +53,12 @@ pub fn judge(findings: &Findings) -> Option<Verdict> {
             if waits.contradict(limited_by) {
                 limited_by = "latency";
             }
-            sentences.push(waits.explain(reached));
+            sentences.push(waits.explain(reached, findings.settings.read_back));
         }
-        Some(_) => sentences.push(format!("the whole reaches {} of that", percent(reached))),
+        Some(whole) => {
+            let more = stages.got_more(whole, reached).unwrap_or_default();
+            sentences.push(format!("the whole reaches {} of that{more}", percent(reached)));
+        }
     }
     sentences.extend(stages.scaling());
     sentences.extend(stages.contention());
@@ -71,10 +80,11 @@ struct Stages<'a> {
     read_back: Option<(&'a StageAlone, &'a StageAlone)>,
 }
 
-/// Paces of the write phase, by what sets them.
-struct Writing {
+/// The pace of all together, and what sets it.
+struct Limit {
+    /// Of source, processors and device.
     paces: Vec<(&'static str, f64)>,
-    limited_by: &'static str,
+    by: &'static str,
     rate: f64,
 }
 
@@ -100,12 +110,19 @@ impl<'a> Stages<'a> {
         is_complete.then_some(stages)
     }
 
-    fn writing(&self) -> Writing {
+    fn limit(&self) -> Limit {
         let mut paces = vec![("source", self.source.rate.median), ("cpu", self.cpu())];
-        paces.extend(self.write.map(|write| ("write", write.rate.median)));
-        let (limited_by, rate) =
-            paces.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or(("cpu", 0.0));
-        Writing { paces, limited_by, rate }
+        paces.extend(self.device());
+        let (by, rate) = paces.iter().copied().min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or(("cpu", 0.0));
+        Limit { paces, by, rate }
+    }
+
+    /// The device's pace, by what takes most of its time. It does one thing after the other: a write, and perhaps a read.
+    fn device(&self) -> Option<(&'static str, f64)> {
+        let write = self.write?.rate.median;
+        let Some((read, _)) = self.read_back else { return Some(("write", write)) };
+        let read = read.rate.median;
+        Some((if read < write { "read-back" } else { "write" }, 1.0 / (1.0 / write + 1.0 / read)))
     }
 
     /// Threads that can compute at the same time.
@@ -135,79 +152,92 @@ impl<'a> Stages<'a> {
         if machine.is_finite() && machine > 0.0 { self.workers().min(machine) } else { self.workers() }
     }
 
-    /// CPU seconds per GiB of what runs while the image is written, the largest first.
+    /// Whether the workers are too few for the cores.
+    fn has_idle_cores(&self) -> bool {
+        self.findings.machine.cores > self.cores() && self.machine() > self.workers() * WORTH_A_WORD
+    }
+
+    /// CPU seconds per GiB of what runs at the same time, the largest first.
     fn costs(&self) -> Vec<(&'static str, f64)> {
+        let hash = if self.read_back.is_some() { "SHA-256 of what arrives" } else { "SHA-256" };
         let mut costs = vec![
             ("decoding", self.decode.cpu_per_gib),
-            ("SHA-256", self.hash.cpu_per_gib),
+            (hash, self.hash.cpu_per_gib),
             ("receiving", self.source.cpu_per_gib),
         ];
         costs.extend(self.write.map(|write| ("writing", write.cpu_per_gib)));
+        costs.extend(self.read_back.into_iter().flat_map(|(read, hash)| {
+            [("reading back", read.cpu_per_gib), ("SHA-256 of what is read back", hash.cpu_per_gib)]
+        }));
         costs.sort_by(|one, other| other.1.total_cmp(&one.1));
         costs
     }
 
-    /// The pace of all phases together, and what sets it.
-    fn overall(&self, writing: &Writing) -> (f64, &'static str) {
-        let Some((read, hash)) = self.read_back else { return (writing.rate, writing.limited_by) };
-        let reading = read.rate.median.min(hash.rate.median);
-        let limited_by = if reading < writing.rate { "read-back" } else { writing.limited_by };
-        (1.0 / (1.0 / writing.rate + 1.0 / reading), limited_by)
-    }
-
-    fn limit_sentence(&self, writing: &Writing, limited_by: &str, rate: f64) -> String {
-        let what = match limited_by {
-            "read-back" => self.reading_words(),
-            _ => self.words(writing.limited_by),
-        };
-        let phases = match (self.read_back, limited_by) {
-            (None, _) => String::new(),
-            (Some(_), "read-back") => format!(" (and while writing by {})", self.words(writing.limited_by)),
-            (Some(_), _) => format!(" (and while reading back by {})", self.reading_words()),
-        };
-        format!("limited by {what}{phases}: {} of the raw image", per_second(rate))
-    }
-
-    fn reading_words(&self) -> String {
-        match self.read_back {
-            Some((read, hash)) if hash.rate.median < read.rate.median => {
-                format!("SHA-256 of the raw bytes on {}", cores(hash.threads.min(self.findings.machine.cores)))
-            }
-            _ => "reading from the device".into(),
-        }
-    }
-
-    fn words(&self, limited_by: &str) -> String {
-        match limited_by {
+    fn limit_sentence(&self, limit: &Limit) -> String {
+        let what = match limit.by {
             "source" => "the source".into(),
-            "write" => "the device's writes".into(),
-            _ => {
-                let costs = self.costs();
-                let total: f64 = costs.iter().map(|(_, cost)| cost).sum();
-                let shares: Vec<_> =
-                    costs.iter().map(|(what, cost)| format!("{what} {}", percent(cost / total))).collect();
-                let named = match costs.as_slice() {
-                    [(what, cost), ..] if cost / total >= MOST_OF_IT => (*what).to_owned(),
-                    [(first, _), (second, _), ..] => format!("{first} and {second}"),
-                    _ => "computing".into(),
-                };
-                format!("{named} on {} ({})", cores(self.cores()), shares.join(", "))
-            }
+            "cpu" => self.computing(),
+            _ => self.device_words(limit.rate),
+        };
+        format!("limited by {what}: {} of the raw image", per_second(limit.rate))
+    }
+
+    /// What the device is busy with, at the pace that it allows.
+    fn device_words(&self, pace: f64) -> String {
+        let Some((read, _)) = self.read_back else { return "the device's writes".into() };
+        let reading = pace / read.rate.median;
+        let (reading, writing) = (percent(reading), percent(1.0 - reading));
+        if self.device().is_some_and(|(by, _)| by == "read-back") {
+            format!("reading back from the device ({reading} of its time; writing takes {writing})")
+        } else {
+            format!("the device's writes ({writing} of its time; reading back takes {reading})")
         }
+    }
+
+    /// What the processors are busy with.
+    fn computing(&self) -> String {
+        if self.has_idle_cores() {
+            return format!("hashing and decoding on {}", cores(self.cores()));
+        }
+        let costs = self.costs();
+        let total: f64 = costs.iter().map(|(_, cost)| cost).sum();
+        let named = match costs.as_slice() {
+            [(what, cost), ..] if cost / total >= MOST_OF_IT => (*what).to_owned(),
+            [(first, _), (second, _), ..] => format!("{first} and {second}"),
+            _ => "computing".into(),
+        };
+        format!("{named} on {}", cores(self.findings.machine.cores))
+    }
+
+    /// What the CPU time goes into.
+    fn shares(&self) -> Option<String> {
+        let costs = self.costs();
+        let total: f64 = costs.iter().map(|(_, cost)| cost).sum();
+        let share = |cost: f64| percent(cost / total);
+        let seen = costs.iter().filter(|(_, cost)| cost / total >= 0.005);
+        let words = seen.enumerate().map(|(number, (what, cost))| match number {
+            0 => format!("{what} is {} of the CPU time", share(*cost)),
+            _ => format!("{what} {}", share(*cost)),
+        });
+        (total > 0.0).then(|| words.collect::<Vec<_>>().join(", "))
     }
 
     /// What the others could still take.
-    fn headroom(&self, writing: &Writing) -> Option<String> {
-        let others = writing.paces.iter().filter(|(what, _)| *what != writing.limited_by);
+    fn headroom(&self, limit: &Limit) -> Option<String> {
+        let others = limit.paces.iter().filter(|(what, _)| *what != limit.by);
         let words: Vec<String> = others
             .map(|(what, pace)| {
-                let times = pace / writing.rate;
+                let times = pace / limit.rate;
                 let who = match *what {
                     "source" => "the source could deliver",
-                    "write" => "the device could take",
-                    _ => "hashing and decoding could do",
+                    "cpu" => "hashing and decoding could do",
+                    _ => "the device could take",
                 };
-                if times < WORTH_A_WORD { format!("{who} hardly more") } else { format!("{who} {times:.1} × more") }
+                if times < WORTH_A_WORD {
+                    format!("{who} hardly more")
+                } else {
+                    format!("{who} {} × more", factor(times))
+                }
             })
             .collect();
         (!words.is_empty()).then(|| words.join("; "))
@@ -222,11 +252,18 @@ impl<'a> Stages<'a> {
         })
     }
 
+    /// Why the whole may be faster than its stages: others had the cores only while these were measured.
+    fn got_more(&self, whole: &Whole, reached: f64) -> Option<String> {
+        let seconds = self.findings.subject.data_bytes as f64 / whole.rate.median;
+        let (all, alone) = (whole.cpu_seconds.median / seconds, self.got());
+        let is_more = reached > CLEARLY_MORE && all > alone * WORTH_A_WORD;
+        is_more.then(|| format!(": it got {all:.1} cores, and decoding alone {alone:.1}"))
+    }
+
     fn scaling(&self) -> Option<String> {
         let one = self.findings.stages.iter().find(|stage| stage.part == Part::Decode && stage.threads == 1)?;
         if self.decode.threads == 1 {
-            let idle = self.findings.machine.cores > 1 && self.machine() > self.workers() * WORTH_A_WORD;
-            return idle.then(|| {
+            return self.has_idle_cores().then(|| {
                 format!("one worker uses one of {} cores: more --workers do more", self.findings.machine.cores)
             });
         }
@@ -261,13 +298,13 @@ impl Waits {
     fn contradict(&self, limited_by: &str) -> bool {
         match limited_by {
             "source" => self.write > self.source && self.write > self.decode,
-            "write" => self.source > self.write && self.source > self.decode,
+            "write" | "read-back" => self.source > self.write && self.source > self.decode,
             "cpu" => self.source.max(self.write) > self.decode,
             _ => false,
         }
     }
 
-    fn explain(&self, reached: f64) -> String {
+    fn explain(&self, reached: f64, is_read_back: bool) -> String {
         let advice = if self.source > self.write && self.source > self.decode {
             ": more --connections or a larger --request-size may help"
         } else if self.write > self.decode {
@@ -279,7 +316,9 @@ impl Waits {
             ""
         };
         let rest = 1.0 - self.source - self.write - self.decode;
-        let idle = format!(", and had nothing to do for {}: at the start, the flushes and the commit", percent(rest));
+        let last = if is_read_back { "the last of reading back, " } else { "" };
+        let idle =
+            format!(", and had nothing to do for {}: at the start, the flushes, {last}the commit", percent(rest));
         format!(
             "the whole reaches only {} of that: of its time, the workers waited {} for the source and {} for the device, \
              computed {}{}{advice}",
@@ -337,6 +376,11 @@ fn present(setting: Setting, findings: &Findings) -> String {
 
 fn cores(count: usize) -> String {
     if count == 1 { "1 core".into() } else { format!("{count} cores") }
+}
+
+/// Digits that can be told apart.
+fn factor(times: f64) -> String {
+    if times < 9.95 { format!("{times:.1}") } else { format!("{times:.0}") }
 }
 
 fn percent(share: f64) -> String {

@@ -156,6 +156,8 @@ fn as_json(findings: &Findings) -> Result<serde_json::Value> {
 fn show(findings: &Findings) {
     let Findings { machine, subject, settings, .. } = findings;
     say!("machine    {}, {} cores, kernel {}", machine.processor, machine.cores, machine.kernel);
+    let versions: Vec<_> = machine.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    say!("versions   {}", versions.join(", "));
     let packed = Size(subject.compressed_bytes);
     say!("source     {}: {} of data, {packed} as they travel", subject.source, Size(subject.data_bytes));
     say!("sink       {}", findings.sink.name);

@@ -22,7 +22,7 @@ pub fn head(page: &mut Markup, findings: &Findings) {
         });
         let sentences = findings.verdict.as_ref().map_or(&[][..], |verdict| &verdict.sentences);
         let headline = sentences.first().map_or("Measured, without a verdict.", String::as_str);
-        header.text_in("h1", &[], &unparted(headline));
+        header.text_in("h1", &[], &unparted(&sentence(headline)));
         if findings.interrupted {
             header.element("p", &[("class", "notice"), ("role", "note")], |p| {
                 p.text_in("strong", &[], "Interrupted. ");
@@ -32,7 +32,8 @@ pub fn head(page: &mut Markup, findings: &Findings) {
             });
         }
         if sentences.len() > 1 {
-            header.text_in("p", &[("class", "lede")], &unparted(&sentences[1..].join(" ")));
+            let rest: Vec<String> = sentences[1..].iter().map(|words| sentence(words)).collect();
+            header.text_in("p", &[("class", "lede")], &unparted(&rest.join(" ")));
         }
         let subject = &findings.subject;
         header.text_in(
@@ -52,6 +53,15 @@ pub fn head(page: &mut Markup, findings: &Findings) {
             None => header.text_in("p", &[("class", "none")], "The whole was not measured, only stages of it."),
         }
     });
+}
+
+/// What stands in a line of its own elsewhere, as a sentence among others.
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    let stop = if words.ends_with(['.', '!', '?']) { "" } else { "." };
+    // Its hyphen is no place to end a line.
+    first.chain(letters.clone()).chain(stop.chars()).collect::<String>().replace("SHA-256", "SHA\u{2011}256")
 }
 
 fn key_figures(page: &mut Markup, findings: &Findings, whole: &Whole) {
@@ -79,7 +89,7 @@ fn key_figures(page: &mut Markup, findings: &Findings, whole: &Whole) {
             );
         }
         #[allow(clippy::cast_precision_loss)]
-        let gib = findings.subject.raw_bytes as f64 / f64::from(1 << 30);
+        let gib = findings.subject.data_bytes as f64 / f64::from(1 << 30);
         key(
             "CPU",
             &seconds(whole.cpu_seconds.median),

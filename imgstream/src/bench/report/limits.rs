@@ -42,8 +42,15 @@ pub fn show(page: &mut Markup, findings: &Findings) {
     }
     let limit = findings.verdict.as_ref().map(|verdict| sane(verdict.limit_rate)).filter(|rate| *rate > 0.0);
     section(page, "limits", "What limits", |page| {
-        let caption = "Each stage alone and then all together, in bytes of the raw image per second. Bars are medians, \
-                       whiskers run from the slowest sample to the fastest.";
+        let shared = if findings.settings.read_back {
+            " While all runs, writing and reading back share the device, and every stage shares the cores."
+        } else {
+            ""
+        };
+        let caption = &format!(
+            "Each stage alone and then all together, in bytes of the raw image per second. Bars are medians, whiskers run \
+             from the slowest sample to the fastest.{shared}"
+        );
         figure(
             page,
             caption,
@@ -59,20 +66,23 @@ pub fn show(page: &mut Markup, findings: &Findings) {
 
 fn bars(findings: &Findings) -> Vec<Bar> {
     let limited_by = findings.verdict.as_ref().map_or("", |verdict| verdict.limited_by.as_str());
+    let is_device = ["write", "read-back"].contains(&limited_by);
     let alone = findings.stages.iter().map(|stage| {
         let (name, class, limits) = match stage.part {
             Part::Source => ("source", "source", limited_by == "source"),
             Part::Hash => ("hash of the chunks", "other", limited_by == "cpu"),
-            Part::Decode => ("decode", "decode", limited_by == "cpu"),
-            Part::Write => ("write", "write", limited_by == "write"),
-            Part::Read => ("read back", "read", limited_by == "read-back"),
+            // On one thread it is there to compare with.
+            Part::Decode => ("decode", "decode", limited_by == "cpu" && stage.threads == findings.settings.workers),
+            // Both take the device's time.
+            Part::Write => ("write", "write", is_device),
+            Part::Read => ("read back", "read", is_device),
             Part::RawHash => ("hash of the media", "other", limited_by == "cpu"),
         };
         let beside = count(stage.threads, "thread", "threads");
         Bar { name, class, rate: stage.rate, beside, cpu_per_gib: stage.cpu_per_gib, limits }
     });
     #[allow(clippy::cast_precision_loss)]
-    let gib = findings.subject.raw_bytes as f64 / f64::from(1 << 30);
+    let gib = findings.subject.data_bytes as f64 / f64::from(1 << 30);
     let whole = findings.whole.as_ref().map(|whole| {
         let reached = findings.verdict.as_ref().map(|verdict| sane(verdict.reached)).filter(|share| *share > 0.0);
         let beside = reached.map_or_else(String::new, |share| format!("{} of the limit", percent(share)));

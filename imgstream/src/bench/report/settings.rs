@@ -5,7 +5,7 @@ use super::figure::{numbers, section};
 use super::markup::Markup;
 use super::svg::{SMALL, Svg, TEXT, fit, width};
 use super::units::{Unit, digits, percent, rate, sane, span};
-use crate::bench::findings::{Findings, Point, Setting, Settings, Sweep};
+use crate::bench::findings::{Findings, Point, Setting, Settings, Sweep, Whole};
 use crate::size::Size;
 
 /// Pixels of a plot.
@@ -37,7 +37,7 @@ pub fn show(page: &mut Markup, findings: &Findings) {
         page.text_in("p", &[], &text);
         page.element("div", &[("class", "multiples")], |page| {
             for sweep in &sweeps {
-                multiple(page, sweep, &findings.settings, &axis, unit);
+                multiple(page, sweep, findings, &axis, unit);
             }
         });
         let rows: Vec<Vec<String>> =
@@ -92,14 +92,14 @@ fn value(point: &Point) -> String {
     size.map_or_else(|| point.value.clone(), |size| size.to_string())
 }
 
-fn multiple(page: &mut Markup, sweep: &Sweep, used: &Settings, axis: &Axis, unit: Unit) {
-    let marks: Vec<Mark> = marks(sweep, used);
+fn multiple(page: &mut Markup, sweep: &Sweep, findings: &Findings, axis: &Axis, unit: Unit) {
+    let marks: Vec<Mark> = marks(sweep, &findings.settings);
     page.new_line();
     page.element("figure", &[], |figure| {
         figure.text_in("h3", &[], name(sweep.setting));
         figure.append(draw(sweep.setting, &marks, axis, unit));
         figure.element("figcaption", &[], |caption| {
-            caption.text(&finding(&marks));
+            caption.text(&finding(&marks, findings.whole.as_ref()));
             for mark in &marks {
                 if let Some(why) = &mark.point.failed {
                     caption.element("span", &[("class", "failed")], |span| {
@@ -127,8 +127,9 @@ fn marks<'a>(sweep: &'a Sweep, used: &Settings) -> Vec<Mark<'a>> {
     sweep.points.iter().zip(places).map(point).collect()
 }
 
-/// What a plot comes to, in a sentence.
-fn finding(marks: &[Mark]) -> String {
+/// What a plot comes to, in a sentence. What is in use was measured twice, in the sweep and before it; the faster counts, as
+/// the machine may have been busier in between.
+fn finding(marks: &[Mark], whole: Option<&Whole>) -> String {
     let measured = || marks.iter().filter(|mark| mark.point.failed.is_none() && sane(mark.point.rate.median) > 0.0);
     let Some(best) = measured().max_by(|a, b| a.point.rate.median.total_cmp(&b.point.rate.median)) else {
         return "No value could be measured. ".into();
@@ -136,10 +137,11 @@ fn finding(marks: &[Mark]) -> String {
     let Some(used) = measured().find(|mark| mark.used) else {
         return format!("Fastest: {}, {}. ", best.name, rate(best.point.rate.median));
     };
-    let gain = best.point.rate.median / used.point.rate.median - 1.0;
+    let before = whole.map_or(used.point.rate, |whole| whole.rate);
+    let gain = best.point.rate.median / used.point.rate.median.max(sane(before.median)) - 1.0;
     if best.used {
         format!("{}, in use, is the fastest. ", used.name)
-    } else if best.point.rate.min <= used.point.rate.max {
+    } else if best.point.rate.min <= used.point.rate.max.max(sane(before.max)) {
         format!("{} in use; no other is faster by more than the spread. ", used.name)
     } else {
         format!("{} would be {} faster than {}, in use. ", best.name, percent(gain), used.name)

@@ -110,7 +110,8 @@ fn the_processors_limit() {
     let verdict = judge(&findings(1000.0, Some(717.0), whole(330.0, [0.0, 1.0, 0.0]))).unwrap();
     assert_eq!(verdict.limited_by, "cpu");
     assert!((verdict.limit_rate / MIB - 341.3).abs() < 1.0, "{verdict:?}");
-    says(&verdict, "limited by decoding and SHA-256 on 2 cores (decoding 67 %, SHA-256 33 %");
+    says(&verdict, "limited by decoding and SHA-256 on 2 cores: 341.3 MiB/s of the raw image");
+    says(&verdict, "decoding is 67 % of the CPU time, SHA-256 33 %");
     says(&verdict, "the device could take 2.1 × more");
     says(&verdict, "decoding on 2 threads is 1.9 × as fast as on one");
 }
@@ -120,7 +121,8 @@ fn one_stage_that_takes_most_of_the_cpu_is_named_alone() {
     let mut findings = findings(10_000.0, Some(700.0), whole(120.0, [0.0, 1.0, 0.0]));
     findings.stages[1] = stage(Part::Hash, 2, 146.0, 14.0);
     let verdict = judge(&findings).unwrap();
-    says(&verdict, "limited by SHA-256 on 2 cores (SHA-256 78 %, decoding 22 %");
+    says(&verdict, "limited by SHA-256 on 2 cores: ");
+    says(&verdict, "SHA-256 is 78 % of the CPU time, decoding 22 %");
 }
 
 #[test]
@@ -144,23 +146,84 @@ fn a_quota_on_the_processors_is_seen() {
     assert_eq!(verdict.limited_by, "cpu");
     says(&verdict, "decoding got 0.5 of 2 cores");
     assert!((80.0..86.0).contains(&(verdict.limit_rate / MIB)), "{verdict:?}");
+    // The whole ran when nobody else did: 1 GiB in 5 seconds, with 7.5 of CPU.
+    let mut unhindered = whole(204.8, [0.0, 1.0, 0.0]);
+    unhindered.cpu_seconds = Spread { median: 7.5, min: 7.5, max: 7.5, samples: 3 };
+    findings.whole = Some(unhindered);
+    says(&judge(&findings).unwrap(), " of that: it got 1.5 cores, and decoding alone 0.5");
+}
+
+/// The same, read back: reading costs 0.5 CPU seconds per GiB, hashing what was read 3.5, ten of all together.
+fn read_back(read: f64, write: f64, whole: Whole) -> Findings {
+    let mut findings = findings(1000.0, Some(write), whole);
+    findings.settings.read_back = true;
+    findings.stages.push(stage(Part::Read, 1, read, 0.5));
+    findings.stages.push(stage(Part::RawHash, 2, 585.0, 3.5));
+    findings
 }
 
 #[test]
-fn reading_back_takes_its_time_too() {
-    let mut findings = findings(1000.0, Some(700.0), whole(120.0, [0.0, 1.0, 0.0]));
-    findings.settings.read_back = true;
-    assert_eq!(judge(&findings), None, "the stages of reading back are missing");
-    findings.stages.push(stage(Part::Read, 1, 200.0, 0.1));
-    findings.stages.push(stage(Part::RawHash, 2, 400.0, 5.0));
-    let verdict = judge(&findings).unwrap();
+fn a_device_that_is_read_back_does_one_thing_after_the_other() {
+    let verdict = judge(&read_back(150.0, 300.0, whole(98.0, [0.0, 0.4, 0.5]))).unwrap();
     assert_eq!(verdict.limited_by, "read-back");
-    says(&verdict, "limited by reading from the device (and while writing by decoding and SHA-256");
-    assert!((verdict.limit_rate / MIB - 126.1).abs() < 1.0, "{verdict:?}");
-    findings.stages[5].rate = spread(2000.0);
+    assert!((verdict.limit_rate / MIB - 100.0).abs() < 0.1, "{verdict:?}");
+    let first = "limited by reading back from the device (67 % of its time; writing takes 33 %): 100 MiB/s";
+    assert!(verdict.sentences[0].starts_with(first), "{verdict:?}");
+    says(&verdict, "the source could deliver 10 × more; hashing and decoding could do 2.0 × more");
+    says(&verdict, "the whole reaches 98 % of that");
+    let verdict = judge(&read_back(300.0, 150.0, whole(98.0, [0.0, 0.4, 0.5]))).unwrap();
+    assert_eq!(verdict.limited_by, "write");
+    says(&verdict, "limited by the device's writes (67 % of its time; reading back takes 33 %): 100 MiB/s");
+}
+
+#[test]
+fn what_reading_back_costs_leaves_less_for_the_workers() {
+    let verdict = judge(&read_back(500.0, 600.0, whole(200.0, [0.0, 1.0, 0.0]))).unwrap();
+    assert_eq!(verdict.limited_by, "cpu");
+    assert!((verdict.limit_rate / MIB - 204.8).abs() < 0.1, "{verdict:?}");
+    says(&verdict, "limited by decoding and SHA-256 of what is read back on 2 cores: ");
+    says(
+        &verdict,
+        "decoding is 40 % of the CPU time, SHA-256 of what is read back 35 %, SHA-256 of what arrives 20 %, reading back 5 %",
+    );
+    says(&verdict, "the device could take 1.3 × more");
+}
+
+#[test]
+fn what_is_read_back_at_the_end_is_told_when_the_limit_is_missed() {
+    let verdict = judge(&read_back(150.0, 300.0, whole(60.0, [0.0, 0.2, 0.3]))).unwrap();
+    assert_eq!(verdict.limited_by, "read-back");
+    says(&verdict, "had nothing to do for 50 %: at the start, the flushes, the last of reading back, the commit");
+}
+
+#[test]
+fn too_few_workers_are_told_from_too_slow_processors() {
+    let mut findings = findings(1000.0, Some(700.0), whole(165.0, [0.0, 1.0, 0.0]));
+    findings.settings.workers = 1;
+    findings.stages[1] = stage(Part::Hash, 1, 512.0, 2.0);
+    findings.stages[3] = stage(Part::Decode, 1, 256.0, 4.0);
+    findings.stages.remove(2);
     let verdict = judge(&findings).unwrap();
     assert_eq!(verdict.limited_by, "cpu");
-    says(&verdict, "(and while reading back by SHA-256 of the raw bytes on 2 cores)");
+    says(&verdict, "limited by hashing and decoding on 1 core: 170.7 MiB/s");
+    says(&verdict, "one worker uses one of 2 cores: more --workers do more");
+}
+
+#[test]
+fn the_first_sentence_is_short_enough_for_a_headline() {
+    let slow = || whole(1.0, [0.0, 0.0, 1.0]);
+    let all = [
+        findings(1.0, Some(700.0), slow()),
+        findings(1000.0, Some(200.0), slow()),
+        findings(1000.0, None, slow()),
+        read_back(150.0, 300.0, slow()),
+        read_back(300.0, 150.0, slow()),
+        read_back(5000.0, 6000.0, slow()),
+    ];
+    for findings in all {
+        let first = judge(&findings).unwrap().sentences.remove(0);
+        assert!(first.chars().count() <= 120, "{first}");
+    }
 }
 
 #[test]
@@ -211,4 +274,9 @@ fn half_measured_is_not_judged() {
     assert!(judge(&findings).is_some());
     findings.whole = None;
     says(&judge(&findings).unwrap(), "the whole was not measured");
+    for missing in 4..7 {
+        let mut findings = read_back(150.0, 300.0, whole(100.0, [0.0, 1.0, 0.0]));
+        findings.stages.remove(missing);
+        assert_eq!(judge(&findings), None, "stage {missing} is missing");
+    }
 }
