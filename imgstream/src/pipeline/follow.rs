@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::AcqRel, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -85,7 +85,7 @@ impl Follower {
         while start < chunks.end {
             let number = start / stretches.chunks;
             let end = ((number + 1) * stretches.chunks).min(chunks.end);
-            if stretches.left[number].fetch_sub(end - start, Relaxed) == end - start {
+            if stretches.left[number].fetch_sub(end - start, AcqRel) == end - start {
                 let whole =
                     number * stretches.chunks..((number + 1) * stretches.chunks).min(stretches.plan.index.rows().len());
                 let stretch = Stretch { plan: Arc::clone(&stretches.plan), chunks: whole, mark: mark() };
@@ -93,7 +93,7 @@ impl Follower {
                 if let Some(written) = &*self.written.lock().unwrap_or_else(PoisonError::into_inner) {
                     let _ = written.try_send(stretch);
                 }
-                if stretches.open.fetch_sub(1, Relaxed) == 1 {
+                if stretches.open.fetch_sub(1, AcqRel) == 1 {
                     self.lock().remove(&span);
                 }
             }
@@ -125,9 +125,12 @@ impl Written {
     }
 }
 
+/// One block of every chunk of a span that was proven early, by the first chunk of each stretch.
+type OfSpan = BTreeMap<usize, Vec<Option<Glimpse>>>;
+
 /// One block of every chunk that was proven early, by span.
 #[derive(Debug, Default)]
-pub(super) struct Glimpses(Mutex<BTreeMap<usize, BTreeMap<usize, Vec<Option<Glimpse>>>>>);
+pub(super) struct Glimpses(Mutex<BTreeMap<usize, OfSpan>>);
 
 impl Run {
     /// Flushes stretches as they are written, and hands them on, until nobody writes any more.
@@ -189,7 +192,7 @@ impl Run {
         .await
     }
 
-    fn look_again_at(&self, span: usize, stretches: BTreeMap<usize, Vec<Option<Glimpse>>>) -> Result<()> {
+    fn look_again_at(&self, span: usize, stretches: OfSpan) -> Result<()> {
         let descriptor = self.plans.image().descriptor();
         let (span_offset, chunk_size) = (descriptor.spans[span].raw_offset, u64::from(descriptor.chunk_size));
         let seen: Vec<(u64, Glimpse)> = stretches
