@@ -9,10 +9,9 @@ use std::process::{Command, Stdio};
 
 use crate::cache;
 use crate::fail::{Fail, Outcome, Tried};
-use crate::image::main_archive;
-use crate::interrupt::interrupted;
+use crate::image::mirror;
 use crate::prerequisites::{Lane, ensure};
-use crate::shell::{self, capture, line, run, tool, workspace};
+use crate::shell::{self, capture, tool, workspace};
 
 /// The suite whose compiler is new enough: the workspace needs Rust 1.89, Debian 13 has 1.85.
 const SUITE: &str = "sid";
@@ -120,19 +119,7 @@ fn unpack(root: &Path) -> Outcome<()> {
         let command = r#"sudo env "PATH=$PATH" cargo xtask test --s390x"#;
         return Err(Fail::usage(format!("unpacking Debian packages of two architectures needs root; run: {command}")));
     }
-    let source = format!("deb {} {SUITE} main", main_archive()?);
-    let mut first = mmdebstrap(root, &source);
-    eprintln!("$ {}", line(&first));
-    match run(&mut first) {
-        Err(fail) if !interrupted() => {
-            eprintln!("xtask: {}\nonce more, in case the mirror was being updated", fail.message);
-            if root.exists() {
-                std::fs::remove_dir_all(root).tried("remove what the first attempt left")?;
-            }
-            run(&mut mmdebstrap(root, &source))
-        }
-        outcome => outcome,
-    }
+    mirror::unpack(root, SUITE, |source| mmdebstrap(root, source))
 }
 
 fn mmdebstrap(root: &Path, source: &str) -> Command {

@@ -8,8 +8,7 @@ use std::process::{Command, Stdio};
 use crate::fail::{Fail, Outcome, Tried};
 use crate::image::disk::{self, EPOCH, Part};
 use crate::image::{mirror, zipl};
-use crate::interrupt::interrupted;
-use crate::shell::{capture, run, tool};
+use crate::shell::{capture, tool};
 
 const SUITE: &str = "trixie";
 const PACKAGES: &str =
@@ -40,7 +39,7 @@ pub fn build(folder: &Path, file: &str) -> Outcome<()> {
     crate::loopdev::demand_root("cargo xtask demo")?;
     zipl::ensure_qemu_user()?;
     let (root, boot, image) = (folder.join("root"), folder.join("boot"), folder.join(file));
-    install(&root)?;
+    mirror::unpack(&root, SUITE, |source| mmdebstrap(&root, source))?;
     configure(&root)?;
 
     // Each folder becomes one partition.
@@ -63,23 +62,6 @@ pub fn build(folder: &Path, file: &str) -> Outcome<()> {
         std::fs::remove_dir_all(done).tried(format_args!("remove {}", done.display()))?;
     }
     Ok(())
-}
-
-/// The root, from packages. Mirrors move while one reads them, so a failure is tried once more.
-fn install(root: &Path) -> Outcome<()> {
-    let source = format!("deb {} {SUITE} main", mirror::main_archive()?);
-    let mut first = mmdebstrap(root, &source);
-    eprintln!("$ {}", crate::shell::line(&first));
-    match run(&mut first) {
-        Err(fail) if !interrupted() => {
-            eprintln!("xtask: {}\nonce more, in case the mirror was being updated", fail.message);
-            if root.exists() {
-                std::fs::remove_dir_all(root).tried("remove what the first attempt left")?;
-            }
-            run(&mut mmdebstrap(root, &source))
-        }
-        outcome => outcome,
-    }
 }
 
 fn mmdebstrap(root: &Path, source: &str) -> Command {

@@ -2,7 +2,7 @@
 
 mod debian;
 mod disk;
-mod mirror;
+pub mod mirror;
 mod quick;
 mod zipl;
 
@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use crate::fail::Outcome;
 
 pub use disk::used;
-pub use mirror::main_archive;
 
 /// Which image is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
