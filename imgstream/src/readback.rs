@@ -36,7 +36,7 @@ pub struct Found {
     pub len: u64,
     /// Whether it is right.
     pub verdict: Verdict,
-    /// What one block of it looked like, where it was read.
+    /// What one block of it looked like, where it was read and that was asked for.
     pub glimpse: Option<Glimpse>,
 }
 
@@ -75,6 +75,8 @@ pub struct Readback<'a> {
     pub threads: usize,
     /// Whether a hole must be zeros where the target does not let it keep what is there. Else it has no content to compare.
     pub holes_are_zeros: bool,
+    /// Whether a block of each chunk is to be known again later.
+    pub glimpses: bool,
     /// Digests of the chunks that are something else on a device of this size, by raw offset. The index says the others'.
     pub placed: &'a BTreeMap<u64, Digest>,
     /// Told of each chunk.
@@ -158,7 +160,9 @@ impl Readback<'_> {
             let padded = len.next_multiple_of(device.alignment());
             device.read(extent.offset, &mut buffer[..padded], len)?;
             hasher.update(&buffer[..len]);
-            glimpse.get_or_insert_with(|| Glimpse::of(&buffer[Glimpse::place(raw_offset, len)]));
+            if self.glimpses {
+                glimpse.get_or_insert_with(|| Glimpse::of(&buffer[Glimpse::place(raw_offset, len)]));
+            }
         }
         let is_right = hasher.finish() == *self.placed.get(&raw_offset).unwrap_or(&row.raw_digest);
         Ok(found(if is_right { Verdict::Right } else { Verdict::Differs }, glimpse))

@@ -40,7 +40,6 @@ impl Digest {
     }
 
     /// A digest from its 32 bytes.
-    #[inline]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Digest(bytes)
     }

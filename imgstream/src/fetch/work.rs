@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::error::Retry;
+use crate::manifest::ChunkRow;
 use crate::plan::SpanPlan;
 
 /// A span, and which of its chunks have been claimed for writing.
@@ -23,6 +24,18 @@ impl SpanWork {
     pub fn new(plan: Arc<SpanPlan>) -> Arc<Self> {
         let claimed = plan.index.rows().iter().map(|_| AtomicBool::new(false)).collect();
         Arc::new(SpanWork { plan, claimed })
+    }
+
+    /// Cuts a run of adjacent data chunks into requests of at most `size` bytes, or of one chunk where that is larger.
+    pub fn requests(self: &Arc<Self>, run: Range<usize>, size: u64) -> impl Iterator<Item = Request> + use<> {
+        let (work, mut start) = (Arc::clone(self), run.start);
+        std::iter::from_fn(move || {
+            let rows = work.plan.index.rows().get(start..run.end).filter(|rows| !rows.is_empty())?;
+            let end_of = |row: &ChunkRow| row.offset + u64::from(row.length);
+            let fitting = rows.partition_point(|row| end_of(row) - rows[0].offset <= size).max(1);
+            start += fitting;
+            Some(Request::new(Arc::clone(&work), start - fitting..start))
+        })
     }
 
     /// Whether a chunk needs nothing more: right bytes of it came and are, or are being, written.
@@ -73,7 +86,7 @@ impl Request {
     }
 
     /// Its bytes in the data blob.
-    pub(super) fn bytes(&self) -> Range<u64> {
+    pub fn bytes(&self) -> Range<u64> {
         let rows = self.span.plan.index.rows();
         let (first, last) = (&rows[self.chunks.start], &rows[self.chunks.end - 1]);
         first.offset..last.offset + u64::from(last.length)

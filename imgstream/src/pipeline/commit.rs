@@ -71,10 +71,12 @@ impl Run {
         let differing = self.differing(part).await?;
         match differing.first() {
             None => Ok(()),
-            Some(first) => {
-                Err(self.read_back_wrong(&format!("{} of the chunks written; the first: {first}", differing.len())))
-            }
+            Some(first) => Err(self.chunks_wrong(differing.len(), first)),
         }
+    }
+
+    pub(super) fn chunks_wrong(&self, count: usize, first: &str) -> Error {
+        self.read_back_wrong(&format!("{count} of the chunks written; the first: {first}"))
     }
 
     pub(super) fn read_back_wrong(&self, what: &str) -> Error {
@@ -104,13 +106,16 @@ impl Run {
                 !known && !self.is_withheld(span, chunk)
             }
         };
-        let tell = |found: Found| {
-            if found.verdict == Verdict::Right {
-                self.progress.read_back.fetch_add(found.len, Relaxed);
-            }
-        };
+        let tell = |found: Found| self.count_read_back(&found);
         let found = self.readback(&tell).compare(span, &select)?;
         Ok(found.into_iter().map(|chunk| span.chunk_name(chunk)).collect())
+    }
+
+    /// What is right counts as read back.
+    pub(super) fn count_read_back(&self, found: &Found) {
+        if found.verdict == Verdict::Right {
+            self.progress.read_back.fetch_add(found.len, Relaxed);
+        }
     }
 
     /// Reading back, as this run does it.
@@ -122,6 +127,7 @@ impl Run {
             threads: readback::threads(),
             placed: self.placement.get().map_or(&NOTHING_PLACED, Placement::digests),
             holes_are_zeros: false,
+            glimpses: false,
             tell,
         }
     }

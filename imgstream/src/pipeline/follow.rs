@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::Run;
 use crate::error::Result;
 use crate::plan::SpanPlan;
-use crate::readback::{self, Glimpse, Readback, Verdict};
+use crate::readback::{self, Glimpse, Readback};
 use crate::sink::Mark;
 
 /// Raw bytes that are flushed and read back together.
@@ -160,18 +160,16 @@ impl Run {
         let (plan, first) = (&stretch.plan, stretch.chunks.start);
         let glimpses = Mutex::new(vec![None; stretch.chunks.len()]);
         let tell = |found: readback::Found| {
-            if found.verdict == Verdict::Right {
-                self.progress.read_back.fetch_add(found.len, Relaxed);
-                glimpses.lock().unwrap_or_else(PoisonError::into_inner)[found.chunk - first] = found.glimpse;
-            }
+            self.count_read_back(&found);
+            glimpses.lock().unwrap_or_else(PoisonError::into_inner)[found.chunk - first] = found.glimpse;
         };
         let is_to_prove =
             |chunk| stretch.chunks.contains(&chunk) && !self.is_withheld(plan, chunk) && !self.is_kept(plan, chunk);
-        let readback = Readback { threads: readback::threads().div_ceil(PROVERS), ..self.readback(&tell) };
+        let readback =
+            Readback { threads: readback::threads().div_ceil(PROVERS), glimpses: true, ..self.readback(&tell) };
         let differing = readback.compare(plan, &is_to_prove)?;
         if let Some(first) = differing.first() {
-            let first = plan.chunk_name(*first);
-            return Err(self.read_back_wrong(&format!("{} of the chunks written; the first: {first}", differing.len())));
+            return Err(self.chunks_wrong(differing.len(), &plan.chunk_name(*first)));
         }
         self.proven.set(plan.number, stretch.chunks.clone(), &[]);
         let glimpses = glimpses.into_inner().unwrap_or_else(PoisonError::into_inner);

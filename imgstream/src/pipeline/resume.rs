@@ -9,7 +9,7 @@ use super::stream::Selection;
 use crate::error::Result;
 use crate::plan::SpanPlan;
 use crate::progress::Phase;
-use crate::readback::{Found, Readback, Verdict};
+use crate::readback::{Found, Readback};
 
 impl Run {
     /// Compares the whole target with the image. `true` when it holds exactly that, so that nothing is left to do.
@@ -38,9 +38,7 @@ impl Run {
         let larger = self.beyond_image().is_some();
         let tell = |found: Found| {
             self.progress.compared.fetch_add(found.len, Relaxed);
-            if found.verdict == Verdict::Right {
-                self.progress.read_back.fetch_add(found.len, Relaxed);
-            }
+            self.count_read_back(&found);
         };
         let readback = Readback { holes_are_zeros: true, ..self.readback(&tell) };
         // On a larger device the ends are not what the index says; they come next.

@@ -15,7 +15,7 @@ use super::Run;
 use super::follow::{Follower, PROVERS, Written};
 use crate::decode::{CorruptFrame, Decoder};
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::fetch::{self, Frame, FrameBuffers, Lanes, Queue, Request, SpanWork};
+use crate::fetch::{self, Frame, FrameBuffers, Lanes, Queue, SpanWork};
 use crate::manifest::ChunkKind;
 use crate::plan::{self, SpanPlan};
 use crate::progress::add_time;
@@ -235,20 +235,12 @@ impl Flow {
 
     /// Cuts a run of data chunks into requests. `false` once nobody wants them any more.
     async fn plan_data(&self, work: &Arc<SpanWork>, run: Range<usize>) -> bool {
-        let rows = work.plan.index.rows();
-        let mut start = run.start;
-        while start < run.end {
-            let mut end = start;
-            let mut bytes = 0;
-            while end < run.end && (end == start || bytes + u64::from(rows[end].length) <= self.options.request_size) {
-                bytes += u64::from(rows[end].length);
-                end += 1;
-            }
-            self.progress.planned_fetch.fetch_add(bytes, Relaxed);
-            if !self.queue.plan(Request::new(Arc::clone(work), start..end)).await {
+        for request in work.requests(run, self.options.request_size) {
+            let bytes = request.bytes();
+            self.progress.planned_fetch.fetch_add(bytes.end - bytes.start, Relaxed);
+            if !self.queue.plan(request).await {
                 return false;
             }
-            start = end;
         }
         true
     }

@@ -150,7 +150,7 @@ impl Writer {
     /// The first error of any write so far, or of the flush.
     pub fn flush(&self) -> Result<()> {
         self.drain()?;
-        self.target.devices().iter().try_for_each(|device| self.engine.flush(device))
+        self.flush_devices()
     }
 
     /// This moment: what has been started by now.
@@ -165,6 +165,10 @@ impl Writer {
     /// The first error of any write so far, or of the flush.
     pub fn flush_up_to(&self, mark: Mark) -> Result<()> {
         self.queue.passed(mark)?;
+        self.flush_devices()
+    }
+
+    fn flush_devices(&self) -> Result<()> {
         self.target.devices().iter().try_for_each(|device| self.engine.flush(device))
     }
 

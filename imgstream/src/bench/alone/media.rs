@@ -16,11 +16,9 @@ use crate::decode::Decoder;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::pipeline::Shape;
 use crate::progress::Progress;
+use crate::readback;
 use crate::sink::{Target, Writer, ZeroPolicy};
 use crate::watchdog::Watchdog;
-
-/// Threads that read, per core: as many as the read-back has.
-const READERS_PER_CORE: usize = 3;
 
 impl Alone<'_> {
     /// Writes all places once, or as many as can be in `limit`, and flushes.
@@ -47,7 +45,7 @@ impl Alone<'_> {
         let descriptor = self.image.descriptor();
         let progress = self.watch.begin("reading alone", descriptor.raw_size, limit, |now| now.read_back);
         let target = Arc::new(self.sink.target(descriptor.raw_size, self.options.engine, self.cancel).await?);
-        let threads = std::thread::available_parallelism().map_or(1, usize::from) * READERS_PER_CORE;
+        let threads = readback::threads();
         let chunk_size = descriptor.chunk_size as usize;
         let pool = Pool::new(threads, chunk_size).context(Kind::Device, || "getting buffers".into())?;
         let (cancel, reading, counted) = (self.cancel.clone(), Arc::clone(&target), Arc::clone(&progress));

@@ -13,7 +13,7 @@ use crate::abort::Abort;
 use crate::buffer::Pool;
 use crate::decode::Decoder;
 use crate::error::{Error, IoContext, Kind, Result};
-use crate::fetch::{self, Frame, FrameBuffers, Lanes, Queue, Request, SpanWork};
+use crate::fetch::{self, Frame, FrameBuffers, Lanes, Queue, SpanWork};
 use crate::manifest::ChunkKind;
 use crate::plan::{self, Plans};
 use crate::source;
@@ -125,17 +125,10 @@ async fn plan(plans: &Plans, queue: &Queue, request_size: u64) -> Result<()> {
     for number in 0..plans.count() {
         let span = plans.load(number).await?;
         let work = SpanWork::new(Arc::clone(&span));
-        let rows = span.index.rows();
-        for (kind, run) in plan::runs(&span.index, &|_| true) {
-            let mut start = run.start;
-            while kind == ChunkKind::Data && start < run.end {
-                let ends_at = rows[start].offset + request_size;
-                let fitting = rows[start..run.end].partition_point(|row| row.offset + u64::from(row.length) <= ends_at);
-                let end = start + fitting.max(1);
-                if !queue.plan(Request::new(Arc::clone(&work), start..end)).await {
-                    return Ok(());
-                }
-                start = end;
+        let runs = plan::runs(&span.index, &|_| true).into_iter().filter(|(kind, _)| *kind == ChunkKind::Data);
+        for request in runs.flat_map(|(_, run)| work.requests(run, request_size)) {
+            if !queue.plan(request).await {
+                return Ok(());
             }
         }
     }

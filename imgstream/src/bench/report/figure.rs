@@ -29,6 +29,20 @@ impl Form {
     }
 }
 
+/// Where things lie in a plot of bars, in pixels.
+pub struct Layout {
+    /// The bars' left end.
+    pub left: f64,
+    /// Length of the axis.
+    pub pixels: f64,
+    /// The first row's top.
+    pub top: f64,
+    /// From one row's top to the next.
+    pub pitch: f64,
+    /// From a row's top to its bar's middle.
+    pub middle: f64,
+}
+
 /// The class of the line that a plot of bars has at a tick: where text stands at the left edge, none may run through it.
 pub fn grid(tick: f64, form: Form) -> &'static str {
     match (tick == 0.0, form) {

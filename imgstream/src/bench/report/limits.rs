@@ -1,7 +1,7 @@
 //! What limits: each stage alone, beside the whole and what the stages allow together.
 
 use super::axis::Axis;
-use super::figure::{Form, figure, grid, numbers, section};
+use super::figure::{Form, Layout, figure, grid, numbers, section};
 use super::markup::Markup;
 use super::svg::{Svg, TEXT, width};
 use super::units::{Unit, count, digits, percent, rate, sane, span};
@@ -96,20 +96,6 @@ fn row(bar: &Bar) -> Vec<String> {
     let Spread { median, min, max, samples } = bar.rate;
     let (on, cpu) = (bar.beside.clone(), digits(bar.cpu_per_gib));
     vec![bar.name.into(), rate(median), rate(min), rate(max), samples.to_string(), on, cpu]
-}
-
-/// Where things lie.
-struct Layout {
-    /// The bars' left end.
-    left: f64,
-    /// Pixels of the axis.
-    pixels: f64,
-    /// The first row's top.
-    top: f64,
-    /// From one row's top to the next.
-    pitch: f64,
-    /// From a row's top to its bar's middle.
-    middle: f64,
 }
 
 fn layout(form: Form) -> Layout {

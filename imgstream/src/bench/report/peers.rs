@@ -1,7 +1,7 @@
 //! Peers: other tools that do the job, beside us.
 
 use super::axis::Axis;
-use super::figure::{Form, figure, grid, numbers, section};
+use super::figure::{Form, Layout, figure, grid, numbers, section};
 use super::markup::Markup;
 use super::svg::{SMALL, Svg, TEXT, fit, width};
 use super::units::{NONE, bytes, count, roughly, sane, seconds, times};
@@ -76,15 +76,6 @@ fn commands(page: &mut Markup, peers: &Peers) {
             list.element("dd", &[], |dd| dd.text_in("code", &[], &peers.command));
         });
     });
-}
-
-/// Where things lie.
-struct Layout {
-    left: f64,
-    pixels: f64,
-    top: f64,
-    pitch: f64,
-    middle: f64,
 }
 
 /// Right ends of the columns of a wide plot: what is verified, CPU time, memory, ratio.
