@@ -7,11 +7,15 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::text::{Digest, RunId};
+use crate::text::RunId;
 
+mod outcome;
 mod words;
 
-pub use words::{ErrorKind, Phase, Stage, Step, TailTreatment, TargetState};
+pub use outcome::{
+    Container, Failure, ImageFacts, Paths, PhaseTime, Proof, ReservationFacts, Summary, Tail, TargetFacts, TornDown,
+};
+pub use words::{ErrorKind, PathState, Phase, Stage, Step, TailTreatment, TargetState};
 
 /// One event in its envelope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +76,8 @@ pub enum Body {
         /// What.
         message: String,
     },
+    /// A path to the target came, went, failed or came back.
+    PathChanged(PathChanged),
     /// A phase ended well.
     PhaseFinished {
         /// Which.
@@ -91,13 +97,14 @@ pub enum Body {
 }
 
 /// Every kind of [`Body`] but `Unknown`.
-pub const KINDS: [&str; 9] = [
+pub const KINDS: [&str; 10] = [
     "run-started",
     "phase-started",
     "step-started",
     "progress",
     "retry",
     "warning",
+    "path-changed",
     "phase-finished",
     "run-finished",
     "run-failed",
@@ -148,6 +155,21 @@ pub struct RunStarted {
     pub target: String,
 }
 
+/// What happened to one path, and how many are left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathChanged {
+    /// The SCSI device, such as `sda`. It may be another one after the next start.
+    pub path: String,
+    /// How it is reached: `0.0.1900 0x5005… 0x4010…` on zFCP, else SCSI host, channel, target and LUN.
+    pub way: String,
+    /// What it is now.
+    pub state: PathState,
+    /// Live paths now.
+    pub live: u32,
+    /// All paths now.
+    pub total: u32,
+}
+
 /// How far a step is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
@@ -184,139 +206,4 @@ pub struct Rates {
     pub write: u64,
     /// Raw bytes read back and found right.
     pub read_back: u64,
-}
-
-/// The result of a run that reached its goal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// What was written.
-    pub image: ImageFacts,
-    /// Where to.
-    pub target: TargetFacts,
-    /// Raw bytes of the image.
-    pub raw_bytes: u64,
-    /// Of these, bytes of data chunks written.
-    pub data_bytes: u64,
-    /// Of these, bytes zeroed or left as holes.
-    pub zero_bytes: u64,
-    /// Compressed bytes received.
-    pub fetched_bytes: u64,
-    /// Raw bytes that were on the target already, where the run was to compare first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept_bytes: Option<u64>,
-    /// What became of the target beyond the image, where it is larger.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tail: Option<Tail>,
-    /// What became of the image's GPT, where the target is larger: `moved`, or why not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gpt: Option<String>,
-    /// Whether the kernel shows the new partitions: `shown`, or why not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub partitions: Option<String>,
-    /// What is known about the media.
-    pub proof: Proof,
-    /// The write engine.
-    pub engine: String,
-    /// What the automatic choice of engine could not have.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fallback: Option<String>,
-    /// The stage that limited writing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limited_by: Option<Stage>,
-    /// Requests that had to be repeated.
-    pub retries: u64,
-    /// How long each phase took.
-    pub phases: Vec<PhaseTime>,
-    /// Seconds of fetching, verifying, writing and flushing.
-    pub write_seconds: f64,
-    /// Seconds of reading back.
-    pub read_back_seconds: f64,
-    /// Seconds from start to end.
-    pub total_seconds: f64,
-}
-
-/// What became of a target beyond the image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tail {
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// How it was treated.
-    pub how: TailTreatment,
-    /// Bytes of it read back and found zero.
-    pub proven_bytes: u64,
-}
-
-/// The image that was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageFacts {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    pub version: u64,
-    /// Its architecture.
-    pub architecture: String,
-    /// Its digest.
-    pub digest: Digest,
-    /// Ids of the trusted keys whose signatures were found.
-    pub signers: Vec<String>,
-}
-
-/// The target that was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TargetFacts {
-    /// Its path.
-    pub device: String,
-    /// Its size in bytes.
-    pub size: u64,
-}
-
-/// What is known about the media.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Proof {
-    /// Read back from the media and found equal.
-    ReadBack {
-        /// Raw bytes compared: all but holes.
-        bytes: u64,
-    },
-    /// Nothing.
-    NotProven {
-        /// Why not.
-        reason: String,
-    },
-    /// A proof this reader does not know.
-    #[serde(untagged)]
-    Unknown(Value),
-}
-
-/// How long a phase took.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PhaseTime {
-    /// The phase.
-    pub phase: Phase,
-    /// Its length.
-    pub seconds: f64,
-}
-
-/// Why a run did not reach its goal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Where it was.
-    pub phase: Phase,
-    /// Whose problem it is.
-    pub error: ErrorKind,
-    /// The exit code that says the same.
-    pub exit_code: u8,
-    /// What was tried, on what, and what happened.
-    pub message: String,
-    /// What to do next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-    /// The causes, outermost first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub causes: Vec<String>,
-    /// Whether the same run can succeed later without anybody changing anything.
-    pub retryable: bool,
-    /// What is on the target now.
-    pub target: TargetState,
 }

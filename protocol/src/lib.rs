@@ -13,4 +13,4 @@ mod text;
 
 pub use event::{Body, Event, Priority};
 pub use spec::RunSpec;
-pub use text::{BadText, Digest, RunId};
+pub use text::{BadText, BusId, Digest, Lun, RunId, Wwid, Wwpn};

@@ -21,76 +21,100 @@ fn refuse<T>(found: &str, rule: &str) -> Result<T, BadText> {
     Err(BadText(format!("{start:?} is not {rule}")))
 }
 
-/// The name of a run: 1 to 64 letters, digits, `.`, `_` and `-`, starting with a letter or digit. It stands in file names,
-/// log lines, URLs and labels, so it is harmless in all of them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RunId(String);
+/// A string type and its rule.
+macro_rules! checked {
+    ($(#[$doc:meta])* $name:ident, $fits:expr, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
 
-impl RunId {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for RunId {
-    type Error = BadText;
-
-    fn try_from(text: String) -> Result<Self, BadText> {
-        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        if !starts_well || text.len() > 64 || !text.bytes().all(harmless) {
-            return refuse(&text, "a run id: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit");
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-        Ok(RunId(text))
-    }
-}
 
-impl From<RunId> for String {
-    fn from(id: RunId) -> String {
-        id.0
-    }
-}
+        impl TryFrom<String> for $name {
+            type Error = BadText;
 
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A SHA-256 digest as text: `sha256:` and 64 lower-case hex digits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest(String);
-
-impl Digest {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = BadText;
-
-    fn try_from(text: String) -> Result<Self, BadText> {
-        let hex = text.strip_prefix("sha256:").unwrap_or_default();
-        if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return refuse(&text, "a digest: sha256: and 64 lower-case hex digits");
+            fn try_from(text: String) -> Result<Self, BadText> {
+                let fits: fn(&str) -> bool = $fits;
+                if fits(&text) { Ok($name(text)) } else { refuse(&text, $rule) }
+            }
         }
-        Ok(Digest(text))
-    }
+
+        impl From<$name> for String {
+            fn from(checked: $name) -> String {
+                checked.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl From<Digest> for String {
-    fn from(digest: Digest) -> String {
-        digest.0
-    }
+checked! {
+    /// The name of a run. It stands in file names, log lines, URLs, labels and names of mappings, so it is harmless in all of
+    /// them.
+    RunId,
+    |text| starts_alphanumeric(text) && text.len() <= 64 && text.bytes().all(is_harmless),
+    "a run id: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 }
 
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+checked! {
+    /// A SHA-256 digest as text.
+    Digest,
+    |text| text.strip_prefix("sha256:").is_some_and(|hex| is_hex(hex, 64)),
+    "a digest: sha256: and 64 lower-case hex digits"
+}
+
+checked! {
+    /// A LUN's identity as dm-multipath and udev's `scsi_id` write it: `3` and the NAA identifier in hex for nearly all storage.
+    Wwid,
+    |text| starts_alphanumeric(text) && text.len() <= 128 && text.bytes().all(is_harmless),
+    "a WWID: 1 to 128 letters, digits, '.', '_' or '-', as `multipath -ll` shows it"
+}
+
+checked! {
+    /// The bus id of a channel-attached device, such as `0.0.1900`.
+    BusId,
+    |text| matches!(text.split('.').collect::<Vec<_>>()[..], [css, ss, number]
+        if is_hex(css, css.len()) && (1..=2).contains(&css.len()) && is_hex(ss, 1) && is_hex(number, 4)),
+    "a bus id such as 0.0.1900, in lower-case hex"
+}
+
+checked! {
+    /// The name of a storage port.
+    Wwpn,
+    is_long_hex,
+    "a WWPN: 0x and 16 lower-case hex digits"
+}
+
+checked! {
+    /// The number of a LUN behind a storage port, as zFCP writes it.
+    Lun,
+    is_long_hex,
+    "a LUN: 0x and 16 lower-case hex digits, such as 0x4010400000000000"
+}
+
+fn starts_alphanumeric(text: &str) -> bool {
+    text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+}
+
+fn is_harmless(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+fn is_hex(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_long_hex(text: &str) -> bool {
+    text.strip_prefix("0x").is_some_and(|hex| is_hex(hex, 16))
 }

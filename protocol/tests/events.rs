@@ -4,8 +4,9 @@
 
 use proptest::prelude::*;
 use protocol::event::{
-    Body, ErrorKind, Event, Failure, ImageFacts, KINDS, Phase, PhaseTime, Priority, Progress, Proof, Rates, RunStarted,
-    Stage, Step, Summary, TargetFacts, TargetState,
+    Body, Container, ErrorKind, Event, Failure, ImageFacts, KINDS, PathChanged, PathState, Paths, Phase, PhaseTime,
+    Priority, Progress, Proof, Rates, ReservationFacts, RunStarted, Stage, Step, Summary, TargetFacts, TargetState,
+    TornDown,
 };
 use protocol::{Digest, RunId};
 
@@ -22,7 +23,15 @@ fn summary() -> Summary {
             digest: digest(),
             signers: vec!["aa".into()],
         },
-        target: TargetFacts { device: "/dev/loop0".into(), size: 4096 },
+        target: TargetFacts {
+            device: "/dev/loop0".into(),
+            size: 4096,
+            layout: "plain".into(),
+            paths: None,
+            reservation: None,
+            containers: Vec::new(),
+            wiped: Vec::new(),
+        },
         raw_bytes: 4096,
         data_bytes: 3072,
         zero_bytes: 1024,
@@ -40,6 +49,26 @@ fn summary() -> Summary {
         write_seconds: 1.5,
         read_back_seconds: 0.5,
         total_seconds: 2.25,
+        torn_down: TornDown::default(),
+    }
+}
+
+/// A target with everything that one can have.
+fn guarded() -> TargetFacts {
+    TargetFacts {
+        device: "LUN 36005".into(),
+        size: 8192,
+        layout: "split".into(),
+        paths: Some(Paths { live: 2, total: 4 }),
+        reservation: Some(ReservationFacts::Held { key: "0x7a".into(), preempted: vec!["0x79".into()] }),
+        containers: vec![Container {
+            region: "root".into(),
+            uuid: "u".into(),
+            cipher: "aes-xts-plain64".into(),
+            sector_size: 512,
+            kept: true,
+        }],
+        wiped: vec!["gpt at 512".into()],
     }
 }
 
@@ -53,6 +82,7 @@ fn failure() -> Failure {
         causes: vec!["timed out".into()],
         retryable: true,
         target: TargetState::NotBootable,
+        torn_down: TornDown { undone: vec!["closed".into()], left: vec!["busy".into()] },
     }
 }
 
@@ -89,18 +119,28 @@ fn golden() -> Vec<(Body, String)> {
         ),
         (Body::Warning { message: "slow".into() }, r#"{"kind":"warning","message":"slow"}"#.into()),
         (
+            Body::PathChanged(PathChanged {
+                path: "sdb".into(),
+                way: "1:0:1:0".into(),
+                state: PathState::Down,
+                live: 1,
+                total: 2,
+            }),
+            r#"{"kind":"path-changed","path":"sdb","way":"1:0:1:0","state":"down","live":1,"total":2}"#.into(),
+        ),
+        (
             Body::PhaseFinished { phase: finished.phase, seconds: finished.seconds, detail: "closed".into() },
             r#"{"kind":"phase-finished","phase":"hand-over","seconds":0.25,"detail":"closed"}"#.into(),
         ),
         (
             Body::RunFinished(Box::new(summary())),
             format!(
-                r#"{{"kind":"run-finished","image":{{"name":"debian-13","version":7,"architecture":"s390x","digest":"sha256:{zeros}","signers":["aa"]}},"target":{{"device":"/dev/loop0","size":4096}},"raw_bytes":4096,"data_bytes":3072,"zero_bytes":1024,"fetched_bytes":900,"proof":{{"read-back":{{"bytes":4096}}}},"engine":"io_uring (O_DIRECT)","limited_by":"write","retries":1,"phases":[{{"phase":"spec","seconds":0.001}}],"write_seconds":1.5,"read_back_seconds":0.5,"total_seconds":2.25}}"#
+                r#"{{"kind":"run-finished","image":{{"name":"debian-13","version":7,"architecture":"s390x","digest":"sha256:{zeros}","signers":["aa"]}},"target":{{"device":"/dev/loop0","size":4096,"layout":"plain"}},"raw_bytes":4096,"data_bytes":3072,"zero_bytes":1024,"fetched_bytes":900,"proof":{{"read-back":{{"bytes":4096}}}},"engine":"io_uring (O_DIRECT)","limited_by":"write","retries":1,"phases":[{{"phase":"spec","seconds":0.001}}],"write_seconds":1.5,"read_back_seconds":0.5,"total_seconds":2.25}}"#
             ),
         ),
         (
             Body::RunFailed(Box::new(failure())),
-            r#"{"kind":"run-failed","phase":"stream","error":"source","exit_code":5,"message":"http://a/: nothing for 30 s","hint":"check the server","causes":["timed out"],"retryable":true,"target":"not-bootable"}"#.into(),
+            r#"{"kind":"run-failed","phase":"stream","error":"source","exit_code":5,"message":"http://a/: nothing for 30 s","hint":"check the server","causes":["timed out"],"retryable":true,"target":"not-bootable","torn_down":{"undone":["closed"],"left":["busy"]}}"#.into(),
         ),
     ]
 }
@@ -120,6 +160,17 @@ fn the_schema_is_what_it_was() {
         serde_json::to_string(&event(Body::PhaseStarted { phase: Phase::Spec })).unwrap(),
         r#"{"run":"r-1","attempt":1,"index":4,"at":1.5,"time":"2026-01-02T03:04:05.678Z","event":{"kind":"phase-started","phase":"spec"}}"#
     );
+}
+
+#[test]
+fn everything_a_target_can_have_is_told() {
+    let text = r#"{"device":"LUN 36005","size":8192,"layout":"split","paths":{"live":2,"total":4},"reservation":{"held":{"key":"0x7a","preempted":["0x79"]}},"containers":[{"region":"root","uuid":"u","cipher":"aes-xts-plain64","sector_size":512,"kept":true}],"wiped":["gpt at 512"]}"#;
+    assert_eq!(serde_json::to_string(&guarded()).unwrap(), text);
+    assert_eq!(serde_json::from_str::<TargetFacts>(text).unwrap(), guarded());
+    let without = serde_json::to_string(&ReservationFacts::Unsupported).unwrap();
+    assert_eq!(without, r#""unsupported""#);
+    let unknown: ReservationFacts = serde_json::from_str(r#"{"nvme":1}"#).unwrap();
+    assert_eq!(serde_json::to_string(&unknown).unwrap(), r#"{"nvme":1}"#);
 }
 
 #[test]
@@ -189,8 +240,16 @@ fn body() -> impl Strategy<Value = Body> {
     );
     let failed = (word(), word(), any::<u8>(), ".*", any::<Option<String>>(), any::<Vec<String>>(), any::<bool>())
         .prop_map(|(phase, error, exit_code, message, hint, causes, retryable)| {
-            let target = TargetState::Untouched;
-            Body::RunFailed(Box::new(Failure { phase, error, exit_code, message, hint, causes, retryable, target }))
+            Body::RunFailed(Box::new(Failure {
+                phase,
+                error,
+                exit_code,
+                message,
+                hint,
+                causes,
+                retryable,
+                ..failure()
+            }))
         });
     let finished = (any::<[u64; 6]>(), seconds(), proptest::option::of(".*"), proptest::option::of(word())).prop_map(
         |(n, total_seconds, fallback, limited_by)| {

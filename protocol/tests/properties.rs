@@ -8,7 +8,10 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use protocol::event::Event;
-use protocol::spec::{ImageSpec, MAX_CONNECTIONS, MAX_SOURCES, MAX_TRUST, Options, REQUEST_SIZE, TargetSpec};
+use protocol::spec::{
+    HandOver, ImageSpec, MAX_CONNECTIONS, MAX_EPOCH, MAX_SOURCES, MAX_TRUST, MIN_PATHS, Options, REQUEST_SIZE,
+    TargetSpec,
+};
 use protocol::{Digest, RunId, RunSpec};
 use serde_json::json;
 
@@ -42,11 +45,50 @@ fn options() -> impl Strategy<Value = Options> {
     )
 }
 
-fn spec() -> impl Strategy<Value = RunSpec> {
-    (run_id(), image(), "/\\PC{0,30}", options()).prop_map(|(run, image, device, options)| {
-        let target: TargetSpec = serde_json::from_value(json!({ "device": device })).unwrap();
-        RunSpec { run, image, target, options }
+/// As JSON, for the same reason.
+fn target() -> impl Strategy<Value = TargetSpec> {
+    let fcp = ("0\\.[0-3]\\.[0-9a-f]{4}", of(("0x[0-9a-f]{16}", "0x[0-9a-f]{16}"))).prop_map(|(adapter, way)| {
+        let (wwpn, lun) = way.unzip();
+        json!({"adapter": adapter, "wwpn": wwpn, "lun": lun})
+    });
+    let ways = proptest::collection::btree_map("[a-z]", fcp, 0..4).prop_map(|ways| {
+        let mut ways: Vec<_> = ways.into_values().collect();
+        ways.dedup();
+        ways
+    });
+    let lun = ("[0-9A-Za-z][0-9A-Za-z._-]{0,60}", ways, MIN_PATHS, 1..=3600u64);
+    let lun = lun.prop_map(|(wwid, fcp, min_paths, wait)| {
+        json!({"lun": {"wwid": wwid, "fcp": fcp, "min_paths": min_paths, "wait": wait}, "reservation": "prefer"})
+    });
+    let place = prop_oneof!["/\\PC{0,30}".prop_map(|device| json!({ "device": device })), lun];
+    let luks = prop_oneof![
+        Just(json!({})),
+        Just(json!({"cipher": "serpent-xts-plain64", "key_size": 256, "discards": true})),
+        (1000..9999u32).prop_map(|iterations| json!({"pbkdf": {"type": "pbkdf2", "iterations": iterations}})),
+        Just(json!({"pbkdf": {"type": "argon2id", "memory": 1024, "time": 4, "parallel": 1}})),
+    ];
+    let layout = prop_oneof![
+        Just(json!({"layout": "plain"})),
+        (luks, any::<bool>())
+            .prop_map(|(luks, whole)| json!({"layout": if whole { "whole" } else { "split" }, "luks": luks})),
+    ];
+    let rest = (any::<bool>(), of(proptest::sample::select(vec!["zero", "keep", "discard"])));
+    (place, layout, rest).prop_filter_map("a way is named twice", |(place, layout, (wipe, tail))| {
+        let mut target = place.as_object().cloned().unwrap();
+        target.extend(layout.as_object().cloned().unwrap());
+        target.extend([("wipe".to_owned(), json!(wipe)), ("tail".to_owned(), json!(tail))]);
+        serde_json::from_value(target.into()).ok()
     })
+}
+
+fn spec() -> impl Strategy<Value = RunSpec> {
+    (run_id(), 1..=MAX_EPOCH, image(), target(), options()).prop_filter_map(
+        "it contradicts itself",
+        |(run, epoch, image, target, options)| {
+            let spec = RunSpec { run, epoch, image, target, options, hand_over: HandOver::None };
+            spec.check().is_ok().then_some(spec)
+        },
+    )
 }
 
 /// Bytes with some of them taken out and others put in.
@@ -79,6 +121,7 @@ proptest! {
         if let Ok(found) = RunSpec::parse(&damaged(&text, &edits)) {
             prop_assert!(found.check().is_ok());
             prop_assert!((1..=found.image.trust.len()).contains(&found.image.threshold));
+            prop_assert!(found.target.place().is_some() && found.epoch > 0);
             let again = serde_json::to_string(&found).unwrap();
             prop_assert_eq!(RunSpec::parse(again.as_bytes()), Ok(found));
         }

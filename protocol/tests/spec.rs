@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use protocol::RunSpec;
-use protocol::spec::{Engine, MAX_SPEC, Tail};
+use protocol::spec::{Engine, HandOver, Layout, MAX_SPEC, Pbkdf, Place, Reservation, Tail};
 use serde_json::{Value, json};
 
 fn smallest() -> Value {
@@ -33,6 +33,74 @@ fn with(pointer: &str, value: Option<Value>) -> Value {
     spec
 }
 
+/// A LUN reached through two adapters, one with NPIV and one without.
+fn lun() -> Value {
+    json!({
+        "wwid": "36005076307ffd7d7000000000000001a",
+        "fcp": [
+            { "adapter": "0.0.1900" },
+            { "adapter": "0.0.1940", "wwpn": "0x5005076306ffd7d7", "lun": "0x4010401a00000000" }
+        ]
+    })
+}
+
+/// A spec for a LUN, with one value of the LUN's put in.
+fn with_lun(pointer: &str, value: Value) -> Value {
+    let mut spec = smallest();
+    spec["target"] = json!({ "lun": lun() });
+    put_into(&mut spec["target"]["lun"], pointer, value);
+    spec
+}
+
+/// A spec for an encrypted LUN, with one value of its encryption put in.
+fn with_luks(pointer: &str, value: Value) -> Value {
+    let mut spec = smallest();
+    spec["target"] = json!({ "lun": lun(), "layout": "whole", "luks": {} });
+    put_into(&mut spec["target"]["luks"], pointer, value);
+    spec
+}
+
+fn put_into(object: &mut Value, pointer: &str, value: Value) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    match object.pointer_mut(parent).unwrap() {
+        Value::Array(list) => list[key.parse::<usize>().unwrap()] = value,
+        parent => parent[key] = value,
+    }
+}
+
+#[test]
+fn a_lun_has_the_defaults_of_one_that_matters() {
+    let read = parse(&with_lun("/wait", json!(90))).unwrap();
+    let Some(Place::Lun(lun)) = read.target.place() else { panic!("{read:?}") };
+    assert_eq!((lun.min_paths, lun.wait, lun.fcp.len()), (2, 90, 2));
+    assert_eq!((read.target.reservation(), read.target.wipe), (Reservation::Require, false));
+    assert_eq!(read.target.name(), "LUN 36005076307ffd7d7000000000000001a");
+    assert_eq!(parse(&serde_json::to_value(&read).unwrap()), Ok(read));
+    let device = parse(&smallest()).unwrap();
+    assert_eq!((device.target.reservation(), device.target.name()), (Reservation::Off, "/dev/loop0".into()));
+}
+
+#[test]
+fn encryption_has_defaults_that_suit_a_random_key() {
+    let read = parse(&with_luks("/discards", json!(true))).unwrap();
+    let luks = read.target.luks.as_ref().unwrap();
+    assert_eq!((read.target.layout, luks.cipher.as_str(), luks.key_size), (Layout::Whole, "aes-xts-plain64", 512));
+    assert_eq!((&luks.pbkdf, luks.discards), (&Pbkdf::Pbkdf2 { iterations: 1000 }, true));
+    let argon2 = json!({"type": "argon2id", "memory": 65_536, "time": 4, "parallel": 1});
+    let read = parse(&with_luks("/pbkdf", argon2)).unwrap();
+    assert_eq!(read.target.luks.unwrap().pbkdf, Pbkdf::Argon2id { memory: 65_536, time: 4, parallel: 1 });
+}
+
+#[test]
+fn what_no_firmware_can_start_is_not_started() {
+    let mut spec = with_luks("/discards", json!(false));
+    spec["hand_over"] = json!("re-ipl");
+    let refusal = parse(&spec).unwrap_err();
+    assert!(refusal.contains("whole") && refusal.contains("split"), "{refusal}");
+    spec["target"]["layout"] = json!("split");
+    assert_eq!(parse(&spec).unwrap().hand_over, HandOver::ReIpl);
+}
+
 #[test]
 fn defaults_are_what_the_documentation_says() {
     let spec = parse(&smallest()).unwrap();
@@ -40,6 +108,7 @@ fn defaults_are_what_the_documentation_says() {
         serde_json::to_value(&spec).unwrap(),
         json!({
             "run": "r-1",
+            "epoch": 1,
             "image": {
                 "name": "debian-13",
                 "architecture": "s390x",
@@ -47,8 +116,9 @@ fn defaults_are_what_the_documentation_says() {
                 "trust": ["/etc/z/image.pub"],
                 "threshold": 1
             },
-            "target": { "device": "/dev/loop0", "tail": "zero" },
-            "options": { "engine": "auto", "read_back": true, "resume": false }
+            "target": { "device": "/dev/loop0", "layout": "plain", "wipe": false },
+            "options": { "engine": "auto", "read_back": true, "resume": false },
+            "hand_over": "none"
         })
     );
 }
@@ -69,7 +139,7 @@ fn every_field_is_read() {
     let read = parse(&spec).unwrap();
     assert_eq!(read.image.digest.as_ref().unwrap().as_str(), digest);
     assert_eq!((read.image.min_version, read.image.threshold), (Some(7), 2));
-    assert_eq!(read.target.tail, Tail::Discard);
+    assert_eq!(read.target.tail, Some(Tail::Discard));
     assert_eq!((read.options.engine, read.options.read_back, read.options.resume), (Engine::Uring, false, true));
     assert_eq!((read.options.connections, read.options.request_size), (Some(8), Some(32 << 20)));
     assert_eq!(read.options.stall_limit, Some(60));
@@ -82,7 +152,13 @@ fn a_refusal_names_the_key() {
     let cases = [
         (put("/wipe", json!(true)), "wipe"),
         (put("/image/sorces", json!([])), "sorces"),
-        (put("/target/lun", json!("0x1")), "lun"),
+        (put("/target/lunn", json!("0x1")), "lunn"),
+        (put("/epoch", json!(0)), "epoch"),
+        (put("/epoch", json!(65_536)), "epoch"),
+        (put("/target/lun", lun()), "2 targets"),
+        (put("/target/luks", json!({})), "target.luks"),
+        (put("/target/reservation", json!("require")), "target.reservation"),
+        (put("/target/reservation", json!("prefer")), "target.reservation"),
         (put("/target/tail", json!("wipe")), "wipe"),
         (put("/options/readback", json!(false)), "readback"),
         (put("/options/engine", json!("fast")), "fast"),
@@ -108,6 +184,30 @@ fn a_refusal_names_the_key() {
         (with("/image/name", None), "name"),
         (with("/image/trust", None), "trust"),
         (with("/target/device", None), "device"),
+        (with_lun("/wwid", json!("/dev/sda")), "WWID"),
+        (with_lun("/wwid", json!("")), "WWID"),
+        (with_lun("/min_paths", json!(0)), "target.lun.min_paths"),
+        (with_lun("/wait", json!(0)), "target.lun.wait"),
+        (with_lun("/wait", json!(3601)), "target.lun.wait"),
+        (with_lun("/fcp/0/adapter", json!("1900")), "bus id"),
+        (with_lun("/fcp/0/adapter", json!("0.0.19xx")), "bus id"),
+        (with_lun("/fcp/0/wwpn", json!("0x5005076306ffd7d7")), "without the other"),
+        (with_lun("/fcp/1/lun", Value::Null), "without the other"),
+        (with_lun("/fcp/1/wwpn", json!("5005076306ffd7d7")), "WWPN"),
+        (with_lun("/fcp/1/lun", json!("0x1")), "LUN"),
+        (with_lun("/fcp/1", json!({"adapter": "0.0.1900"})), "twice"),
+        (with_luks("/cipher", json!("cipher_null-ecb")), "must encrypt"),
+        (with_luks("/cipher", json!("aes xts")), "target.luks.cipher"),
+        (with_luks("/key_size", json!(500)), "target.luks.key_size"),
+        (with_luks("/pbkdf", json!({"type": "pbkdf2", "iterations": 999})), "target.luks.pbkdf.iterations"),
+        (with_luks("/pbkdf", json!({"type": "pbkdf2", "iterations": 1000, "memory": 1})), "memory"),
+        (
+            with_luks("/pbkdf", json!({"type": "argon2id", "memory": 31, "time": 4, "parallel": 1})),
+            "target.luks.pbkdf.memory",
+        ),
+        (with_luks("/pbkdf", json!({"type": "scrypt"})), "scrypt"),
+        (with_luks("/unlock", json!("tang")), "tang"),
+        (with_luks("/key", json!("secret")), "key"),
     ];
     for (spec, named) in cases {
         let refusal = parse(&spec).expect_err(&spec.to_string());

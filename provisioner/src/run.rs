@@ -36,7 +36,7 @@ pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel:
     reporter.emit(Body::RunStarted(RunStarted {
         agent: concat!("z-provisioner ", env!("CARGO_PKG_VERSION")).into(),
         image: spec.image.name.clone(),
-        target: spec.target.device.display().to_string(),
+        target: spec.target.name(),
     }));
     let progress = Arc::new(Progress::default());
     match run(spec, files, reporter, &progress, cancel).await {

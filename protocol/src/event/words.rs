@@ -64,8 +64,18 @@ words! {
 }
 
 words! {
-    /// A step of [`Phase::Stream`], in the order they happen. A run passes over those it does not need.
+    /// A step within a phase, in the order they happen. A run passes over those it does not need.
     Step {
+        /// Of the target's phase: adapters are set online, ports and LUNs waited for.
+        Attach = "attach",
+        /// Of the target's phase: the multipath map and its live paths are waited for.
+        Paths = "paths",
+        /// Of the target's phase: the interlocks.
+        Check = "check",
+        /// Of the target's phase: the target is reserved for this run, and earlier ones are fenced.
+        Reserve = "reserve",
+        /// Of the target's phase: LUKS containers are made or opened, and compared with what they must be.
+        Unlock = "unlock",
         /// What the target holds already is compared with the image.
         Compare = "compare",
         /// The first and last extents are zeroed, so that the old content cannot boot.
@@ -80,6 +90,20 @@ words! {
         ReadBack = "read-back",
         /// The withheld extents are written and proven: from here on the target boots.
         Commit = "commit",
+        /// Of the hand-over: mappings are closed, the reservation released, adapters set as they were.
+        Close = "close",
+    }
+}
+
+words! {
+    /// What a path to the target is.
+    PathState {
+        /// It carries reads and writes.
+        Up = "up",
+        /// It has failed, and is tried again.
+        Down = "down",
+        /// It is there no longer.
+        Gone = "gone",
     }
 }
 

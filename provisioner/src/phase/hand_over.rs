@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use protocol::event::{ImageFacts, Proof, Stage, Summary, Tail, TargetFacts};
+use protocol::event::{ImageFacts, Proof, Stage, Summary, Tail, TargetFacts, TornDown};
 
 use super::stream::Written;
 use crate::report::Reporter;
@@ -47,5 +47,6 @@ pub fn summarize((image, target): (ImageFacts, TargetFacts), written: &Written, 
         write_seconds: report.write_seconds,
         read_back_seconds: report.read_back_seconds,
         total_seconds: reporter.seconds(),
+        torn_down: TornDown::default(),
     })
 }

@@ -8,7 +8,7 @@ use imgstream::error::{Error, Result};
 use imgstream::pipeline::{self, Report, WriteOptions};
 use imgstream::progress::Progress;
 use imgstream::size::Size;
-use protocol::spec::RunSpec;
+use protocol::spec::{RunSpec, Tail};
 use tokio_util::sync::CancellationToken;
 
 use super::image::Accepted;
@@ -65,7 +65,13 @@ fn write_options(spec: &RunSpec) -> Result<WriteOptions> {
         engine: wanted.engine.name().parse().map_err(|why| Error::usage(format!("`options.engine`: {why}")))?,
         read_back: wanted.read_back,
         resume: wanted.resume,
-        tail: spec.target.tail.name().parse().map_err(|why| Error::usage(format!("`target.tail`: {why}")))?,
+        tail: spec
+            .target
+            .tail
+            .unwrap_or(Tail::Zero)
+            .name()
+            .parse()
+            .map_err(|why| Error::usage(format!("`target.tail`: {why}")))?,
         ..WriteOptions::default()
     };
     options.request_size = wanted.request_size.unwrap_or(options.request_size);

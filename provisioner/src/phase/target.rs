@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use imgstream::error::Result;
+use imgstream::error::{Error, Result};
 use imgstream::manifest::Descriptor;
 use imgstream::sink::{OpenOptions, Target, open_patiently};
 use imgstream::size::Size;
 use protocol::event::TargetFacts;
-use protocol::spec::{Engine, RunSpec};
+use protocol::spec::{Engine, Place, RunSpec};
 use tokio_util::sync::CancellationToken;
 
 /// A target that is ours.
@@ -26,12 +26,23 @@ pub async fn open(spec: &RunSpec, descriptor: &Descriptor, cancel: &Cancellation
     // Never created: a target that is not there is a mistake in the spec, not a wish for a new file.
     let options =
         OpenOptions { buffered: spec.options.engine == Engine::Buffered, create: false, raw_size: descriptor.raw_size };
-    let device = open_patiently(&spec.target.device, options, cancel).await.map_err(|error| match error.hint() {
+    let Some(Place::Device(path)) = spec.target.place() else {
+        return Err(Error::usage("`target.lun` is not known here"));
+    };
+    let device = open_patiently(path, options, cancel).await.map_err(|error| match error.hint() {
         Some(_) => error,
         None => error.with_hint("`target.device` must name a whole block device, or a regular file that exists"),
     })?;
     device.check_fits(descriptor.raw_size, descriptor.sector_size)?;
-    let facts = TargetFacts { device: device.name(), size: device.facts().size };
+    let facts = TargetFacts {
+        device: device.name(),
+        size: device.facts().size,
+        layout: spec.target.layout.name().into(),
+        paths: None,
+        reservation: None,
+        containers: Vec::new(),
+        wiped: Vec::new(),
+    };
     let direct = device.is_direct();
     Ok(Taken { target: Target::single(device, descriptor.raw_size), facts, direct })
 }

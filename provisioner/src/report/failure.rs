@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use imgstream::error::{Error, Kind, Retry};
 use imgstream::progress::{self, Progress};
-use protocol::event::{ErrorKind, Failure, Phase, TargetState};
+use protocol::event::{ErrorKind, Failure, Phase, TargetState, TornDown};
 
 /// An error before there was a run to report on.
 pub fn before_the_run(error: &Error) -> Failure {
@@ -42,6 +42,7 @@ fn failure(error: &Error, phase: Phase, target: TargetState) -> Failure {
         causes: error.causes(),
         retryable: error.retry() != Retry::Permanent,
         target,
+        torn_down: TornDown::default(),
     }
 }
 

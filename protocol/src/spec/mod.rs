@@ -1,0 +1,159 @@
+//! The run spec, version 1: which image goes onto which target, and how. JSON; unknown and doubled keys are errors.
+//!
+//! It names no secret and holds none: whoever may read it learns where an image goes, not how to open it.
+
+mod luks;
+mod options;
+mod target;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::text::{Digest, RunId};
+
+pub use luks::{LuksSpec, Pbkdf, Unlock};
+pub use options::{Engine, MAX_CONNECTIONS, Options, REQUEST_SIZE, STALL_LIMIT};
+pub use target::{FcpSpec, Layout, LunSpec, MIN_PATHS, Place, Reservation, Tail, TargetSpec};
+
+/// Largest run spec that is read, in bytes.
+pub const MAX_SPEC: usize = 1 << 20;
+/// Most sources of one image.
+pub const MAX_SOURCES: usize = 16;
+/// The highest fencing epoch: it takes two bytes of a reservation's key.
+pub const MAX_EPOCH: u32 = 65_535;
+/// Most trusted keys.
+pub const MAX_TRUST: usize = 64;
+/// One run: put this image onto this target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSpec {
+    /// Names the run in every event.
+    pub run: RunId,
+    /// The fencing epoch, from 1: of two agents of one run, the one with the higher epoch has the target. It grows with each
+    /// attempt, and is part of the key of the target's reservation.
+    #[serde(default = "first")]
+    pub epoch: u32,
+    /// Which image, from where, signed by whom.
+    pub image: ImageSpec,
+    /// Where it goes.
+    pub target: TargetSpec,
+    /// How it goes there.
+    #[serde(default)]
+    pub options: Options,
+    /// What becomes of the machine afterwards.
+    #[serde(default)]
+    pub hand_over: HandOver,
+}
+
+/// What becomes of the machine when the target is proven and closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandOver {
+    /// It goes on running.
+    #[default]
+    None,
+    /// It halts.
+    Halt,
+    /// It starts what is on the target.
+    ReIpl,
+}
+
+/// Which image. A signed image that does not match all of this is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSpec {
+    /// The image's name. Also chooses among the images of a layout.
+    pub name: String,
+    /// The architecture, as `uname -m` says it.
+    #[serde(default = "s390x")]
+    pub architecture: String,
+    /// The image's digest, where only exactly this one will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The lowest image version allowed: the defence against being given an old, vulnerable image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<u64>,
+    /// Where to get it: directories, `http(s)://…` or `oci://…`. All are used at once.
+    pub sources: Vec<String>,
+    /// Files with the trusted public keys, one PEM (SPKI) each.
+    pub trust: Vec<PathBuf>,
+    /// How many distinct trusted keys must have signed.
+    #[serde(default = "one")]
+    pub threshold: usize,
+}
+
+fn s390x() -> String {
+    "s390x".into()
+}
+
+fn one() -> usize {
+    1
+}
+
+fn first() -> u32 {
+    1
+}
+
+/// Why bytes are not a run spec. The text names the key, and the line where that helps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecError(String);
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SpecError {}
+
+impl RunSpec {
+    /// Reads a run spec and checks it.
+    ///
+    /// # Errors
+    /// Too large, not JSON, a key that is unknown, doubled or missing, or a value out of its bounds.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
+        if bytes.len() > MAX_SPEC {
+            return Err(SpecError(format!("it has {} bytes, at most {MAX_SPEC} are read", bytes.len())));
+        }
+        let spec: RunSpec = serde_json::from_slice(bytes).map_err(|error| SpecError(error.to_string()))?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// Checks what the types alone do not say.
+    ///
+    /// # Errors
+    /// The first value out of bounds, or the first two that contradict each other.
+    pub fn check(&self) -> Result<(), SpecError> {
+        holds((1..=MAX_EPOCH).contains(&self.epoch), || format!("`epoch` must be 1 to {MAX_EPOCH}"))?;
+        self.image.check()?;
+        self.target.check()?;
+        self.options.check()?;
+        let unbootable = self.target.layout == Layout::Whole && self.hand_over == HandOver::ReIpl;
+        holds(!unbootable, || {
+            "`hand_over: re-ipl` cannot start a target of `layout: whole`: no firmware reads LUKS; use `split`".into()
+        })
+    }
+}
+
+impl ImageSpec {
+    fn check(&self) -> Result<(), SpecError> {
+        let (sources, trust) = (self.sources.len(), self.trust.len());
+        holds(!self.name.is_empty(), || "`image.name` is empty".into())?;
+        holds(!self.architecture.is_empty(), || "`image.architecture` is empty".into())?;
+        holds((1..=MAX_SOURCES).contains(&sources), || {
+            format!("`image.sources` names {sources} sources; give 1 to {MAX_SOURCES}")
+        })?;
+        holds((1..=MAX_TRUST).contains(&trust), || format!("`image.trust` names {trust} keys; give 1 to {MAX_TRUST}"))?;
+        holds((1..=trust).contains(&self.threshold), || {
+            format!("`image.threshold` is {}, with {trust} trusted keys; give 1 to {trust}", self.threshold)
+        })
+    }
+}
+
+/// A rule of the spec, and what is told where it does not hold.
+fn holds(rule: bool, broken: impl FnOnce() -> String) -> Result<(), SpecError> {
+    if rule { Ok(()) } else { Err(SpecError(broken())) }
+}
