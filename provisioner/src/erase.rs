@@ -22,7 +22,7 @@ use imgstream::watchdog::Watchdog;
 use protocol::event::TailTreatment;
 use tokio_util::sync::CancellationToken;
 
-use crate::luks;
+use crate::luks::probe;
 use crate::report::Screen;
 
 /// Writes in flight, and the size of each.
@@ -182,20 +182,20 @@ impl Eraser {
             self.abort.check("looking for LUKS headers")?;
             let found = match self.header_at(at)? {
                 Some(header) => Some(header),
-                None => self.header_at(at + luks::SPARE)?,
+                None => self.header_at(at + probe::SPARE)?,
             };
             if let Some(header) = found {
                 tracing::info!("a LUKS{} header at byte {at}: its key slots go first", header.version);
                 areas.push(at..(at + header.key_area).min(self.size));
             }
-            at += luks::GRID;
+            at += probe::GRID;
             self.progress.compared.store(at.min(self.size), Relaxed);
         }
         Ok(areas)
     }
 
-    fn header_at(&self, at: u64) -> Result<Option<luks::Header>> {
-        if at + luks::PROBE as u64 > self.size {
+    fn header_at(&self, at: u64) -> Result<Option<probe::Header>> {
+        if at + probe::PROBE as u64 > self.size {
             return Ok(None);
         }
         let read = |len: usize| {
@@ -205,7 +205,7 @@ impl Eraser {
             Ok::<_, Error>(buffer[..len].to_vec())
         };
         // Metadata that cannot be read say nothing about the key slots; the usual length holds then.
-        Ok(luks::probe(&read(luks::PROBE)?, |len| read(len).ok()))
+        Ok(probe::probe(&read(probe::PROBE)?, |len| read(len).ok()))
     }
 
     /// Writes zeros, never leaving that to the device: whoever reads the old blocks below a thin pool must not find keys.

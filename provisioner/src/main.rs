@@ -1,17 +1,20 @@
 //! The command `z-provisioner`. Reads arguments, sets the stage, runs, and says how it ended.
 
-#![forbid(unsafe_code)]
-
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use imgstream::error::{IoContext, Kind, Result};
+use imgstream::error::{Error, IoContext, Kind, Result};
 use provisioner::phase::spec::{self, Files};
 use provisioner::report::{Human, Json, Output, Reporter, Screen, failure, text};
+use provisioner::luks::Key;
+use provisioner::target::multipath::Map;
+use provisioner::target::reservation::{self, ReservedLun, Which};
+use provisioner::target::scsi::persistent;
 use provisioner::{erase, logging, run, signals};
+use protocol::{RunId, Wwid};
 use tokio_util::sync::CancellationToken;
 
 const EXIT_CODES: &str = "\
@@ -43,6 +46,41 @@ enum Command {
     /// Makes a returned disk forget: overwrites LUKS headers and key slots, zeroes the disk, and proves it
     #[command(after_help = EXIT_CODES)]
     Erase(EraseArgs),
+    /// Makes a run's key: 32 random bytes as text that can be typed, in a new file only its owner may read
+    #[command(after_help = EXIT_CODES)]
+    Keygen(KeygenArgs),
+    /// Shows who has registered with a LUN and reserved it, and removes what a run has left there
+    #[command(after_help = EXIT_CODES)]
+    ReleaseReservation(ReleaseArgs),
+}
+
+#[derive(clap::Args)]
+struct KeygenArgs {
+    /// The file to make
+    file: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct ReleaseArgs {
+    /// The LUN's WWID, as `multipath -ll` shows it. Without an option below, it is only looked at
+    wwid: String,
+    /// Remove the registrations of this run, whatever their epoch
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["key", "all"])]
+    run: Option<String>,
+    /// Remove this key, such as 0x7a0102030405000a; may be given several times
+    #[arg(long, value_name = "KEY", value_parser = parse_key, conflicts_with = "all")]
+    key: Vec<persistent::Key>,
+    /// Remove every registration. Whoever uses the LUN cannot write to it any more
+    #[arg(long)]
+    all: bool,
+    /// Write the result to stdout, as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_key(text: &str) -> Result<persistent::Key, String> {
+    let hex = text.strip_prefix("0x").ok_or("a key starts with 0x")?;
+    u64::from_str_radix(hex, 16).map(persistent::Key).map_err(|error| error.to_string())
 }
 
 #[derive(clap::Args)]
@@ -74,6 +112,9 @@ struct RunArgs {
     /// Registry credentials, in the format of docker's config.json
     #[arg(long, value_name = "FILE")]
     registry_auth: Option<PathBuf>,
+    /// The key of an encrypted target, as `z-provisioner keygen` makes it. Best in memory (/run), and readable by you alone
+    #[arg(long, value_name = "FILE")]
+    luks_key: Option<PathBuf>,
     /// Say more: causes of errors and what the data path does (-vv: everything)
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
@@ -84,6 +125,8 @@ fn main() -> ExitCode {
     let (json, verbose) = match &command {
         Command::Run(args) => (args.json, args.verbose),
         Command::Erase(args) => (args.json, args.verbose),
+        Command::ReleaseReservation(args) => (args.json, 0),
+        Command::Keygen(_) => (false, 0),
     };
     // Bars and JSON lines on one terminal would tear each other.
     let bars = std::io::stderr().is_terminal() && !(json && std::io::stdout().is_terminal());
@@ -91,6 +134,8 @@ fn main() -> ExitCode {
     let done = match &command {
         Command::Run(args) => provision(args, &screen),
         Command::Erase(args) => erase_disk(args, &screen),
+        Command::Keygen(args) => keygen(args, &screen),
+        Command::ReleaseReservation(args) => release_reservation(args, &screen),
     };
     match done {
         Ok(code) => code,
@@ -124,6 +169,33 @@ fn erase_disk(args: &EraseArgs, screen: &Screen) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn keygen(args: &KeygenArgs, screen: &Screen) -> Result<ExitCode> {
+    no_core_dumps()?;
+    Key::generate()?.write_new(&args.file)?;
+    screen.lines(&format!("a new key is in {}; whoever unlocks the disk types its line", args.file.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn release_reservation(args: &ReleaseArgs, screen: &Screen) -> Result<ExitCode> {
+    let wrong = |error: protocol::BadText| Error::usage(error.to_string());
+    let wwid = Wwid::try_from(args.wwid.clone()).map_err(wrong)?;
+    let which = match (&args.run, &args.key[..], args.all) {
+        (Some(run), ..) => Which::Run(RunId::try_from(run.clone()).map_err(wrong)?),
+        (None, [], false) => Which::None,
+        (None, [], true) => Which::All,
+        (None, keys, _) => Which::Keys(keys.to_vec()),
+    };
+    let map = Map::find(&wwid).ok_or_else(|| {
+        Error::target(format!("there is no multipath map of {wwid}")).with_hint("multipath -ll lists those there are")
+    })?;
+    let released = runtime()?.block_on(async { reservation::release(&ReservedLun::open(&map)?, &which).await })?;
+    if args.json {
+        println!("{}", released.to_json());
+    }
+    screen.lines(&released.to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all().build().context(Kind::Device, || "starting the runtime".into())
@@ -134,12 +206,13 @@ fn provision(args: &RunArgs, screen: &Screen) -> Result<ExitCode> {
     imgstream::sink::report_file_size_limit().context(Kind::Device, || "blocking SIGXFSZ".into())?;
     let bridge = logging::start(screen, args.verbose);
     let spec = spec::read(&args.spec)?;
-    let files = Files { ca: args.ca.clone(), registry_auth: args.registry_auth.clone() };
+    let files =
+        Files { ca: args.ca.clone(), registry_auth: args.registry_auth.clone(), luks_key: args.luks_key.clone() };
     let mut outputs: Vec<Box<dyn Output>> = vec![Box::new(Human::new(screen.clone(), args.verbose > 0))];
     if args.json {
         outputs.push(Box::new(Json::new(std::io::stdout(), screen.clone())));
     }
-    let reporter = Arc::new(Reporter::new(spec.run.clone(), 1, outputs));
+    let reporter = Arc::new(Reporter::new(spec.run.clone(), spec.epoch, outputs));
     bridge.connect(&reporter);
     let runtime = runtime()?;
     let code = runtime.block_on(async {

@@ -103,7 +103,7 @@ pub struct ImageFacts {
 }
 
 /// The target that was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetFacts {
     /// Its path, or `LUN` and its WWID.
     pub device: String,

@@ -1,11 +1,13 @@
-//! The hand-over: everything is closed by now, and what was done is put into one summary.
+//! The hand-over: everything is closed, and what was done is put into one summary.
 
 use std::fmt;
 
-use protocol::event::{ImageFacts, Proof, Stage, Summary, Tail, TargetFacts, TornDown};
+use imgstream::error::Result;
+use protocol::event::{Body, ImageFacts, Phase, Proof, Stage, Step, Summary, Tail, TargetFacts, TornDown};
 
 use super::stream::Written;
 use crate::report::Reporter;
+use crate::target::{Ending, Held};
 
 /// A server's disk, ready to be used.
 #[derive(Debug)]
@@ -17,10 +19,41 @@ impl fmt::Display for HandedOver {
     }
 }
 
-/// Makes the summary.
-pub fn summarize((image, target): (ImageFacts, TargetFacts), written: &Written, reporter: &Reporter) -> HandedOver {
+/// Closes what the run has opened, and makes the summary.
+///
+/// # Errors
+/// None: what cannot be closed stands in the summary. The target holds what was proven all the same.
+pub async fn hand_over(
+    facts: (ImageFacts, TargetFacts),
+    written: &Written,
+    held: &mut Held,
+    reporter: &Reporter,
+) -> Result<HandedOver> {
+    let torn_down = close(held, Ending::Done, reporter).await;
+    Ok(HandedOver(summary(facts, written, torn_down, reporter)))
+}
+
+/// Closes what the run has opened; warns of what stays open.
+pub async fn close(held: &mut Held, ending: Ending, reporter: &Reporter) -> TornDown {
+    if held.is_empty() {
+        return TornDown::default();
+    }
+    reporter.emit(Body::StepStarted { phase: Phase::HandOver, step: Step::Close });
+    let torn_down = held.close(ending).await;
+    for left in &torn_down.left {
+        reporter.emit(Body::Warning { message: format!("left as it is: {left}") });
+    }
+    torn_down
+}
+
+fn summary(
+    (image, target): (ImageFacts, TargetFacts),
+    written: &Written,
+    torn_down: TornDown,
+    reporter: &Reporter,
+) -> Summary {
     let report = &written.0;
-    HandedOver(Summary {
+    Summary {
         image,
         target,
         raw_bytes: report.raw_bytes,
@@ -47,6 +80,6 @@ pub fn summarize((image, target): (ImageFacts, TargetFacts), written: &Written, 
         write_seconds: report.write_seconds,
         read_back_seconds: report.read_back_seconds,
         total_seconds: reporter.seconds(),
-        torn_down: TornDown::default(),
-    })
+        torn_down,
+    }
 }

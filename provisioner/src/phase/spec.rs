@@ -10,8 +10,10 @@ use envelope::{MAX_PEM, PublicKey, Trust};
 use imgstream::error::{Error, IoContext, Kind, Result};
 use imgstream::manifest::Policy;
 use imgstream::source::{self, Locator, Source, SourceOptions};
-use protocol::spec::{ImageSpec, MAX_SPEC, RunSpec};
+use protocol::spec::{HandOver, ImageSpec, Layout, MAX_SPEC, RunSpec};
 use zeroize::Zeroizing;
+
+use crate::luks::Key;
 
 /// Largest certificate or credentials file that is read, in bytes.
 const MAX_FILE: usize = 1 << 20;
@@ -23,6 +25,8 @@ pub struct Files {
     pub ca: Option<PathBuf>,
     /// Registry credentials.
     pub registry_auth: Option<PathBuf>,
+    /// The key of an encrypted target. It belongs to the run, but nothing secret stands in a spec.
+    pub luks_key: Option<PathBuf>,
 }
 
 /// What the spec orders, ready to be carried out.
@@ -34,6 +38,16 @@ pub struct Order {
     pub trust: Trust,
     /// What the image must be.
     pub policy: Policy,
+    /// The key of the target, where it will be encrypted.
+    key: Option<Key>,
+}
+
+impl Order {
+    /// The order without the key, and the key, which only the target needs.
+    pub fn into_parts(mut self) -> (Self, Option<Key>) {
+        let key = self.key.take();
+        (self, key)
+    }
 }
 
 impl fmt::Display for Order {
@@ -61,6 +75,10 @@ pub fn read(path: &Path) -> Result<RunSpec> {
 /// # Errors
 /// [`Kind::Usage`], naming the key of the spec or the file.
 pub fn resolve(spec: &RunSpec, files: &Files) -> Result<Order> {
+    if spec.hand_over != HandOver::None {
+        return Err(Error::usage("`hand_over`: this agent runs below an operating system, which it neither halts nor starts anew")
+            .with_hint("leave `hand_over` out, or set it to `none`"));
+    }
     let options = SourceOptions {
         ca_pem: read_optional(files.ca.as_deref(), "the certificates of --ca")?.map(|bytes| bytes.to_vec()),
         registry_auth: read_optional(files.registry_auth.as_deref(), "the credentials of --registry-auth")?,
@@ -74,7 +92,23 @@ pub fn resolve(spec: &RunSpec, files: &Files) -> Result<Order> {
         sources: spec.image.sources.iter().map(connect).collect::<Result<_>>()?,
         trust: trust(&spec.image)?,
         policy: policy(&spec.image)?,
+        key: key(spec, files)?,
     })
+}
+
+/// A key that is missing, or that nothing would be done with, is a mistake that must not wait until the disk is touched.
+fn key(spec: &RunSpec, files: &Files) -> Result<Option<Key>> {
+    let layout = spec.target.layout;
+    match (&files.luks_key, layout) {
+        (Some(_), Layout::Plain) => Err(Error::usage("--luks-key is given, but `target.layout` is `plain`: nothing is encrypted")
+            .with_hint("set `target.layout` to `whole` or `split`, or leave the key out")),
+        (None, Layout::Whole | Layout::Split) => {
+            Err(Error::usage(format!("`target.layout: {}` encrypts, and there is no key", layout.name()))
+                .with_hint("give the run's key with --luks-key FILE; `z-provisioner keygen FILE` makes one"))
+        }
+        (Some(file), _) => Key::read(file).map(Some),
+        (None, Layout::Plain) => Ok(None),
+    }
 }
 
 fn trust(image: &ImageSpec) -> Result<Trust> {

@@ -1,7 +1,10 @@
 //! Events in words. Whatever comes from outside loses its control characters here: it ends on a terminal.
 
 use imgstream::size::Size;
-use protocol::event::{Body, Failure, Progress, Proof, Summary, Tail, TailTreatment, TargetState};
+use protocol::event::{
+    Body, Container, Failure, PathChanged, Paths, Progress, Proof, ReservationFacts, Summary, Tail, TailTreatment,
+    TargetFacts, TargetState, TornDown,
+};
 
 /// One line, for the events that have one.
 pub fn of(event: &Body) -> Option<String> {
@@ -11,6 +14,9 @@ pub fn of(event: &Body) -> Option<String> {
         }
         Body::Retry { source, message } => format!("retry: {source}: {message}"),
         Body::Warning { message } => format!("warning: {message}"),
+        Body::PathChanged(PathChanged { path, way, state, live, total }) => {
+            format!("path {path} ({way}) is {state}: {live} of {total} live")
+        }
         Body::PhaseFinished { phase, seconds, detail } => {
             format!("  {:10} {detail} ({})", phase.name(), duration(*seconds))
         }
@@ -57,7 +63,16 @@ pub fn failed(failure: &Failure, causes: bool) -> String {
         TargetState::Uncertain => "is in an uncertain state: do not boot from it before a run has succeeded",
         TargetState::Unknown(state) => state,
     };
-    format!("{}\n{}", error(failure, causes), printable(&format!("target: {state}")))
+    let mut lines = vec![error(failure, causes), printable(&format!("target: {state}"))];
+    lines.extend(torn_down(&failure.torn_down).map(|(name, value)| printable(&format!("{name}: {value}"))));
+    lines.join("\n")
+}
+
+/// What was closed again, and what was not.
+fn torn_down(torn_down: &TornDown) -> impl Iterator<Item = (&'static str, String)> {
+    let closed = (!torn_down.undone.is_empty()).then(|| ("closed", torn_down.undone.join("; ")));
+    let left = torn_down.left.iter().map(|left| ("LEFT OPEN", left.clone()));
+    closed.into_iter().chain(left)
 }
 
 /// An error: what happened, what to do next. With `causes`, the chain below it.
@@ -82,6 +97,7 @@ pub fn summary(summary: &Summary) -> String {
     ];
     rows.extend(image.signers.iter().map(|signer| ("signed by", format!("key {signer}"))));
     rows.push(("target", format!("{target}, {}", Size(summary.target.size))));
+    rows.extend(guarded(&summary.target));
     rows.push(("bytes", bytes(summary)));
     rows.extend(summary.kept_bytes.map(|kept| ("kept", format!("{} that were there already", Size(kept)))));
     rows.push(("proof", proof(&summary.proof)));
@@ -96,12 +112,37 @@ pub fn summary(summary: &Summary) -> String {
         rows.push(("read-back", pace(bytes, summary.read_back_seconds)));
     }
     rows.push(("retries", summary.retries.to_string()));
+    rows.extend(torn_down(&summary.torn_down));
     let phases: Vec<_> =
         summary.phases.iter().map(|time| format!("{} {}", time.phase.name(), duration(time.seconds))).collect();
     rows.push(("time", format!("{} ({})", duration(summary.total_seconds), phases.join(", "))));
     let rows = rows.iter().map(|(name, value)| format!("  {name:10} {value}"));
     let head = format!("done: {} version {} is on {target}, {aloud}", image.name, image.version);
     std::iter::once(head).chain(rows).map(|line| printable(&line)).collect::<Vec<_>>().join("\n")
+}
+
+/// Paths, reservation and containers of a target, as far as it has any.
+fn guarded(target: &TargetFacts) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    rows.extend(target.paths.map(|Paths { live, total }| ("paths", format!("{live} of {total} live when it was taken"))));
+    rows.extend(target.reservation.as_ref().map(|reservation| {
+        let text = match reservation {
+            ReservationFacts::Held { key, preempted } if preempted.is_empty() => format!("key {key}"),
+            ReservationFacts::Held { key, preempted } => format!("key {key}; shut out: {}", preempted.join(", ")),
+            ReservationFacts::Unsupported => "NONE: the storage knows none".to_owned(),
+            ReservationFacts::Unknown(value) => value.to_string(),
+        };
+        ("reserved", text)
+    }));
+    rows.extend(target.containers.iter().map(|container| {
+        let Container { region, uuid, cipher, sector_size, kept } = container;
+        let kept = if *kept { ", kept" } else { "" };
+        ("LUKS2", format!("{region}: {uuid}, {cipher}, sectors of {sector_size}{kept}"))
+    }));
+    if !target.wiped.is_empty() {
+        rows.push(("wiped", target.wiped.join(", ")));
+    }
+    rows
 }
 
 fn bytes(summary: &Summary) -> String {
@@ -179,7 +220,7 @@ mod tests {
                 digest: format!("sha256:{}", "0".repeat(64)).try_into().unwrap(),
                 signers: vec!["aa".into(), "bb".into()],
             },
-            target: TargetFacts { device: "/dev/loop0".into(), size: 4 << 30 },
+            target: TargetFacts { device: "/dev/loop0".into(), size: 4 << 30, ..TargetFacts::default() },
             raw_bytes: 2 << 30,
             data_bytes: 1 << 30,
             zero_bytes: 1 << 30,
@@ -197,6 +238,7 @@ mod tests {
             write_seconds: 2.0,
             read_back_seconds: 1.0,
             total_seconds: 3.25,
+            torn_down: TornDown::default(),
         }
     }
 
@@ -241,6 +283,7 @@ mod tests {
             causes: vec!["reset\nerror: forged".into()],
             retryable: true,
             target: TargetState::Untouched,
+            torn_down: TornDown::default(),
         };
         assert_eq!(
             failed(&failure, true),

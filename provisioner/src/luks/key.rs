@@ -1,0 +1,162 @@
+//! A run's key: 32 random bytes, written so that a person can read and type them.
+//!
+//! What LUKS is given is the text, not the bytes: whoever unlocks the disk at a console types just that. Upper-case letters and
+//! digits that cannot be mistaken for each other (RFC 4648 base32) survive a 3270 terminal and a telephone.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use imgstream::error::{Error, IoContext, Kind, Result};
+use zeroize::Zeroizing;
+
+/// Random bytes of a key.
+const BYTES: usize = 32;
+/// RFC 4648, table 3.
+const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+/// Characters of a key's text without its hyphens: five bits each.
+const LETTERS: usize = (BYTES * 8).div_ceil(5);
+/// Characters between two hyphens.
+const GROUP: usize = 4;
+/// Characters of a key's text.
+const TEXT: usize = LETTERS + LETTERS / GROUP - 1;
+
+/// A key, wiped when it goes.
+pub struct Key(Zeroizing<[u8; TEXT]>);
+
+impl Key {
+    /// A new one from the kernel's random numbers.
+    ///
+    /// # Errors
+    /// [`Kind::Device`] when the kernel gives none.
+    pub fn generate() -> Result<Self> {
+        let mut bytes = Zeroizing::new([0; BYTES]);
+        // It waits until the kernel has entropy; /dev/urandom does not, early after a start.
+        let random = File::open("/dev/random").and_then(|mut random| random.read_exact(&mut *bytes));
+        random.context(Kind::Device, || "reading random bytes from /dev/random".into())?;
+        Ok(Key(text(&bytes)))
+    }
+
+    /// Reads one from a file: its text, perhaps with a line end.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when it cannot be read or holds something else. What it holds is not shown.
+    pub fn read(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let mut held = Zeroizing::new([0; TEXT + 3]);
+        let mut len = 0;
+        let mut file = File::open(path).context(Kind::Usage, || format!("reading the key {name}"))?;
+        while len < held.len() {
+            match file.read(&mut held[len..]).context(Kind::Usage, || format!("reading the key {name}"))? {
+                0 => break,
+                more => len += more,
+            }
+        }
+        let line = held[..len].strip_suffix(b"\n").unwrap_or(&held[..len]);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Self::parse(line).ok_or_else(|| {
+            Error::usage(format!("{name} holds no key: 13 groups of four of A-Z and 2-7, with hyphens between"))
+                .with_hint("make one with `z-provisioner keygen FILE`; it stands for 32 random bytes")
+        })
+    }
+
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut text = Zeroizing::new([0; TEXT]);
+        if line.len() != TEXT {
+            return None;
+        }
+        text.copy_from_slice(line);
+        let fits = |(at, byte): (usize, &u8)| match at % (GROUP + 1) {
+            GROUP => *byte == b'-',
+            _ => ALPHABET.contains(byte),
+        };
+        text.iter().enumerate().all(fits).then_some(Key(text))
+    }
+
+    /// Writes it to a new file that only its owner may read.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when the file exists or cannot be written.
+    pub fn write_new(&self, path: &Path) -> Result<()> {
+        let writing = || format!("writing the key {}", path.display());
+        let mut open = std::fs::OpenOptions::new();
+        let mut file = open.write(true).create_new(true).mode(0o600).open(path).context(Kind::Usage, writing)?;
+        file.write_all(self.passphrase()).and_then(|()| file.write_all(b"\n")).context(Kind::Usage, writing)?;
+        file.sync_all().context(Kind::Usage, writing)
+    }
+
+    /// What LUKS is given, and what a person types.
+    pub fn passphrase(&self) -> &[u8] {
+        &self.0[..]
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+fn text(bytes: &[u8; BYTES]) -> Zeroizing<[u8; TEXT]> {
+    let mut text = Zeroizing::new([b'-'; TEXT]);
+    let letters = text.iter_mut().enumerate().filter(|(at, _)| at % (GROUP + 1) != GROUP);
+    for (number, (_, letter)) in letters.enumerate() {
+        let bit = number * 5;
+        // Five bits out of two bytes; what lies beyond the last byte is zero.
+        let high = u16::from(bytes[bit / 8]) << 8;
+        let low = bytes.get(bit / 8 + 1).copied().map_or(0, u16::from);
+        *letter = ALPHABET[usize::from((high | low) >> (11 - bit % 8)) & 31];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_base32_in_groups_of_four() {
+        let mut bytes = [0; BYTES];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = at as u8;
+        }
+        // As `base32` of coreutils writes it.
+        let plain = "AAAQEAYEAUDAOCAJBIFQYDIOB4IBCEQTCQKRMFYYDENBWHA5DYPQ";
+        let grouped = plain.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group)).collect::<Vec<_>>().join("-");
+        assert_eq!(String::from_utf8_lossy(&text(&bytes)[..]), grouped);
+        assert_eq!(text(&[0xff; BYTES])[..5], *b"7777-");
+    }
+
+    #[test]
+    fn a_key_is_read_as_it_was_written_and_only_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        let key = Key::generate().unwrap();
+        key.write_new(&file).unwrap();
+        assert_eq!(Key::read(&file).unwrap().passphrase(), key.passphrase());
+        assert!(key.write_new(&file).is_err(), "a key is never overwritten");
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+        let good = String::from_utf8(key.passphrase().to_vec()).unwrap();
+        for fine in [good.clone(), format!("{good}\n"), format!("{good}\r\n")] {
+            std::fs::write(&file, fine).unwrap();
+            assert!(Key::read(&file).is_ok());
+        }
+        for bad in ["".into(), good[1..].to_owned(), format!("{good}A"), good.to_lowercase(), good.replace('-', " ")] {
+            std::fs::write(&file, &bad).unwrap();
+            let error = Key::read(&file).unwrap_err();
+            assert_eq!(error.kind(), Kind::Usage);
+            assert!(bad.is_empty() || !error.to_string().contains(&bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_keys_differ_and_none_is_shown() {
+        let (one, other) = (Key::generate().unwrap(), Key::generate().unwrap());
+        assert_ne!(one.passphrase(), other.passphrase());
+        assert_eq!(format!("{one:?}"), "Key(..)");
+    }
+}

@@ -1,0 +1,206 @@
+//! A container on its slot: made, opened, compared, closed, made useless. `cryptsetup` does it.
+
+use std::time::Duration;
+
+use imgstream::error::{Error, Kind, Result};
+use protocol::spec::Pbkdf;
+
+use super::header::{self, Shape};
+use super::{Key, mapping};
+use crate::block::Block;
+use crate::dm;
+use crate::tool::Tool;
+
+/// `cryptsetup`'s exit code for a passphrase that opens no key slot.
+const WRONG_KEY: i32 = 2;
+/// How long making or opening a container may take: a slow device, and a deliberately slow PBKDF.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Bytes of each of the two copies of the metadata: cryptsetup's usual size.
+const METADATA: u64 = 16 << 10;
+/// Most bytes of key slots that LUKS2 allows.
+const MAX_KEYSLOTS: u64 = 128 << 20;
+/// Our mapping encrypts in the thread that writes: `imgstream` keeps as many writes in flight as the device takes, and the
+/// kernel's own queues add a switch per request. Chosen by measurement, see docs/performance.md.
+const SPEED: [&str; 2] = ["--perf-no_read_workqueue", "--perf-no_write_workqueue"];
+
+/// A LUKS2 container that is to be, or is, on a block device of its own.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// The image's region in it; `disk` where it holds the whole image.
+    pub region: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// What it must be.
+    pub shape: Shape,
+    /// How the passphrase becomes a key.
+    pub pbkdf: Pbkdf,
+    /// The block device that it takes whole.
+    pub slot: Block,
+    /// The name of its mapping.
+    pub name: String,
+}
+
+/// An open container.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// The mapping: what is written here is encrypted.
+    pub mapping: Block,
+    /// Whether it was there already.
+    pub kept: bool,
+}
+
+impl Container {
+    /// Bytes that fit inside it.
+    pub fn capacity(&self) -> u64 {
+        let sector = u64::from(self.shape.sector_size);
+        self.slot.size.saturating_sub(self.shape.header_bytes) / sector * sector
+    }
+
+    /// The UUID of the LUKS2 container on the slot; `None` when there is none.
+    ///
+    /// # Errors
+    /// When `cryptsetup` cannot be asked.
+    pub async fn found(&self) -> Result<Option<String>> {
+        let is_luks = cryptsetup().args(["isLuks", "--type", "luks2"]).arg(self.slot.path()).end().await?;
+        if is_luks.code != Some(0) {
+            return Ok(None);
+        }
+        let uuid = cryptsetup().arg("luksUUID").arg(self.slot.path()).run().await?;
+        Ok(Some(uuid.trim().to_owned()))
+    }
+
+    /// Whether the container on the slot is opened by `key`.
+    ///
+    /// # Errors
+    /// When `cryptsetup` fails otherwise.
+    pub async fn is_opened_by(&self, key: &Key) -> Result<bool> {
+        let test = cryptsetup().args(["open", "--test-passphrase", "--type", "luks2", "--disable-external-tokens"]);
+        let tested = test.args(["--key-file", "-"]).arg(self.slot.path()).key(key).end().await?;
+        match tested.code {
+            Some(0) => Ok(true),
+            Some(WRONG_KEY) => Ok(false),
+            _ => Err(tested.failure()),
+        }
+    }
+
+    /// Makes the container, whatever the slot held.
+    ///
+    /// # Errors
+    /// [`Kind::Device`] when it cannot be written; [`Kind::Target`] when what was made is not what was asked for.
+    pub async fn format(&self, key: &Key) -> Result<()> {
+        let Shape { cipher, key_size, sector_size, header_bytes, discards } = &self.shape;
+        let keyslots = (header_bytes - 2 * METADATA).min(MAX_KEYSLOTS);
+        let mut format = cryptsetup().args(["luksFormat", "--batch-mode", "--type", "luks2", "--key-file", "-"]);
+        let numbers = [
+            ("--key-size", u64::from(*key_size)),
+            ("--sector-size", u64::from(*sector_size)),
+            ("--offset", header_bytes / 512),
+            ("--luks2-metadata-size", METADATA),
+            ("--luks2-keyslots-size", keyslots),
+        ];
+        for (option, number) in numbers {
+            format = format.arg(option).arg(number.to_string());
+        }
+        format = format.args(["--cipher", cipher, "--uuid", &self.uuid]).args(pbkdf_options(&self.pbkdf));
+        format.arg(self.slot.path()).key(key).kind(Kind::Device).run().await?;
+        if *discards {
+            self.allow_discards_for_good(key).await?;
+        }
+        self.check_header().await
+    }
+
+    /// The installed system passes discards on when the header says so; it is written when a mapping is opened.
+    async fn allow_discards_for_good(&self, key: &Key) -> Result<()> {
+        let open = cryptsetup().args(["open", "--type", "luks2", "--allow-discards", "--persistent", "--key-file", "-"]);
+        open.arg(self.slot.path()).arg(&self.name).key(key).kind(Kind::Device).run().await?;
+        dm::close_container(&self.name).await
+    }
+
+    /// Compares the header with what it must say.
+    ///
+    /// # Errors
+    /// [`Kind::Target`] with the difference.
+    pub async fn check_header(&self) -> Result<()> {
+        let json = cryptsetup().args(["luksDump", "--dump-json-metadata"]).arg(self.slot.path()).run().await?;
+        header::check(&json, &self.shape).map_err(|differs| self.refused("the LUKS2 header", &differs))
+    }
+
+    /// Opens the container and compares what the kernel maps with what it must map. On an error nothing stays open.
+    ///
+    /// # Errors
+    /// [`Kind::Target`] when the key is wrong, or header or mapping differ; [`Kind::Device`] when it cannot be read.
+    pub async fn open(&self, key: &Key, kept: bool) -> Result<Volume> {
+        self.check_header().await?;
+        let open = cryptsetup().args(["open", "--type", "luks2", "--disable-external-tokens", "--key-file", "-"]);
+        let opened = open.args(SPEED).arg(self.slot.path()).arg(&self.name).key(key).end().await?;
+        match opened.code {
+            Some(0) => {}
+            Some(WRONG_KEY) => return Err(self.wrong_key()),
+            _ => return Err(opened.failure()),
+        }
+        let checked = async {
+            let table = dm::table(&self.name).await?;
+            mapping::check(&table, &self.shape, self.slot.number, self.capacity())
+                .map_err(|differs| self.refused("the mapping the kernel made", &differs))?;
+            Block::of_mapping(&self.name)
+        };
+        match checked.await {
+            Ok(mapping) => Ok(Volume { mapping, kept }),
+            Err(error) => {
+                if let Err(open) = dm::close_container(&self.name).await {
+                    return Err(error.in_addition(&format!("and {} could not be closed: {open}", self.name)));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Overwrites every key slot: nobody can open the container any more, with any key.
+    ///
+    /// # Errors
+    /// [`Kind::Device`] when that cannot be written.
+    pub async fn destroy_keys(&self) -> Result<()> {
+        cryptsetup().args(["erase", "--batch-mode"]).arg(self.slot.path()).kind(Kind::Device).run().await.map(drop)
+    }
+
+    /// That the key opens nothing here.
+    pub fn wrong_key(&self) -> Error {
+        Error::target(format!(
+            "the LUKS container {} on {} (region {}) is not opened by this run's key",
+            self.uuid,
+            self.slot.path().display(),
+            self.region
+        ))
+        .with_hint("give the key of the run that made it, or set `target.wipe: true` to make it anew")
+    }
+
+    fn refused(&self, what: &str, differs: &header::Differs) -> Error {
+        Error::target(format!(
+            "{what} of container {} on {} is not what this run makes: {differs}",
+            self.uuid,
+            self.slot.path().display()
+        ))
+        .with_hint(
+            "somebody changed it, or another run made it: find out who writes to this LUN; `target.wipe: true` makes it anew",
+        )
+    }
+}
+
+fn cryptsetup() -> Tool<'static> {
+    Tool::new("cryptsetup").limit(LIMIT)
+}
+
+fn pbkdf_options(pbkdf: &Pbkdf) -> Vec<String> {
+    let list: Vec<(&str, String)> = match pbkdf {
+        Pbkdf::Pbkdf2 { iterations } => {
+            vec![("--pbkdf", "pbkdf2".into()), ("--hash", "sha256".into()), ("--pbkdf-force-iterations", iterations.to_string())]
+        }
+        Pbkdf::Argon2id { memory, time, parallel } => vec![
+            ("--pbkdf", "argon2id".into()),
+            ("--pbkdf-memory", memory.to_string()),
+            ("--pbkdf-force-iterations", time.to_string()),
+            ("--pbkdf-parallel", parallel.to_string()),
+        ],
+    };
+    list.into_iter().flat_map(|(option, value)| [option.to_owned(), value]).collect()
+}
