@@ -189,6 +189,24 @@ impl Error {
         self.0.hint.as_deref()
     }
 
+    /// The operating system's error number, where one is at the bottom of it.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            let number = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+            if number.is_some() {
+                return number;
+            }
+            next = cause.source();
+        }
+        None
+    }
+
+    /// Whether a device refused because another host's, or another run's, SCSI reservation guards it now.
+    pub fn is_reservation_conflict(&self) -> bool {
+        self.raw_os_error() == Some(libc::EBADE)
+    }
+
     /// The causes, outermost first, as text, without those that are told already.
     pub fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
@@ -223,6 +241,9 @@ impl From<envelope::Error> for Error {
     }
 }
 
+/// What to do about a reservation conflict.
+pub(crate) const TAKEN_OVER: &str = "another holder of the SCSI reservation has taken over this device: let this run end, and see who has the newer right to write";
+
 /// Attaches what was being done to an operating system error.
 pub trait IoContext<T> {
     /// A device error: `what` failed.
@@ -239,7 +260,8 @@ impl<T, E: Into<std::io::Error>> IoContext<T> for Result<T, E> {
     fn context(self, kind: Kind, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| {
             let error = error.into();
-            Error::new(kind, format!("{}: {error}", what())).with_source(error)
+            let error = Error::new(kind, format!("{}: {error}", what())).with_source(error);
+            if error.is_reservation_conflict() { error.with_hint(TAKEN_OVER) } else { error }
         })
     }
 }
@@ -257,6 +279,17 @@ mod tests {
         assert!(long.chars().count() == MAX_TEXT + 1 && long.ends_with('…'));
         let cause = std::io::Error::other("x\u{1b}c");
         assert_eq!(Error::device("y").with_source(cause).causes(), ["x\u{fffd}c"]);
+    }
+
+    #[test]
+    fn a_reservation_conflict_is_known_without_matching_text() {
+        let conflict = || Err::<(), _>(std::io::Error::from_raw_os_error(libc::EBADE)).device(|| "flushing".into());
+        let error = conflict().unwrap_err();
+        assert!(error.is_reservation_conflict() && error.hint().is_some_and(|hint| hint.contains("taken over")));
+        let deeper = Error::proof("and more").with_source(error);
+        assert_eq!(deeper.raw_os_error(), Some(libc::EBADE));
+        let other = Error::device("x").with_source(std::io::Error::other("Invalid exchange (os error 52)"));
+        assert!(!other.is_reservation_conflict() && Error::device("y").raw_os_error().is_none());
     }
 
     #[test]

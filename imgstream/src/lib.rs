@@ -39,3 +39,4 @@ pub mod size;
 pub mod source;
 pub mod verify;
 pub mod watchdog;
+mod zeros;

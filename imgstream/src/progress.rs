@@ -112,6 +112,8 @@ pub struct Progress {
     pub network_wait: AtomicU64,
     /// Chunks that are being verified and decoded now.
     pub decoding: AtomicUsize,
+    /// Whether somebody is being asked if this run may write.
+    pub asking: AtomicBool,
     /// Whether the run ended before the device had answered everything: it may still be written.
     pub given_up: AtomicBool,
 }

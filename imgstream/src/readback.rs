@@ -11,7 +11,8 @@ use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::manifest::ChunkKind;
 use crate::plan::SpanPlan;
-use crate::sink::{Device, Target};
+use crate::sink::{Device, Extent, Place, Target};
+use crate::zeros;
 
 /// Threads that read and hash: more than cores, so that the device has requests while digests are computed.
 const THREADS_PER_CORE: usize = 3;
@@ -109,7 +110,10 @@ impl Readback<'_> {
 
     fn is_passed_over(&self, span: &SpanPlan, chunk: usize) -> bool {
         let (start, len) = span.raw_range(chunk);
-        let keeps = || self.target.map(start..start + len as u64).all(|extent| extent.skip_holes);
+        let keeps = || {
+            let mut extents = self.target.map(start..start + len as u64);
+            extents.all(|extent| !matches!(extent.place, Place::Device { skip_holes: false, .. }))
+        };
         span.index.rows()[chunk].kind == ChunkKind::Hole && (!self.holes_are_zeros || keeps())
     }
 
@@ -123,12 +127,17 @@ impl Readback<'_> {
         in_parallel(seen.len(), self.threads, self.pool, self.abort, |number| {
             let (raw_offset, glimpse) = seen[number];
             let end = (raw_offset + chunk_size).min(self.target.raw_len());
-            let Some(extent) = self.target.map(raw_offset..end).next() else { return Ok(()) };
-            let place = Glimpse::place(raw_offset, extent.len as usize);
+            let on_device = |extent: Extent| match extent.place {
+                Place::Device { device, offset, .. } => Some((&self.target.devices()[device], offset, extent.len)),
+                Place::Nowhere => None,
+            };
+            let Some((device, offset, len)) = self.target.map(raw_offset..end).find_map(on_device) else {
+                return Ok(());
+            };
+            let place = Glimpse::place(raw_offset, len as usize);
             let mut buffer = self.pool.acquire().ok_or_else(|| Error::cancelled("reading back"))?;
-            let device = &self.target.devices()[extent.device];
             let padded = place.len().next_multiple_of(device.alignment());
-            device.read(extent.offset + place.start as u64, &mut buffer[..padded], place.len())?;
+            device.read(offset + place.start as u64, &mut buffer[..padded], place.len())?;
             if Glimpse::of(&buffer[..place.len()]) != glimpse {
                 changed.lock().unwrap_or_else(PoisonError::into_inner).push(raw_offset);
             }
@@ -145,8 +154,12 @@ impl Readback<'_> {
         let raw = raw_offset..raw_offset + raw_len as u64;
         let devices = self.target.devices();
         // A hole of a regular file reads as zeros by the file system's word; a sparse terabyte need not be read to know it.
-        let is_hole =
-            || self.target.map(raw.clone()).all(|extent| devices[extent.device].is_hole(extent.offset, extent.len));
+        let is_hole = || {
+            self.target.map(raw.clone()).all(|extent| match extent.place {
+                Place::Device { device, offset, .. } => devices[device].is_hole(offset, extent.len),
+                Place::Nowhere => true,
+            })
+        };
         let found = |verdict, glimpse| Found { chunk, len: raw_len as u64, verdict, glimpse };
         if row.kind != ChunkKind::Data && is_hole() {
             return Ok(found(Verdict::Right, None));
@@ -155,10 +168,14 @@ impl Readback<'_> {
         let mut hasher = Hasher::new();
         let mut glimpse = None;
         for extent in self.target.map(raw.clone()) {
-            let device = &devices[extent.device];
             let len = extent.len as usize;
-            let padded = len.next_multiple_of(device.alignment());
-            device.read(extent.offset, &mut buffer[..padded], len)?;
+            let Place::Device { device, offset, .. } = extent.place else {
+                buffer[..len].fill(0);
+                hasher.update(&buffer[..len]);
+                continue;
+            };
+            let padded = len.next_multiple_of(devices[device].alignment());
+            devices[device].read(offset, &mut buffer[..padded], len)?;
             hasher.update(&buffer[..len]);
             if self.glimpses {
                 glimpse.get_or_insert_with(|| Glimpse::of(&buffer[Glimpse::place(raw_offset, len)]));
@@ -212,10 +229,8 @@ fn first_nonzero_in(device: &Device, range: &Range<u64>, pool: &Arc<Pool>) -> Re
         let len = (range.end - start).min(buffer.len() as u64) as usize;
         device.read(start, &mut buffer[..len.next_multiple_of(device.alignment())], len)?;
         let fresh = &buffer[(at - start) as usize..len];
-        // Whole blocks first: a fold has no early way out, so it becomes vector instructions.
-        let block = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
-        if fresh.chunks(4096).any(block) {
-            return Ok(fresh.iter().position(|byte| *byte != 0).map(|position| at + position as u64));
+        if let Some(position) = zeros::first_nonzero(fresh) {
+            return Ok(Some(at + position as u64));
         }
         at = start + len as u64;
     }

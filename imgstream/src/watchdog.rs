@@ -29,6 +29,8 @@ pub enum Place {
     Decode(usize),
     /// The device.
     Device(Unanswered),
+    /// Whoever knows whether this run may write.
+    Permit,
 }
 
 impl fmt::Display for Place {
@@ -38,6 +40,7 @@ impl fmt::Display for Place {
             Place::Source(sources) => write!(f, "source: no bytes come from {sources}"),
             Place::Decode(chunks) => write!(f, "decode: {chunks} chunks are being verified and decoded"),
             Place::Device(unanswered) => write!(f, "{}: {unanswered}", unanswered.operation.stage()),
+            Place::Permit => f.write_str("permit: whether this run may still write has not been answered"),
         }
     }
 }
@@ -72,6 +75,8 @@ impl Stall {
             Place::Device(_) => Error::device(self.to_string()).with_hint(
                 "check the device, its paths and the kernel log, then run again; a slow but sound one needs a longer stall limit",
             ),
+            Place::Permit => Error::target(self.to_string())
+                .with_hint("find out why the target's reservation and this run's lease cannot be looked at, then run again"),
         };
         error.with_retry(Retry::Temporary)
     }
@@ -128,6 +133,9 @@ impl Watchdog {
     fn place(&self) -> Option<Place> {
         if let Some(unanswered) = self.unanswered() {
             return Some(Place::Device(unanswered));
+        }
+        if self.progress.asking.load(Relaxed) {
+            return Some(Place::Permit);
         }
         let names = |waits: fn(&dyn Source) -> usize| -> Option<String> {
             let waiting = self.sources.iter().filter(|source| waits(source.as_ref()) > 0);
@@ -256,6 +264,16 @@ mod tests {
         assert_eq!(stall.place, Place::Decode(2));
         assert!(stall.to_string().contains("decode: 2 chunks"), "{stall}");
         assert_eq!((stall.error().kind(), stall.error().retry()), (crate::error::Kind::Device, Retry::Temporary));
+    }
+
+    #[tokio::test]
+    async fn a_permit_that_is_never_given_is_named() {
+        let progress = Arc::new(Progress::default());
+        progress.asking.store(true, Relaxed);
+        let dog = Watchdog::new(Arc::clone(&progress), Vec::new(), None, Duration::from_millis(20));
+        let stall = dog.stalled_for(Duration::from_millis(80)).await;
+        assert!(stall.to_string().contains("permit: whether this run may still write"), "{stall}");
+        assert_eq!((stall.error().kind(), stall.error().retry()), (crate::error::Kind::Target, Retry::Temporary));
     }
 
     #[tokio::test]

@@ -98,7 +98,7 @@ pub async fn run(bench: &Bench, watch: &Watch, cancel: &CancellationToken) -> (O
         // What does not fit is said now, not after a minute of measuring the other stages.
         let descriptor = image.descriptor();
         let target = bench.sink.target(descriptor.raw_size, bench.options.engine, cancel).await?;
-        target.devices()[0].check_fits(descriptor.raw_size, descriptor.sector_size)?;
+        target.check_fits(descriptor.raw_size, descriptor.sector_size)?;
         drop(target);
         let findings = begin(bench, &image).await?;
         Ok((image, findings))

@@ -78,26 +78,9 @@ impl Zeros {
     }
 }
 
-/// Whether all bytes are zero. Compares with a block of zeros, which the compiler turns into vector code.
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    const BLOCK: usize = 4096;
-    bytes.chunks(BLOCK).all(|block| *block == [0; BLOCK][..block.len()])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn zeros_are_recognised() {
-        let mut bytes = vec![0; 10_000];
-        assert!(is_zero(&bytes));
-        for at in [0, 4095, 4096, 9_999] {
-            bytes[at] = 1;
-            assert!(!is_zero(&bytes));
-            bytes[at] = 0;
-        }
-    }
 
     #[test]
     fn the_same_bytes_give_the_same_frame() {

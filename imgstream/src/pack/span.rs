@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio_util::sync::CancellationToken;
 
-use super::encode::{Encoded, Encoder, Zeros, is_zero};
+use super::encode::{Encoded, Encoder, Zeros};
 use super::input::Input;
 use super::store::Store;
 use super::{PackOptions, PackProgress};
 use crate::error::{Error, Result};
 use crate::manifest::index::{ChunkRow, SpanIndex, seek_table_len};
 use crate::manifest::{ChunkKind, Span};
+use crate::zeros::is_zero;
 
 /// Packs span after span.
 pub(super) struct SpanPacker<'a> {

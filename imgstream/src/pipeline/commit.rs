@@ -19,22 +19,20 @@ pub(super) enum Part {
 
 impl Run {
     pub(super) async fn invalidate(self: &Arc<Self>) -> Result<()> {
+        self.abort.check("waiting to begin")?;
         self.progress.enter(Phase::Invalidating);
-        self.blocking(|run| run.zero_ends()).await
+        self.blocking(|run| run.zero_ends(&|| run.abort.is_over())).await
     }
 
     /// Writes what makes the target bootable, the first chunk of the image last of all: until it is there, nothing boots.
     pub(super) async fn commit(self: &Arc<Self>) -> Result<()> {
         let committed = self
             .blocking(|run| {
+                run.abort.check("committing")?;
                 run.write_beyond()?;
                 let mut chunks = std::mem::take(&mut *run.withheld());
                 chunks.sort_by_key(|chunk| std::cmp::Reverse(chunk.raw_offset()));
-                for chunk in chunks {
-                    run.writer.write(chunk)?;
-                    run.writer.flush()?;
-                }
-                Ok(())
+                chunks.into_iter().try_for_each(|chunk| run.writer.write_in_order(chunk))
             })
             .await;
         match committed {
@@ -57,10 +55,18 @@ impl Run {
         Err(self.take_back(error).await)
     }
 
-    /// Makes the target unbootable again because of `error`, which it returns, or a worse one.
+    /// Makes the target unbootable again because of `error`, which it returns, or a worse one. Not where it is somebody else's
+    /// by now.
     async fn take_back(self: &Arc<Self>, error: Error) -> Error {
-        match self.blocking(|run| run.zero_ends()).await {
+        if error.is_reservation_conflict() {
+            return error.in_addition(&self.may_hold());
+        }
+        match self.blocking(Run::zero_ends_again).await {
             Ok(()) => error,
+            Err(refusal) if self.is_refused() => refusal.in_addition(&format!("before that: {error}")),
+            Err(conflict) if conflict.is_reservation_conflict() => {
+                conflict.in_addition(&format!("{}; before that: {error}", self.may_hold()))
+            }
             Err(second) => Error::proof(format!("{error}; and invalidating the target again failed: {second}"))
                 .with_source(error)
                 .with_hint("the target may boot although it is not proven: treat this device as broken"),
@@ -80,8 +86,7 @@ impl Run {
     }
 
     pub(super) fn read_back_wrong(&self, what: &str) -> Error {
-        let devices: Vec<_> = self.writer.target().devices().iter().map(|device| device.name()).collect();
-        Error::proof(format!("{} read back wrong: {what}", devices.join(", ")))
+        Error::proof(format!("{} read back wrong: {what}", self.writer.target().name()))
             .with_hint("the device, its cache or a path to it loses or changes data: do not use it; the target was left unbootable")
     }
 
@@ -106,15 +111,16 @@ impl Run {
                 !known && !self.is_withheld(span, chunk)
             }
         };
-        let tell = |found: Found| self.count_read_back(&found);
+        let tell = |found: Found| self.count_read_back(span, &found);
         let found = self.readback(&tell).compare(span, &select)?;
         Ok(found.into_iter().map(|chunk| span.chunk_name(chunk)).collect())
     }
 
     /// What is right counts as read back.
-    pub(super) fn count_read_back(&self, found: &Found) {
+    pub(super) fn count_read_back(&self, span: &SpanPlan, found: &Found) {
         if found.verdict == Verdict::Right {
             self.progress.read_back.fetch_add(found.len, Relaxed);
+            self.recognise(&span.index.rows()[found.chunk], found.len);
         }
     }
 

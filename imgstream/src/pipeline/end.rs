@@ -43,12 +43,22 @@ impl Run {
             _ => self.reason(stall.as_ref()),
         };
         // Nothing of ours may still be writing when the caller learns that it is over.
-        let rests = came_back
-            && tokio::select! {
-                _ = self.blocking(|run| { run.writer.settle(); run.trim_padding() }) => true,
-                _ = watchdog.stalled_for(settling) => false,
-            };
-        Err(if rests { error } else { self.give_up(error, stall.as_ref(), &watchdog) })
+        let was_refused = self.is_refused();
+        let rests = if came_back {
+            tokio::select! {
+                outcome = self.blocking(|run| { run.writer.settle(); run.trim_padding() }) => Some(outcome),
+                _ = watchdog.stalled_for(settling) => None,
+            }
+        } else {
+            None
+        };
+        Err(match rests {
+            None => self.give_up(error, stall.as_ref(), &watchdog),
+            Some(Err(refusal)) if !was_refused && self.is_refused() => {
+                refusal.in_addition(&format!("before that: {error}"))
+            }
+            Some(_) => error,
+        })
     }
 
     fn watchdog(&self) -> Watchdog {

@@ -160,7 +160,7 @@ impl Run {
         let (plan, first) = (&stretch.plan, stretch.chunks.start);
         let glimpses = Mutex::new(vec![None; stretch.chunks.len()]);
         let tell = |found: readback::Found| {
-            self.count_read_back(&found);
+            self.count_read_back(plan, &found);
             glimpses.lock().unwrap_or_else(PoisonError::into_inner)[found.chunk - first] = found.glimpse;
         };
         let is_to_prove =

@@ -5,6 +5,8 @@
 //! chunks are written, flushed and read back. Until that moment nothing on the target boots, whatever happens.
 //!
 //! To resume is to compare first: what the media hold already is neither fetched nor written.
+//!
+//! A run that may lose its right to write asks a [`Permit`] before it begins, before it commits, and before it cleans up.
 
 mod commit;
 mod end;
@@ -12,13 +14,14 @@ mod follow;
 #[cfg(test)]
 mod hostile;
 mod marks;
+mod permit;
 mod report;
 mod resume;
 mod stream;
 mod tail;
 mod withheld;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -29,14 +32,14 @@ use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::fetch::Patience;
-use crate::manifest::Descriptor;
 use crate::open::Image;
 use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress, Stage};
 use crate::readback;
 use crate::sink::writer::StartEngine;
-use crate::sink::{EngineChoice, Target, Writer, engine};
+use crate::sink::{Device, EngineChoice, Target, Writer, engine};
 
+pub use permit::Permit;
 pub use report::Report;
 pub use tail::{Tail, TailPolicy};
 
@@ -59,6 +62,11 @@ pub struct WriteOptions {
     pub resume: bool,
     /// What becomes of a device beyond the image.
     pub tail: TailPolicy,
+    /// Who is asked whether this run may still write; without one it always may.
+    pub permit: Option<Arc<dyn Permit>>,
+    /// What was found on the target that is not this image's, in words ("gpt, LVM2_member"). A run that is to resume then ends,
+    /// before anything is written, unless at least one chunk of the image is there.
+    pub foreign: Option<String>,
     /// Threads that verify and decode; one per core by default.
     pub workers: usize,
     /// Requests in flight per source.
@@ -87,6 +95,8 @@ impl Default for WriteOptions {
             read_back_last: false,
             resume: false,
             tail: TailPolicy::Zero,
+            permit: None,
+            foreign: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             connections: 4,
             request_size: 16 << 20,
@@ -111,7 +121,7 @@ impl WriteOptions {
 ///
 /// # Errors
 /// [`Kind::Target`] when the image does not fit, [`Kind::Source`], [`Kind::Image`], [`Kind::Device`] and
-/// [`Kind::Proof`] as they occur, [`Kind::Cancelled`] once `cancel` is. On any error the target cannot boot, unless it held
+/// [`Kind::Proof`] as they occur, [`Kind::Cancelled`] once `cancel` is, and the permit's own. On any error the target cannot boot, unless it held
 /// the whole image when the run began, the device did not answer to the end ([`Progress::given_up`]), or the error says so. Nothing is waited for without an end:
 /// see [`WriteOptions::stall_limit`].
 pub async fn write(
@@ -133,26 +143,13 @@ pub(crate) async fn write_with(
     progress: Arc<Progress>,
     cancel: &CancellationToken,
 ) -> Result<Report> {
-    check_fits(image.descriptor(), &target)?;
+    let descriptor = image.descriptor();
+    target.check_fits(descriptor.raw_size, descriptor.sector_size)?;
+    tail::check(options.tail, &target)?;
     let run = Arc::new(Run::start(start, image, target, options, progress, cancel)?);
     // Whatever ends this function, a dropped future included, ends the threads and lanes with it.
     let _end = EndOnDrop(Arc::clone(&run));
     run.to_its_end().await
-}
-
-fn check_fits(descriptor: &Descriptor, target: &Target) -> Result<()> {
-    for device in target.devices().iter() {
-        let needed = if target.devices().len() == 1 { descriptor.raw_size } else { 0 };
-        device.check_fits(needed, descriptor.sector_size)?;
-    }
-    if target.raw_len() != descriptor.raw_size {
-        return Err(Error::target(format!(
-            "the target maps {} bytes, the image has {}",
-            target.raw_len(),
-            descriptor.raw_size
-        )));
-    }
-    Ok(())
 }
 
 struct Run {
@@ -171,6 +168,10 @@ struct Run {
     withheld: Mutex<Vec<VerifiedChunk>>,
     placement: OnceLock<Placement>,
     outcome: Mutex<Outcome>,
+    /// Whether the media held a data chunk of the image when they were compared.
+    recognised: AtomicBool,
+    /// Whether the permit was refused.
+    refused: AtomicBool,
 }
 
 struct EndOnDrop(Arc<Run>);
@@ -196,12 +197,14 @@ impl Run {
         let pool = Pool::new(buffers, descriptor.chunk_size as usize)
             .context(Kind::Device, || format!("getting {buffers} buffers of {} bytes", descriptor.chunk_size))?;
         progress.raw_total.store(descriptor.raw_size, Relaxed);
-        let writer = Writer::start_with(start, options.engine, Arc::new(target), &pool, depth, Arc::clone(&progress))?;
+        let abort = Arc::new(Abort::new(cancel));
+        let (target, over) = (Arc::new(target), abort.token().clone());
+        let writer = Writer::start_with(start, options.engine, target, &pool, depth, Arc::clone(&progress), over)?;
         Ok(Run {
             plans: Arc::new(Plans::new(image)),
             writer: Arc::new(writer),
             pool,
-            abort: Arc::new(Abort::new(cancel)),
+            abort,
             progress,
             workers,
             options: options.clone(),
@@ -211,6 +214,8 @@ impl Run {
             withheld: Mutex::default(),
             placement: OnceLock::new(),
             outcome: Mutex::default(),
+            recognised: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         })
     }
 
@@ -221,11 +226,14 @@ impl Run {
         self.load(0).await?;
         if self.options.resume && self.compare().await? {
             times.compared();
+            self.permitted().await?;
             self.clear_tail().await?;
             self.flush().await?;
             return self.finish(&times, None).await;
         }
         times.compared();
+        self.check_foreign()?;
+        self.permitted().await?;
         self.invalidate().await?;
         let before = self.progress.snapshot();
         self.progress.enter(Phase::Writing);
@@ -241,6 +249,7 @@ impl Run {
             self.look_again().await?;
             self.prove_tail().await?;
         }
+        self.permitted().await?;
         self.abort.check("waiting to commit")?;
         self.progress.enter(Phase::Committing);
         self.commit().await?;
@@ -271,7 +280,11 @@ impl Run {
     }
 
     fn trim_padding(&self) -> Result<()> {
-        self.writer.target().devices().iter().try_for_each(|device| device.trim_padding())
+        let devices = self.writer.target().devices();
+        if devices.iter().any(Device::is_padded) {
+            self.may_write()?;
+        }
+        devices.iter().try_for_each(Device::trim_padding)
     }
 
     async fn blocking<T: Send + 'static>(

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Run;
 use super::commit::Part;
 use super::stream::Selection;
-use crate::error::Result;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::manifest::{ChunkKind, ChunkRow};
 use crate::plan::SpanPlan;
 use crate::progress::Phase;
 use crate::readback::{Found, Readback};
@@ -38,7 +40,7 @@ impl Run {
         let larger = self.beyond_image().is_some();
         let tell = |found: Found| {
             self.progress.compared.fetch_add(found.len, Relaxed);
-            self.count_read_back(&found);
+            self.count_read_back(span, &found);
         };
         let readback = Readback { holes_are_zeros: true, ..self.readback(&tell) };
         // On a larger device the ends are not what the index says; they come next.
@@ -56,6 +58,25 @@ impl Run {
         self.place();
         let differing = self.differing(Part::Withheld).await?;
         Ok(differing.is_empty() && self.blocking(|run| run.beyond_is_right()).await?)
+    }
+
+    /// Notes that the media hold a chunk. Zeros are on any media, also where a packer calls them data.
+    pub(super) fn recognise(&self, row: &ChunkRow, len: u64) {
+        let is_new = self.options.foreign.is_some() && !self.recognised.load(Relaxed);
+        if is_new && row.kind == ChunkKind::Data && row.raw_digest != Digest::of(&vec![0; len as usize]) {
+            self.recognised.store(true, Relaxed);
+        }
+    }
+
+    /// Refuses to go on where the comparison has found nothing of this image, but somebody else's content is there.
+    pub(super) fn check_foreign(&self) -> Result<()> {
+        let Some(foreign) = self.options.foreign.as_ref().filter(|_| self.options.resume) else { return Ok(()) };
+        if self.recognised.load(Relaxed) {
+            return Ok(());
+        }
+        let target = self.writer.target().name();
+        Err(Error::target(format!("nothing of this image is on {target}, but it holds {foreign}"))
+            .with_hint("resume only what an earlier attempt began, or allow it to be wiped"))
     }
 
     /// Whether the media held a chunk when they were compared, and it was left alone since.

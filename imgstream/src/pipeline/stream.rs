@@ -325,6 +325,8 @@ impl Flow {
         self.progress.decoded.fetch_add(raw_len as u64, Relaxed);
         let writing = Instant::now();
         if self.is_withheld(&frame.span.plan, frame.chunk) {
+            // It is refused now, and not when all else is written.
+            self.writer.target().check_placeable(raw_offset, chunk.bytes())?;
             self.withheld().push(chunk);
         } else {
             self.progress.first_write.get_or_init(Instant::now);

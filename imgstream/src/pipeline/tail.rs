@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::gpt::Patch;
 use crate::progress::Phase;
 use crate::readback;
-use crate::sink::{Device, ZeroPolicy, Zeroed};
+use crate::sink::{Device, Target, ZeroPolicy, Zeroed};
 
 /// How many places of a tail that the device has zeroed are read back, and how much of each.
 const SAMPLES: u64 = 64;
@@ -29,6 +29,9 @@ pub enum TailPolicy {
     Keep,
     /// The device is told that nobody needs it. What it reads as is the device's choice.
     Discard,
+    /// It lies inside LUKS under a key that is this run's alone, so that whatever was written there reads as noise: it is left
+    /// alone. No command offers this; it is for whoever made the key.
+    UnderFreshKey,
 }
 
 impl FromStr for TailPolicy {
@@ -69,6 +72,8 @@ pub enum Treatment {
     Kept,
     /// Discarded, because that was asked for.
     Discarded,
+    /// Left alone, since it is noise under the key it is read with.
+    NoiseUnderFreshKey,
 }
 
 impl Treatment {
@@ -80,8 +85,20 @@ impl Treatment {
             Treatment::WasZero => "was-zero",
             Treatment::Kept => "kept",
             Treatment::Discarded => "discarded",
+            Treatment::NoiseUnderFreshKey => "noise-under-fresh-key",
         }
     }
+}
+
+/// Refuses to take a tail for noise that lies under no key.
+pub(super) fn check(tail: TailPolicy, target: &Target) -> Result<()> {
+    if tail == TailPolicy::UnderFreshKey && target.home_zero() != ZeroPolicy::Write {
+        return Err(Error::usage(format!(
+            "what lies beyond the image on {} is under no key, and no noise",
+            target.home().name()
+        )));
+    }
+    Ok(())
 }
 
 impl Run {
@@ -107,9 +124,10 @@ impl Run {
     }
 
     fn treat(&self, range: Range<u64>) -> Result<Treatment> {
-        let device = &self.writer.target().devices()[0];
+        let device = self.writer.target().home();
         match self.options.tail {
             TailPolicy::Keep => Ok(Treatment::Kept),
+            TailPolicy::UnderFreshKey => Ok(Treatment::NoiseUnderFreshKey),
             TailPolicy::Discard => self.discard(device, &range),
             TailPolicy::Zero if self.options.resume => self.zero_what_is_not(device, range),
             TailPolicy::Zero => self.zero_tail(range),
@@ -118,7 +136,8 @@ impl Run {
 
     fn zero_tail(&self, range: Range<u64>) -> Result<Treatment> {
         let over = || self.abort.is_over();
-        let zeroed = self.writer.zero_device(0, range, ZeroPolicy::Device, &self.progress.tail_cleared, &over);
+        let (home, policy) = (self.writer.target().home_number(), self.writer.target().home_zero());
+        let zeroed = self.writer.zero_device(home, range, policy, &self.progress.tail_cleared, &over);
         // Whoever submitted the writes stays until they are done.
         self.writer.settle();
         Ok(match zeroed? {
@@ -150,7 +169,8 @@ impl Run {
         let unit = u64::from(device.facts().sector_size);
         let whole = range.start.next_multiple_of(unit)..range.end / unit * unit;
         let over = || self.abort.is_over();
-        if !self.writer.discard_device(0, whole, &self.progress.tail_cleared, &over)? {
+        let home = self.writer.target().home_number();
+        if !self.writer.discard_device(home, whole, &self.progress.tail_cleared, &over)? {
             return Err(Error::target(format!("{} cannot discard", device.name()))
                 .with_hint("let the tail be zeroed, which is the default, or keep it"));
         }
@@ -167,7 +187,7 @@ impl Run {
                 Some(Treatment::ZeroedByWriting) => vec![range],
                 _ => return Ok(()),
             };
-            let (device, proven) = (&run.writer.target().devices()[0], AtomicU64::new(0));
+            let (device, proven) = (run.writer.target().home(), AtomicU64::new(0));
             let tell = |len| {
                 proven.fetch_add(len, Relaxed);
             };
@@ -188,17 +208,15 @@ impl Run {
 
     /// Lets the kernel show the partitions that are on the device now. What it cannot do is said; the image is there.
     pub(super) fn show_partitions(&self) {
-        for device in self.writer.target().devices().iter() {
-            let said = match device.reread_partitions() {
-                Ok(true) => "shown".to_owned(),
-                Ok(false) => continue,
-                Err(error) => {
-                    tracing::warn!("{error}; the kernel shows the old partitions until partprobe or a reboot");
-                    format!("not shown: {error}")
-                }
-            };
-            self.outcome.lock().unwrap_or_else(PoisonError::into_inner).partitions = Some(said);
-        }
+        let said = match self.writer.target().home().reread_partitions() {
+            Ok(true) => "shown".to_owned(),
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!("{error}; the kernel shows the old partitions until partprobe or a reboot");
+                format!("not shown: {error}")
+            }
+        };
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).partitions = Some(said);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::gpt::{self, Patch};
 use crate::plan::SpanPlan;
-use crate::sink::ZeroPolicy;
+use crate::sink::{Device, Place, ZeroPolicy};
 
 /// Most chunks that are withheld: the first, and those at the end that a backup GPT can touch. It has at most 20 KiB, which
 /// lie in one chunk or in two neighbours.
@@ -45,6 +45,22 @@ impl Placement {
     }
 }
 
+/// Zeroed at once, so that whoever ends it is heard.
+const STEP: u64 = 1 << 20;
+
+fn force_zeros(device: &Device, range: Range<u64>, policy: ZeroPolicy, is_over: &dyn Fn() -> bool) -> Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        if is_over() {
+            return Err(Error::cancelled("zeroing the ends of the image"));
+        }
+        let step = (range.end - at).min(STEP);
+        device.force_zeros(at, step, policy)?;
+        at += step;
+    }
+    Ok(())
+}
+
 impl Run {
     /// Whether a chunk is one without which nothing on the target boots; such are written last.
     pub(super) fn is_withheld(&self, span: &SpanPlan, chunk: usize) -> bool {
@@ -76,18 +92,27 @@ impl Run {
         self.ends().map(|end| end.start / chunk * chunk..whole(end.end))
     }
 
-    /// Zeroes the places of the withheld chunks, and where the device's end may hold a backup GPT, durably. Goes past the
-    /// write engine: it is also the way back when the engine has failed. Not counted as progress: these bytes are counted
-    /// when their chunks land.
-    pub(super) fn zero_ends(&self) -> Result<()> {
+    /// [`Run::zero_ends`], when a commit is to be taken back. That the run is over is no reason to leave it there; that it may
+    /// not write is.
+    pub(super) fn zero_ends_again(&self) -> Result<()> {
+        self.may_write()?;
+        self.zero_ends(&|| self.writer.is_given_up())
+    }
+
+    /// Zeroes the places of the withheld chunks, and where the device's end may hold a backup GPT, durably, unless `is_over`.
+    /// Goes past the write engine: it is also the way back when the engine has failed. Not counted as progress: these bytes are
+    /// counted when their chunks land.
+    pub(super) fn zero_ends(&self, is_over: &dyn Fn() -> bool) -> Result<()> {
         let target = self.writer.target();
         for raw in self.withheld_places() {
             for extent in target.map(raw) {
-                target.devices()[extent.device].force_zeros(extent.offset, extent.len, extent.zero)?;
+                if let Place::Device { device, offset, zero, .. } = extent.place {
+                    force_zeros(&target.devices()[device], offset..offset + extent.len, zero, is_over)?;
+                }
             }
         }
         if let Some(end) = self.end_of_device() {
-            target.devices()[0].force_zeros(end.start, end.end - end.start, ZeroPolicy::Device)?;
+            force_zeros(target.home(), end, target.home_zero(), is_over)?;
         }
         target.devices().iter().try_for_each(|device| device.flush())
     }
@@ -96,16 +121,17 @@ impl Run {
     fn end_of_device(&self) -> Option<Range<u64>> {
         let beyond = self.beyond_image()?;
         let placed = self.placement.get().is_some_and(|placement| placement.beyond.is_some());
-        if self.options.tail == TailPolicy::Keep && !placed {
+        let is_left_alone = matches!(self.options.tail, TailPolicy::Keep | TailPolicy::UnderFreshKey);
+        if is_left_alone && !placed {
             return None;
         }
-        let alignment = self.writer.target().devices()[0].alignment() as u64;
+        let alignment = self.writer.target().home().alignment() as u64;
         let len = gpt::backup_len(self.plans.image().descriptor().sector_size);
         Some((beyond.end.saturating_sub(len) / alignment * alignment).max(beyond.start)..beyond.end)
     }
 
-    /// What lies beyond the image on the device that is the target. `None` when nothing does, or the target is no single
-    /// device with the image at its start.
+    /// What lies beyond the image on the device where its partition table lies. `None` when nothing does, or the image does
+    /// not lie there as it is.
     pub(super) fn beyond_image(&self) -> Option<Range<u64>> {
         self.writer.target().beyond().filter(|range| !range.is_empty())
     }
@@ -123,7 +149,7 @@ impl Run {
     /// Writes what belongs beyond the image.
     pub(super) fn write_beyond(&self) -> Result<()> {
         match self.placement.get().and_then(|placement| placement.beyond.as_ref()) {
-            Some(patch) => self.writer.target().devices()[0].patch(patch.offset(), patch.bytes()),
+            Some(patch) => self.writer.target().home().patch(patch.offset(), patch.bytes()),
             None => Ok(()),
         }
     }
@@ -134,7 +160,7 @@ impl Run {
             return Ok(true);
         };
         let mut buffer = self.pool.acquire().ok_or_else(|| Error::cancelled("reading back"))?;
-        let device = &self.writer.target().devices()[0];
+        let device = self.writer.target().home();
         let start = patch.offset() / ALIGNMENT as u64 * ALIGNMENT as u64;
         let (skipped, len) = ((patch.offset() - start) as usize, patch.bytes().len());
         let padded = (skipped + len).next_multiple_of(device.alignment());

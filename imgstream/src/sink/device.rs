@@ -1,38 +1,30 @@
 //! One device or file of a target: opened exclusively, checked, read, zeroed, flushed.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::facts::{self, Facts, FileKind};
-use super::interlock::{self, Host};
+use super::open::{self, OpenOptions};
 use super::outstanding::{Operation, Outstanding};
 use super::target::ZeroPolicy;
 use crate::buffer::ALIGNMENT;
 use crate::error::{Error, IoContext, Kind, Result, Retry};
 use crate::size::Size;
 
-/// A block that O_DIRECT accepts, of zeros at first.
+/// Bytes that O_DIRECT accepts, zeros at first.
 #[repr(align(4096))]
-struct AlignedBlock([u8; ALIGNMENT]);
+struct Aligned<const LEN: usize>([u8; LEN]);
 
-impl Default for AlignedBlock {
+impl<const LEN: usize> Default for Aligned<LEN> {
     fn default() -> Self {
-        AlignedBlock([0; ALIGNMENT])
+        Aligned([0; LEN])
     }
 }
 
-/// How to open a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OpenOptions {
-    /// Go through the page cache even where O_DIRECT works.
-    pub buffered: bool,
-    /// Create a regular file where nothing is.
-    pub create: bool,
-    /// Length of the image that will be written, in bytes: a created file's length.
-    pub raw_size: u64,
-}
+/// Zeros that are written at once where no engine does it. They lie on the stack.
+const ZEROS: usize = 64 << 10;
 
 /// An open device that is ours alone.
 #[derive(Debug)]
@@ -42,6 +34,7 @@ pub struct Device {
     facts: Facts,
     direct: bool,
     alignment: usize,
+    largest_write: Option<usize>,
     fresh: bool,
     zeroes_unsupported: AtomicBool,
     outstanding: Outstanding,
@@ -55,13 +48,8 @@ impl Device {
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self> {
         let name = path.display();
         let fresh = options.create && !path.exists();
-        if fresh && lies_below_dev(path) {
-            // A mistyped device would become a file in memory, and writing it would "succeed".
-            return Err(Error::target(format!("{name} does not exist")).with_hint("lsblk lists this machine's devices"));
-        }
-        let checked = if fresh { None } else { Some(check_before_open(path)?) };
-        let options = OpenOptions { buffered: options.buffered || padding_would_hurt(path, options), ..options };
-        let (file, direct) = open_file(path, options, fresh)?;
+        let checked = if fresh { open::check_name(path).map(|()| None)? } else { Some(open::check(path)?) };
+        let (file, direct) = open::open_file(path, options, fresh)?;
         let facts = facts::of(&file).context(Kind::Target, || format!("asking what {name} is"))?;
         // A link under /dev/disk may have been pointed elsewhere since the interlocks looked.
         if checked.is_some_and(|checked| checked != facts.number) {
@@ -87,6 +75,7 @@ impl Device {
             facts: Facts { size: if fresh { options.raw_size } else { facts.size }, ..facts },
             direct,
             alignment: 1,
+            largest_write: None,
             fresh,
             zeroes_unsupported: AtomicBool::new(false),
             outstanding: Outstanding::default(),
@@ -96,28 +85,42 @@ impl Device {
         Ok(device)
     }
 
-    /// Checks that an image of `raw_size` bytes built for sectors of `sector_size` fits.
+    /// Has no write to it be longer than `bytes`, rounded down to whole blocks. Before Linux 6.11 dm-crypt encrypts a write on one
+    /// core whatever its length; several shorter ones are encrypted on several.
+    #[must_use]
+    pub fn with_largest_write(mut self, bytes: usize) -> Self {
+        self.largest_write = Some((bytes / self.alignment * self.alignment).max(self.alignment));
+        self
+    }
+
+    /// Checks that it holds `needed` bytes and, where it is a block device, has sectors of `sector_size` bytes.
     ///
     /// # Errors
     /// [`Kind::Target`] with both numbers.
-    pub fn check_fits(&self, raw_size: u64, sector_size: u32) -> Result<()> {
-        let name = self.name();
-        if self.facts.size < raw_size {
-            return Err(Error::target(format!(
-                "{name} holds {} bytes, the image needs {raw_size}: {} are missing",
-                self.facts.size,
-                Size(raw_size - self.facts.size)
-            ))
-            .with_hint("use a larger device"));
-        }
+    pub fn check_fits(&self, needed: u64, sector_size: u32) -> Result<()> {
+        self.check_size(needed)?;
         if self.facts.kind == FileKind::Block && self.facts.sector_size != sector_size {
             return Err(Error::target(format!(
-                "{name} has sectors of {} bytes, the image was built for {sector_size}",
+                "{} has sectors of {} bytes, the image was built for {sector_size}",
+                self.name(),
                 self.facts.sector_size
             ))
             .with_hint("its partition table and file systems would be unreadable there: use an image built for this sector size"));
         }
         Ok(())
+    }
+
+    pub(super) fn check_size(&self, needed: u64) -> Result<()> {
+        if self.facts.size >= needed {
+            return Ok(());
+        }
+        Err(Error::target(format!(
+            "{} holds {} bytes, the image needs {needed}: {} are missing",
+            self.name(),
+            self.facts.size,
+            Size(needed - self.facts.size)
+        ))
+        .with_hint("use a larger device"))
     }
 
     /// Its path as text.
@@ -143,6 +146,11 @@ impl Device {
     /// Offsets and lengths of writes must be multiples of this; a power of two of at most [`ALIGNMENT`].
     pub fn alignment(&self) -> usize {
         self.alignment
+    }
+
+    /// The longest that a write to it may be; any where that was not set.
+    pub fn largest_write(&self) -> Option<usize> {
+        self.largest_write
     }
 
     /// What it has been asked and has not answered.
@@ -203,11 +211,11 @@ impl Device {
             return Ok(());
         }
         let _waiting = self.outstanding.during(Operation::Zero, offset, len);
-        let zeros = AlignedBlock::default();
+        let zeros = Aligned::<ZEROS>::default();
         let end = offset + len.next_multiple_of(self.alignment as u64);
         let mut at = offset;
         while at < end {
-            let step = (end - at).min(ALIGNMENT as u64);
+            let step = (end - at).min(ZEROS as u64);
             self.file
                 .write_all_at(&zeros.0[..step as usize], at)
                 .device(|| format!("zeroing {len} bytes at offset {offset} of {}", self.name()))?;
@@ -241,7 +249,7 @@ impl Device {
         while at < end {
             let start = at / block_len * block_len;
             let here = (self.facts.size - start).min(block_len) as usize;
-            let mut block = AlignedBlock::default();
+            let mut block = Aligned::<ALIGNMENT>::default();
             let padded = here.next_multiple_of(self.alignment);
             self.read(start, &mut block.0[..padded], here)?;
             let upto = end.min(start + block_len);
@@ -284,12 +292,17 @@ impl Device {
         Ok(())
     }
 
-    /// Cuts a regular file back to its length, after a padded last write made it longer. Devices keep their size.
+    /// Whether a padded last write made a regular file longer than it was. Devices keep their size.
+    pub fn is_padded(&self) -> bool {
+        self.facts.kind == FileKind::Regular && self.file.metadata().is_ok_and(|now| now.len() > self.facts.size)
+    }
+
+    /// Cuts a regular file back to its length, where [`Device::is_padded`].
     ///
     /// # Errors
     /// [`Kind::Device`].
     pub fn trim_padding(&self) -> Result<()> {
-        if self.facts.kind == FileKind::Regular && self.file.metadata().is_ok_and(|now| now.len() > self.facts.size) {
+        if self.is_padded() {
             let _waiting = self.outstanding.during(Operation::Flush, 0, 0);
             self.file.set_len(self.facts.size).device(|| format!("cutting {} to its length", self.name()))?;
             self.file.sync_all().device(|| format!("flushing {}", self.name()))?;
@@ -329,73 +342,4 @@ impl Device {
         }
         Ok(())
     }
-}
-
-/// Whether O_DIRECT's padding after the image would overwrite what follows it in a longer regular file.
-fn padding_would_hurt(path: &Path, options: OpenOptions) -> bool {
-    let longer = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > options.raw_size);
-    longer && !options.raw_size.is_multiple_of(ALIGNMENT as u64)
-}
-
-/// Whether a file made at `path` would be one among the devices, however the path is spelled.
-fn lies_below_dev(path: &Path) -> bool {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    path.starts_with("/dev") || parent.canonicalize().is_ok_and(|parent| parent.starts_with("/dev"))
-}
-
-/// The interlocks. Returns the device number that was checked; 0 for a regular file.
-fn check_before_open(path: &Path) -> Result<u64> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let metadata = std::fs::metadata(path).context(Kind::Target, || format!("looking at {}", path.display()))?;
-    if metadata.file_type().is_block_device() {
-        Host::default().check(&path.display().to_string(), &interlock::number_text(metadata.rdev()))?;
-        return Ok(metadata.rdev());
-    }
-    if !metadata.file_type().is_file() {
-        return Err(Error::target(format!("{} is neither a block device nor a regular file", path.display())));
-    }
-    Host::default().check_file(path)?;
-    Ok(0)
-}
-
-/// Opens with O_EXCL (on a block device: nobody else has it mounted, mapped or open exclusively), with O_DIRECT where it works.
-fn open_file(path: &Path, options: OpenOptions, fresh: bool) -> Result<(File, bool)> {
-    let is_block = !fresh && !path.is_file();
-    let open = |flags: i32| {
-        std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(fresh)
-            .custom_flags(flags | libc::O_CLOEXEC | if is_block { libc::O_EXCL } else { 0 })
-            .open(path)
-    };
-    let opened = match (options.buffered, fresh) {
-        (true, _) => open(0).map(|file| (file, false)),
-        // O_DIRECT refused on a new file would leave it behind; so create it first and ask again.
-        (false, true) => open(0).map(|file| {
-            let direct = std::fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .custom_flags(libc::O_DIRECT | libc::O_CLOEXEC)
-                .open(path);
-            direct.map_or((file, false), |file| (file, true))
-        }),
-        (false, false) => match open(libc::O_DIRECT) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0).map(|file| (file, false)),
-            other => other.map(|file| (file, true)),
-        },
-    };
-    opened.map_err(|error| {
-        let hint = match error.raw_os_error() {
-            Some(libc::EBUSY) => "somebody else uses it: find out with lsblk and fuser",
-            Some(libc::EACCES | libc::EPERM) => "run as root, or as a user who may write this device",
-            Some(libc::EROFS) => "it is read-only: make it writable first",
-            _ => "check the path",
-        };
-        let retry = if error.raw_os_error() == Some(libc::EBUSY) { Retry::Temporary } else { Retry::Permanent };
-        Error::target(format!("opening {} for writing: {error}", path.display()))
-            .with_source(error)
-            .with_retry(retry)
-            .with_hint(hint)
-    })
 }

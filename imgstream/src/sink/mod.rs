@@ -9,6 +9,7 @@ pub mod facts;
 pub(crate) mod faulty;
 mod interlock;
 pub(crate) mod null;
+mod open;
 pub mod outstanding;
 mod patience;
 mod queue;
@@ -18,11 +19,12 @@ mod uring;
 pub mod writer;
 mod zero;
 
-pub use device::{Device, OpenOptions};
+pub use device::Device;
 pub use engine::{Engine, EngineChoice, EngineKind};
+pub use open::OpenOptions;
 pub use patience::{PATIENCE, open_patiently};
 pub use queue::Mark;
-pub use target::{Extent, Target, ZeroPolicy};
+pub use target::{Extent, Place, Target, ZeroPolicy};
 pub use writer::Writer;
 pub use zero::Zeroed;
 

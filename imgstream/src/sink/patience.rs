@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::device::{Device, OpenOptions};
+use super::device::Device;
+use super::open::OpenOptions;
 use crate::error::{Error, Result, Retry};
 
 /// How long a busy target is waited for. The kernel closes the files of a process that was killed, and an io_uring's above

@@ -42,7 +42,11 @@ fn serve(writes: &Receiver<Write>, devices: &[Device], on_outcome: &OnOutcome) {
     for write in writes {
         let mut next = Some(write);
         while let Some(write) = next {
-            let outcome = devices[write.device].file().write_at(write.bytes(), write.offset);
+            let outcome = if write.ticket.is_called_off() {
+                Err(io::Error::from_raw_os_error(libc::ECANCELED))
+            } else {
+                devices[write.device].file().write_at(write.bytes(), write.offset)
+            };
             next = on_outcome(write, outcome);
         }
     }

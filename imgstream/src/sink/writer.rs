@@ -5,11 +5,14 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tokio_util::sync::CancellationToken;
+
+use super::device::Device;
 use super::engine::{
     self, Engine, EngineChoice, EngineKind, OnOutcome, Parts, Payload, Refused, Started, Write, ZeroBuffer,
 };
-use super::queue::{Mark, Queue};
-use super::target::Target;
+use super::queue::{Depth, Failure, Mark, Queue};
+use super::target::{Extent, Place, Target};
 use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -18,12 +21,16 @@ use crate::progress::Progress;
 /// How often a device may answer "interrupted" or "try again" to one write before that is an error.
 const MAX_INTERRUPTIONS: u32 = 100;
 
+/// Most writes in flight, however short they are: what a ring of bounded size can hold.
+const MAX_WRITES: usize = 4096;
+
 /// Writes to a target.
 pub struct Writer {
     engine: Arc<dyn Engine>,
     target: Arc<Target>,
     queue: Arc<Queue>,
     zeros: Arc<ZeroBuffer>,
+    progress: Arc<Progress>,
     fallback: Option<String>,
 }
 
@@ -37,7 +44,8 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Starts the chosen engine for `target`, with up to `depth` writes in flight. Takes one buffer of the pool for zeros.
+    /// Starts the chosen engine for `target`, with up to `depth` buffers' worth of writes in flight. Takes one buffer of the pool
+    /// for zeros.
     ///
     /// # Errors
     /// When no engine, or not the demanded one, works here.
@@ -48,10 +56,10 @@ impl Writer {
         depth: usize,
         progress: Arc<Progress>,
     ) -> Result<Self> {
-        Self::start_with(&engine::start, choice, target, pool, depth, progress)
+        Self::start_with(&engine::start, choice, target, pool, depth, progress, CancellationToken::new())
     }
 
-    /// Has `start` make an engine for `target`, with up to `depth` writes in flight. Takes one buffer of the pool for zeros.
+    /// Has `start` make the engine. Once `over` is cancelled, no write is begun any more.
     ///
     /// # Errors
     /// When no engine, or not the demanded one, works here.
@@ -62,21 +70,24 @@ impl Writer {
         pool: &Arc<Pool>,
         depth: usize,
         progress: Arc<Progress>,
+        over: CancellationToken,
     ) -> Result<Self> {
         let zeros = pool.acquire().ok_or_else(|| Error::cancelled("starting the writer"))?;
-        let queue = Queue::new(Arc::clone(&target), depth);
+        let depth = depth_of(&target, pool.buffer_len(), depth);
+        let queue = Queue::new(Arc::clone(&target), depth, over);
         let on_outcome: OnOutcome = {
-            let queue = Arc::clone(&queue);
+            let (queue, progress) = (Arc::clone(&queue), Arc::clone(&progress));
             Arc::new(move |write, outcome| settle(&queue, &progress, write, outcome))
         };
-        let parts = Parts { choice, devices: Arc::clone(target.devices()), pool: Arc::clone(pool), depth, on_outcome };
+        let (devices, pool) = (Arc::clone(target.devices()), Arc::clone(pool));
+        let parts = Parts { choice, devices, pool, depth: depth.writes, on_outcome };
         let (engine, fallback) = start(parts)
             .context(Kind::Device, || "starting the write engine".into())
             .map_err(|error| error.with_hint("choose another engine, or leave the choice to `auto`"))?;
         if let Some(fallback) = &fallback {
             tracing::warn!("{fallback}");
         }
-        Ok(Writer { engine, target, queue, zeros: Arc::new(ZeroBuffer::new(zeros)), fallback })
+        Ok(Writer { engine, target, queue, zeros: Arc::new(ZeroBuffer::new(zeros)), progress, fallback })
     }
 
     /// The engine that writes.
@@ -106,14 +117,43 @@ impl Writer {
     /// Starts writing a chunk to the place of the raw offset `start`; waits while the queue is full.
     ///
     /// # Errors
-    /// The first error of any write so far.
+    /// The first error of any write so far; [`Kind::Image`], before anything of it is written, when a byte of the chunk that is not
+    /// zero has no place.
     pub(crate) fn write_at(&self, chunk: &Arc<VerifiedChunk>, start: u64) -> Result<()> {
+        self.target.check_placeable(start, chunk.bytes())?;
         let end = start + chunk.bytes().len() as u64;
-        for piece in self.target.map(start..end) {
-            let from = (piece.raw_offset - start) as usize;
-            self.submit(Payload::Chunk(Arc::clone(chunk)), from, piece.len, piece.device, piece.offset)?;
+        self.target.map(start..end).try_for_each(|piece| self.write_piece(chunk, start, piece))
+    }
+
+    /// Writes a chunk whose first byte, once it is there, may make the target boot: its first piece only when all the others are
+    /// durable, since they may lie on other devices, whose order is their own.
+    ///
+    /// # Errors
+    /// As [`Writer::write`], and those of a flush.
+    pub(crate) fn write_in_order(&self, chunk: VerifiedChunk) -> Result<()> {
+        let (start, chunk) = (chunk.raw_offset(), Arc::new(chunk));
+        self.target.check_placeable(start, chunk.bytes())?;
+        let pieces: Vec<Extent> = self.target.map(start..start + chunk.bytes().len() as u64).collect();
+        let Some((first, others)) = pieces.split_first() else { return Ok(()) };
+        for together in [others, std::slice::from_ref(first)].into_iter().filter(|together| !together.is_empty()) {
+            together.iter().try_for_each(|piece| self.write_piece(&chunk, start, *piece))?;
+            self.flush()?;
         }
         Ok(())
+    }
+
+    /// Starts writing the part of the chunk at `start` that belongs to an extent.
+    fn write_piece(&self, chunk: &Arc<VerifiedChunk>, start: u64, piece: Extent) -> Result<()> {
+        match piece.place {
+            Place::Device { device, offset, .. } => {
+                let from = (piece.raw_offset - start) as usize;
+                self.submit(&Payload::Chunk(Arc::clone(chunk)), from, piece.len, device, offset)
+            }
+            Place::Nowhere => {
+                self.progress.written.fetch_add(piece.len, Relaxed);
+                Ok(())
+            }
+        }
     }
 
     /// Starts writing zeros to `len` bytes at `offset` of a device; waits while the queue is full.
@@ -124,7 +164,7 @@ impl Writer {
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(self.zeros.len() as u64);
-            self.submit(Payload::Zeros(Arc::clone(&self.zeros)), 0, piece, device, offset + done)?;
+            self.submit(&Payload::Zeros(Arc::clone(&self.zeros)), 0, piece, device, offset + done)?;
             done += piece;
         }
         Ok(())
@@ -177,8 +217,26 @@ impl Writer {
         self.queue.give_up();
     }
 
-    fn submit(&self, payload: Payload, from: usize, len: u64, device: usize, offset: u64) -> Result<()> {
-        let len = (len as usize).next_multiple_of(self.target.devices()[device].alignment());
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.queue.is_given_up()
+    }
+
+    /// Starts writing `len` bytes of the payload, from `from` on, in pieces that the device takes.
+    fn submit(&self, payload: &Payload, from: usize, len: u64, device: usize, offset: u64) -> Result<()> {
+        let to = &self.target.devices()[device];
+        let len = (len as usize).next_multiple_of(to.alignment());
+        let most = to.largest_write().unwrap_or(len);
+        let mut done = 0;
+        while done < len {
+            let step = (len - done).min(most);
+            self.submit_one(payload.clone(), from + done, step, device, offset + done as u64)?;
+            done += step;
+        }
+        Ok(())
+    }
+
+    fn submit_one(&self, payload: Payload, from: usize, len: usize, device: usize, offset: u64) -> Result<()> {
         let ticket = self.queue.enter(device, offset, len)?;
         let write = Write { payload, from, len, device, offset, interruptions: 0, ticket };
         self.engine.submit(write).map_err(|Refused { mut write, error }| {
@@ -187,6 +245,13 @@ impl Writer {
             failure.error()
         })
     }
+}
+
+/// What may be in flight: `depth` buffers' worth, in as many writes as that makes on a device that takes only short ones.
+fn depth_of(target: &Target, buffer_len: usize, depth: usize) -> Depth {
+    let shortest = target.devices().iter().filter_map(Device::largest_write).min().unwrap_or(buffer_len);
+    let writes = (depth * buffer_len.div_ceil(shortest)).min(MAX_WRITES.max(depth));
+    Depth { writes, bytes: depth * buffer_len }
 }
 
 impl Drop for Writer {
@@ -220,19 +285,28 @@ fn settle(queue: &Queue, progress: &Progress, mut write: Write, outcome: io::Res
             write.offset += whole as u64;
             if whole > 0 || write.interruptions < MAX_INTERRUPTIONS {
                 write.interruptions += u32::from(whole == 0);
-                return Some(write);
+                return again(queue, write);
             }
             io::Error::other(format!("the device takes no whole block, only {written} bytes"))
         }
         Ok(written) => io::Error::other(format!("the device says that it took {written}")),
         Err(error) if is_passing(&error) && write.interruptions < MAX_INTERRUPTIONS => {
             write.interruptions += 1;
-            return Some(write);
+            return again(queue, write);
         }
         Err(error) => error,
     };
     write.ticket.ends(Err(queue.failure(write.device, write.offset, write.len, &error)));
     None
+}
+
+/// What is left of a write is begun again, unless the run is over.
+fn again(queue: &Queue, mut write: Write) -> Option<Write> {
+    if queue.is_over() {
+        write.ticket.ends(Err(Failure::CalledOff));
+        return None;
+    }
+    Some(write)
 }
 
 fn count(progress: &Progress, write: &Write, written: usize) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
-use super::target::ZeroPolicy;
+use super::target::{Place, ZeroPolicy};
 use super::writer::Writer;
 use crate::error::{Error, Result};
 use crate::manifest::ChunkKind;
@@ -27,7 +27,7 @@ pub enum Zeroed {
 }
 
 impl Writer {
-    /// Makes a raw range read as zeros. A hole keeps what is there where the target allows that.
+    /// Makes a raw range read as zeros. A hole keeps what is there where the target allows that, and what lies nowhere is zeros.
     ///
     /// # Errors
     /// [`crate::error::Kind::Device`], and `Cancelled` once `is_cancelled` says so.
@@ -39,12 +39,12 @@ impl Writer {
         is_cancelled: &dyn Fn() -> bool,
     ) -> Result<()> {
         for extent in self.target().map(raw) {
-            if kind == ChunkKind::Hole && extent.skip_holes {
-                progress.zeroed.fetch_add(extent.len, Relaxed);
-                continue;
+            match extent.place {
+                Place::Device { device, offset, zero, skip_holes } if kind != ChunkKind::Hole || !skip_holes => {
+                    self.zero_device(device, offset..offset + extent.len, zero, &progress.zeroed, is_cancelled)?;
+                }
+                _ => drop(progress.zeroed.fetch_add(extent.len, Relaxed)),
             }
-            let range = extent.offset..extent.offset + extent.len;
-            self.zero_device(extent.device, range, extent.zero, &progress.zeroed, is_cancelled)?;
         }
         Ok(())
     }

@@ -166,5 +166,7 @@ words! {
         Kept = "kept",
         /// Discarded, because that was asked for.
         Discarded = "discarded",
+        /// Left alone: inside LUKS, under a key that is this run's alone, it is noise.
+        NoiseUnderFreshKey = "noise-under-fresh-key",
     }
 }

@@ -171,6 +171,7 @@ fn tail(tail: &Tail) -> String {
         TailTreatment::WasZero => "zero already",
         TailTreatment::Kept => "KEPT AS IT WAS",
         TailTreatment::Discarded => "DISCARDED, NOT ZEROED",
+        TailTreatment::NoiseUnderFreshKey => "noise under the fresh key, left alone",
         TailTreatment::Unknown(how) => how,
     };
     format!("{} beyond the image: {how}; {} of them read back as zeros", Size(tail.bytes), Size(tail.proven_bytes))

@@ -32,7 +32,8 @@ impl Alone<'_> {
         let pool = Pool::new(buffers, chunk_size as usize).context(Kind::Device, || "getting buffers".into())?;
         let start = self.sink.start();
         let engine = self.options.engine;
-        let writer = Writer::start_with(&start, engine, Arc::clone(&target), &pool, depth, Arc::clone(&progress))?;
+        let (counting, over) = (Arc::clone(&progress), self.cancel.clone());
+        let writer = Writer::start_with(&start, engine, Arc::clone(&target), &pool, depth, counting, over)?;
         let writer = Arc::new(writer);
         let (chunks, cancel, writing) = (Arc::clone(chunks), self.cancel.clone(), Arc::clone(&writer));
         let counted = Arc::clone(&progress);
@@ -84,7 +85,7 @@ fn write_all(
     });
     let decoded = decoded.collect::<Result<Vec<_>>>()?;
     let (raw_len, step) = (writer.target().raw_len(), pool.buffer_len() as u64);
-    writer.target().devices()[0].force_zeros(0, step.min(raw_len), ZeroPolicy::Device)?;
+    writer.target().home().force_zeros(0, step.min(raw_len), ZeroPolicy::Device)?;
     let meter = Meter::start();
     for (number, chunk) in (1..raw_len / step).zip(decoded.iter().cycle()) {
         if meter.elapsed() >= limit || cancel.is_cancelled() {
@@ -105,7 +106,7 @@ fn read_all(
     cancel: &CancellationToken,
     progress: &Progress,
 ) -> Result<Sample> {
-    let (device, step) = (&target.devices()[0], pool.buffer_len() as u64);
+    let (device, step) = (target.home(), pool.buffer_len() as u64);
     let places = target.raw_len() / step;
     let next = AtomicU64::new(1);
     let meter = Meter::start();
