@@ -99,8 +99,8 @@ fn a_spec_that_is_not_there_or_not_one_is_usage() {
 fn a_key_that_is_unknown_or_wrong_is_named() {
     let bench = Bench::new();
     let mut spec = bench.spec();
-    spec["target"]["wipe"] = true.into();
-    assert_refused(&bench.run(&spec), 2, &["run.json", "unknown field `wipe`"]);
+    spec["target"]["wiped"] = true.into();
+    assert_refused(&bench.run(&spec), 2, &["run.json", "unknown field `wiped`"]);
     let mut spec = bench.spec();
     spec["run"] = "a b".into();
     assert_refused(&bench.run(&spec), 2, &["run id"]);

@@ -166,7 +166,7 @@ fn printable(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use protocol::event::{ErrorKind, ImageFacts, Phase, PhaseTime, Stage, TargetFacts};
+    use protocol::event::{ErrorKind, ImageFacts, Phase, PhaseTime, Stage, TargetFacts, TornDown};
 
     use super::*;
 
@@ -179,7 +179,15 @@ mod tests {
                 digest: format!("sha256:{}", "0".repeat(64)).try_into().unwrap(),
                 signers: vec!["aa".into(), "bb".into()],
             },
-            target: TargetFacts { device: "/dev/loop0".into(), size: 4 << 30 },
+            target: TargetFacts {
+                device: "/dev/loop0".into(),
+                size: 4 << 30,
+                layout: "plain".into(),
+                paths: None,
+                reservation: None,
+                containers: Vec::new(),
+                wiped: Vec::new(),
+            },
             raw_bytes: 2 << 30,
             data_bytes: 1 << 30,
             zero_bytes: 1 << 30,
@@ -197,6 +205,7 @@ mod tests {
             write_seconds: 2.0,
             read_back_seconds: 1.0,
             total_seconds: 3.25,
+            torn_down: TornDown::default(),
         }
     }
 
@@ -241,6 +250,7 @@ mod tests {
             causes: vec!["reset\nerror: forged".into()],
             retryable: true,
             target: TargetState::Untouched,
+            torn_down: TornDown::default(),
         };
         assert_eq!(
             failed(&failure, true),
