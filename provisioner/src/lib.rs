@@ -1,7 +1,7 @@
 //! The agent: puts one signed image onto one target, proves it, and is gone.
 //!
 //! [`run`] is the page that tells the story; [`phase`] holds its chapters, each with an input, an output and errors of its
-//! own; [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines read.
+//! own; [`target`] has what stands between a run spec's LUN and a device; [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines read.
 //!
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 
@@ -14,3 +14,4 @@ pub mod phase;
 pub mod report;
 pub mod run;
 pub mod signals;
+pub mod target;

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use imgstream::error::{IoContext, Kind, Result};
 use provisioner::phase::spec::{self, Files};
 use provisioner::report::{Human, Json, Output, Reporter, Screen, failure, text};
+use provisioner::target::fcp::{Fabric, Listing};
 use provisioner::{erase, logging, run, signals};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,15 @@ enum Command {
     /// Makes a returned disk forget: overwrites LUKS headers and key slots, zeroes the disk, and proves it
     #[command(after_help = EXIT_CODES)]
     Erase(EraseArgs),
+    /// Shows the FCP channels of this machine, their ports and LUNs. Changes nothing
+    Adapters(AdaptersArgs),
+}
+
+#[derive(clap::Args)]
+struct AdaptersArgs {
+    /// Write them to stdout, as one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -84,6 +94,7 @@ fn main() -> ExitCode {
     let (json, verbose) = match &command {
         Command::Run(args) => (args.json, args.verbose),
         Command::Erase(args) => (args.json, args.verbose),
+        Command::Adapters(args) => (args.json, 0),
     };
     // Bars and JSON lines on one terminal would tear each other.
     let bars = std::io::stderr().is_terminal() && !(json && std::io::stdout().is_terminal());
@@ -91,6 +102,7 @@ fn main() -> ExitCode {
     let done = match &command {
         Command::Run(args) => provision(args, &screen),
         Command::Erase(args) => erase_disk(args, &screen),
+        Command::Adapters(args) => show_adapters(args, &screen),
     };
     match done {
         Ok(code) => code,
@@ -121,6 +133,16 @@ fn erase_disk(args: &EraseArgs, screen: &Screen) -> Result<ExitCode> {
         println!("{}", erased.to_json());
     }
     screen.lines(&erased.to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_adapters(args: &AdaptersArgs, screen: &Screen) -> Result<ExitCode> {
+    let listing = Listing(Fabric::default().adapters()?);
+    if args.json {
+        println!("{}", listing.to_json());
+    } else {
+        screen.lines(&listing.to_string());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
