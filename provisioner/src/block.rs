@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use imgstream::error::{Error, IoContext, Kind, Result};
 
+use crate::sysfs;
+
 const SYS: &str = "/sys";
 
 /// A block device's number.
@@ -84,8 +86,9 @@ impl Block {
         let name = path.display();
         let facts = std::fs::metadata(path).context(Kind::Target, || format!("looking at {name}"))?;
         if !facts.file_type().is_block_device() {
-            return Err(Error::target(format!("{name} is no block device"))
-                .with_hint("an encrypted layout needs a LUN or a whole block device: the device mapper takes nothing else"));
+            return Err(Error::target(format!("{name} is no block device")).with_hint(
+                "an encrypted layout needs a LUN or a whole block device: the device mapper takes nothing else",
+            ));
         }
         Self::of_number(Number::of_rdev(facts.rdev()))
     }
@@ -111,12 +114,12 @@ impl Block {
 
     /// The devices that lie directly on it.
     pub fn holders(&self) -> Vec<String> {
-        names_in(&self.node().join("holders"))
+        sysfs::names(&self.node().join("holders"))
     }
 
     /// The devices that it lies on.
     pub fn slaves(&self) -> Vec<String> {
-        names_in(&self.node().join("slaves"))
+        sysfs::names(&self.node().join("slaves"))
     }
 
     fn node(&self) -> PathBuf {
@@ -138,7 +141,7 @@ pub struct Mapping {
 /// All mappings there are.
 pub fn mappings() -> Vec<Mapping> {
     let block = Path::new(SYS).join("class/block");
-    let devices = names_in(&block).into_iter().filter(|name| name.starts_with("dm-"));
+    let devices = sysfs::names(&block).into_iter().filter(|name| name.starts_with("dm-"));
     let mapping = |kernel_name: String| {
         let node = block.join(kernel_name);
         let number = attribute(&node, "dev")?.parse().ok()?;
@@ -159,19 +162,11 @@ pub fn attribute_of(kernel_name: &str, name: &str) -> Option<String> {
 
 /// The kernel names of all SCSI disks.
 pub fn scsi_disks() -> Vec<String> {
-    names_in(&Path::new(SYS).join("block")).into_iter().filter(|name| name.starts_with("sd")).collect()
+    sysfs::names(&Path::new(SYS).join("block")).into_iter().filter(|name| name.starts_with("sd")).collect()
 }
 
 fn attribute(node: &Path, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(node.join(name)).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-fn names_in(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
+    sysfs::read(&node.join(name)).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

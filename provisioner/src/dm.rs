@@ -33,7 +33,9 @@ pub async fn create_linear(name: &str, uuid: &str, below: Number, offset: u64, l
     if created.code != Some(0) {
         let error = created.failure();
         return Err(match created.stderr.contains("busy") {
-            true => error.with_retry(Retry::Temporary).with_hint("somebody else uses the device below: find out with lsblk"),
+            true => {
+                error.with_retry(Retry::Temporary).with_hint("somebody else uses the device below: find out with lsblk")
+            }
             false => error,
         });
     }

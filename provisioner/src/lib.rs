@@ -14,5 +14,6 @@ pub mod phase;
 pub mod report;
 pub mod run;
 pub mod signals;
+pub mod sysfs;
 pub mod target;
 pub mod tool;

@@ -179,7 +179,8 @@ mod tests {
     #[tokio::test]
     async fn what_a_tool_says_comes_back_or_stands_in_the_error() {
         assert_eq!(shell("echo fine; echo noise >&2").run().await.unwrap(), "fine\n");
-        let error = shell("echo 'no such map' >&2; echo; echo Usage: >&2; echo long >&2; exit 3").run().await.unwrap_err();
+        let error =
+            shell("echo 'no such map' >&2; echo; echo Usage: >&2; echo long >&2; exit 3").run().await.unwrap_err();
         assert!(error.to_string().ends_with("ended with 3: no such map"), "{error}");
         assert_eq!(error.kind(), Kind::Target);
         assert_eq!(shell("exit 4").end().await.unwrap().code, Some(4));

@@ -180,7 +180,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_reencryption_that_would_continue_is_refused() {
-        let required = difference(|metadata| metadata["config"]["requirements"] = json!({"mandatory": ["online-reencrypt-v2"]}));
+        let required =
+            difference(|metadata| metadata["config"]["requirements"] = json!({"mandatory": ["online-reencrypt-v2"]}));
         assert!(required.contains("online-reencrypt-v2"), "{required}");
         let flagged = difference(|metadata| metadata["segments"]["0"]["flags"] = json!(["in-reencryption"]));
         assert!(flagged.contains("has flags"), "{flagged}");

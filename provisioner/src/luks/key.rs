@@ -124,7 +124,8 @@ mod tests {
         }
         // As `base32` of coreutils writes it.
         let plain = "AAAQEAYEAUDAOCAJBIFQYDIOB4IBCEQTCQKRMFYYDENBWHA5DYPQ";
-        let grouped = plain.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group)).collect::<Vec<_>>().join("-");
+        let grouped =
+            plain.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group)).collect::<Vec<_>>().join("-");
         assert_eq!(String::from_utf8_lossy(&text(&bytes)[..]), grouped);
         assert_eq!(text(&[0xff; BYTES])[..5], *b"7777-");
     }

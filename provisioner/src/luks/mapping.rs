@@ -59,9 +59,8 @@ fn check_options(options: &[&str], shape: &Shape) -> Result<(), Differs> {
     // How many there are comes first, and nothing at all where there are none.
     let options = options.get(1..).unwrap_or_default();
     let sector = format!("sector_size:{}", shape.sector_size);
-    let is_expected = |option: &str| {
-        HARMLESS.contains(&option) || option == sector || (option == "allow_discards" && shape.discards)
-    };
+    let is_expected =
+        |option: &str| HARMLESS.contains(&option) || option == sector || (option == "allow_discards" && shape.discards);
     if let Some(option) = options.iter().find(|option| !is_expected(option)) {
         return Err(Differs::new(format!("it has the option {option}")));
     }

@@ -111,7 +111,8 @@ impl Container {
 
     /// The installed system passes discards on when the header says so; it is written when a mapping is opened.
     async fn allow_discards_for_good(&self, key: &Key) -> Result<()> {
-        let open = cryptsetup().args(["open", "--type", "luks2", "--allow-discards", "--persistent", "--key-file", "-"]);
+        let open =
+            cryptsetup().args(["open", "--type", "luks2", "--allow-discards", "--persistent", "--key-file", "-"]);
         open.arg(self.slot.path()).arg(&self.name).key(key).kind(Kind::Device).run().await?;
         dm::close_container(&self.name).await
     }
@@ -193,7 +194,11 @@ fn cryptsetup() -> Tool<'static> {
 fn pbkdf_options(pbkdf: &Pbkdf) -> Vec<String> {
     let list: Vec<(&str, String)> = match pbkdf {
         Pbkdf::Pbkdf2 { iterations } => {
-            vec![("--pbkdf", "pbkdf2".into()), ("--hash", "sha256".into()), ("--pbkdf-force-iterations", iterations.to_string())]
+            vec![
+                ("--pbkdf", "pbkdf2".into()),
+                ("--hash", "sha256".into()),
+                ("--pbkdf-force-iterations", iterations.to_string()),
+            ]
         }
         Pbkdf::Argon2id { memory, time, parallel } => vec![
             ("--pbkdf", "argon2id".into()),

@@ -76,8 +76,10 @@ pub fn read(path: &Path) -> Result<RunSpec> {
 /// [`Kind::Usage`], naming the key of the spec or the file.
 pub fn resolve(spec: &RunSpec, files: &Files) -> Result<Order> {
     if spec.hand_over != HandOver::None {
-        return Err(Error::usage("`hand_over`: this agent runs below an operating system, which it neither halts nor starts anew")
-            .with_hint("leave `hand_over` out, or set it to `none`"));
+        return Err(Error::usage(
+            "`hand_over`: this agent runs below an operating system, which it neither halts nor starts anew",
+        )
+        .with_hint("leave `hand_over` out, or set it to `none`"));
     }
     let options = SourceOptions {
         ca_pem: read_optional(files.ca.as_deref(), "the certificates of --ca")?.map(|bytes| bytes.to_vec()),
@@ -100,8 +102,10 @@ pub fn resolve(spec: &RunSpec, files: &Files) -> Result<Order> {
 fn key(spec: &RunSpec, files: &Files) -> Result<Option<Key>> {
     let layout = spec.target.layout;
     match (&files.luks_key, layout) {
-        (Some(_), Layout::Plain) => Err(Error::usage("--luks-key is given, but `target.layout` is `plain`: nothing is encrypted")
-            .with_hint("set `target.layout` to `whole` or `split`, or leave the key out")),
+        (Some(_), Layout::Plain) => {
+            Err(Error::usage("--luks-key is given, but `target.layout` is `plain`: nothing is encrypted")
+                .with_hint("set `target.layout` to `whole` or `split`, or leave the key out"))
+        }
         (None, Layout::Whole | Layout::Split) => {
             Err(Error::usage(format!("`target.layout: {}` encrypts, and there is no key", layout.name()))
                 .with_hint("give the run's key with --luks-key FILE; `z-provisioner keygen FILE` makes one"))

@@ -124,7 +124,9 @@ pub fn summary(summary: &Summary) -> String {
 /// Paths, reservation and containers of a target, as far as it has any.
 fn guarded(target: &TargetFacts) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
-    rows.extend(target.paths.map(|Paths { live, total }| ("paths", format!("{live} of {total} live when it was taken"))));
+    rows.extend(
+        target.paths.map(|Paths { live, total }| ("paths", format!("{live} of {total} live when it was taken"))),
+    );
     rows.extend(target.reservation.as_ref().map(|reservation| {
         let text = match reservation {
             ReservationFacts::Held { key, preempted } if preempted.is_empty() => format!("key {key}"),

@@ -84,7 +84,12 @@ impl Guard {
             let _ = tokio::task::spawn_blocking(move || guard.may_write()).await;
         }
         if let Some(lost) = self.lost() {
-            return if error.kind() == Kind::Cancelled { lost } else { lost.in_addition(&format!("noticed by: {error}")) };
+            return match error.kind() {
+                // The permit's own refusal, with what the target may hold.
+                Kind::Target => error,
+                Kind::Cancelled => lost,
+                _ => lost.in_addition(&format!("noticed by: {error}")),
+            };
         }
         match &self.map {
             Some(map) if is_open && !map.has_live_path().await => error

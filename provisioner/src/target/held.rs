@@ -24,7 +24,7 @@ pub enum Ending {
 }
 
 /// What a run has opened. Noted when it exists, closed by [`Held::close`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Held {
     adapters: Option<(Fabric, Attached)>,
     /// Only where it appeared because of us.
@@ -109,7 +109,11 @@ impl Held {
             told.note(released, &format!("reservation {key} released"), &format!("reservation {key}"));
         }
         if let Some(map) = self.map.take() {
-            told.note(map.flush().await, &format!("multipath map {} removed", map.name), &format!("multipath map {}", map.name));
+            told.note(
+                map.flush().await,
+                &format!("multipath map {} removed", map.name),
+                &format!("multipath map {}", map.name),
+            );
         }
         if let Some((fabric, attached)) = self.adapters.take() {
             let TornDown { undone, left } = fabric.undo(attached).await;

@@ -39,7 +39,8 @@ pub fn check(map: &Map) -> Result<u32> {
 fn check_path(wwid: &Wwid, name: &str) -> Result<()> {
     let asking = || format!("asking {name} which LUN it leads to");
     // O_NONBLOCK: it is only asked, so whether it is ready does not matter.
-    let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(format!("/dev/{name}"));
+    let open =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(format!("/dev/{name}"));
     let device = open.device(asking).map_err(|error| error.with_retry(Retry::Temporary))?;
     let rdev = device.metadata().device(asking)?.rdev();
     let opened = Number::of_rdev(rdev);
@@ -48,8 +49,9 @@ fn check_path(wwid: &Wwid, name: &str) -> Result<()> {
             .with_retry(Retry::Temporary)
             .with_hint("devices come and go at this moment: run again when it is quiet"));
     }
-    let said = identity::wwids(&device)
-        .map_err(|error| Error::device(format!("{}: {error}", asking())).with_source(error).with_retry(Retry::Temporary))?;
+    let said = identity::wwids(&device).map_err(|error| {
+        Error::device(format!("{}: {error}", asking())).with_source(error).with_retry(Retry::Temporary)
+    })?;
     if said.iter().any(|one| one.eq_ignore_ascii_case(wwid.as_str())) {
         return Ok(());
     }

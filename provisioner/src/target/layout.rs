@@ -73,7 +73,8 @@ pub fn plan(layout: Layout, descriptor: &Descriptor, run: &RunId, name: &str, si
 fn whole(descriptor: &Descriptor, run: &RunId, name: &str, size: u64) -> Result<(Vec<Slot>, Vec<Piece>)> {
     let raw_size = descriptor.raw_size;
     // dm-crypt maps whole sectors of the container.
-    let room = size.saturating_sub(WHOLE_HEADER) / u64::from(descriptor.sector_size) * u64::from(descriptor.sector_size);
+    let room =
+        size.saturating_sub(WHOLE_HEADER) / u64::from(descriptor.sector_size) * u64::from(descriptor.sector_size);
     if room < raw_size {
         let missing = Size(raw_size - room);
         return Err(Error::target(format!(
@@ -112,7 +113,9 @@ fn split(descriptor: &Descriptor, name: &str, size: u64) -> Result<(Vec<Slot>, V
             "`target.layout: split` encrypts what the image says, and {} version {} says nothing",
             descriptor.name, descriptor.image_version
         ))
-        .with_hint("pack it with `imgstream pack --encrypt-region root=PARTITION`, or use `layout: whole` or `plain`"));
+        .with_hint(
+            "pack it with `imgstream pack --encrypt-region root=PARTITION`, or use `layout: whole` or `plain`",
+        ));
     }
     Ok((slots, pieces))
 }

@@ -13,7 +13,6 @@ pub mod reservation;
 pub mod scsi;
 pub mod signatures;
 mod status;
-pub mod sysfs;
 mod take;
 mod volumes;
 mod watch;

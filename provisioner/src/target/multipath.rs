@@ -64,7 +64,8 @@ impl Map {
         let named: Vec<(String, Number)> =
             self.block.slaves().into_iter().filter_map(|name| Some((name.clone(), block::number_of(&name)?))).collect();
         let path = |PathStatus { number, active, failures }: PathStatus| {
-            let kernel_name = named.iter().find(|(_, of)| *of == number).map_or_else(|| number.to_string(), |(name, _)| name.clone());
+            let kernel_name =
+                named.iter().find(|(_, of)| *of == number).map_or_else(|| number.to_string(), |(name, _)| name.clone());
             let runs = block::attribute_of(&kernel_name, "device/state").is_none_or(|state| state == "running");
             Path { number, kernel_name, live: active && runs, failures }
         };
@@ -97,7 +98,9 @@ impl Map {
     pub async fn check_queueing(&self) -> Result<()> {
         let show = Tool::new("multipathd").args(["show", "maps", "raw", "format", "%w %Q"]);
         let queueing = show.run().await.map_err(|error| {
-            error.with_hint("multipathd must run: without it no path that fails comes back, and nobody counts the time without any")
+            error.with_hint(
+                "multipathd must run: without it no path that fails comes back, and nobody counts the time without any",
+            )
         })?;
         // What the configuration has to say of itself stands between.
         let of_map = queueing.lines().find_map(|line| line.trim().strip_prefix(self.wwid.as_str()));
@@ -181,7 +184,8 @@ async fn look(wwid: &Wwid) -> Result<Seen> {
     }
     let is_path = |name: &String| {
         // sysfs says `naa.` where multipath says 3.
-        let naa = block::attribute_of(name, "device/wwid").and_then(|wwid| Some(format!("3{}", wwid.strip_prefix("naa.")?)));
+        let naa =
+            block::attribute_of(name, "device/wwid").and_then(|wwid| Some(format!("3{}", wwid.strip_prefix("naa.")?)));
         naa.as_deref() == Some(wwid.as_str())
     };
     let disks: Vec<String> = block::scsi_disks().into_iter().filter(is_path).collect();
@@ -193,13 +197,16 @@ impl Seen {
         let LunSpec { wwid, min_paths, .. } = lun;
         match self {
             Seen::Nothing => format!("LUN {wwid}: no SCSI disk of this machine says it is this LUN"),
-            Seen::Disks(disks) => format!("LUN {wwid}: {} lead to it, but multipathd has made no map", disks.join(", ")),
+            Seen::Disks(disks) => {
+                format!("LUN {wwid}: {} lead to it, but multipathd has made no map", disks.join(", "))
+            }
             Seen::Map(map, paths) => {
-                let each = paths.iter().map(|path| {
-                    format!("{} {}", path.kernel_name, if path.live { "is live" } else { "is not" })
-                });
+                let each = paths
+                    .iter()
+                    .map(|path| format!("{} {}", path.kernel_name, if path.live { "is live" } else { "is not" }));
                 let each = each.collect::<Vec<_>>().join(", ");
-                let node = if map.has_node() { String::new() } else { format!(", and {} is not there", map.node().display()) };
+                let node =
+                    if map.has_node() { String::new() } else { format!(", and {} is not there", map.node().display()) };
                 format!("LUN {wwid}: {} of {min_paths} live paths ({each}){node}", count(paths).live)
             }
         }
@@ -208,11 +215,15 @@ impl Seen {
     fn explain(&self, lun: &LunSpec, waited: Duration) -> Error {
         let hint = match self {
             Seen::Nothing => "check the WWID, zoning and LUN masking; lsscsi -i and lszfcp -D show what is there",
-            Seen::Disks(_) => "check that multipathd runs and does not leave it out: multipath -v3, `blacklist` and `find_multipaths` in multipath.conf",
+            Seen::Disks(_) => {
+                "check that multipathd runs and does not leave it out: multipath -v3, `blacklist` and `find_multipaths` in multipath.conf"
+            }
             Seen::Map(map, paths) if count(paths).live >= lun.min_paths && !map.has_node() => {
                 "udev has not made its node: see that systemd-udevd runs, with multipath's rules"
             }
-            Seen::Map(..) => "mend the missing path (multipath -ll, lszfcp -D), or demand fewer: `target.lun.min_paths`",
+            Seen::Map(..) => {
+                "mend the missing path (multipath -ll, lszfcp -D), or demand fewer: `target.lun.min_paths`"
+            }
         };
         Error::target(format!("{}, after {} s", self.describe(lun), waited.as_secs()))
             .with_retry(Retry::Temporary)
@@ -243,7 +254,12 @@ mod tests {
     fn what_is_missing_is_explained_and_may_pass() {
         let one = Seen::Map(map(), vec![path("sda", true), path("sdb", false)]);
         let error = one.explain(&lun(2), Duration::from_secs(60));
-        assert!(error.to_string().ends_with("1 of 2 live paths (sda is live, sdb is not), and /dev/mapper/m is not there, after 60 s"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .ends_with("1 of 2 live paths (sda is live, sdb is not), and /dev/mapper/m is not there, after 60 s"),
+            "{error}"
+        );
         assert_eq!(error.retry(), Retry::Temporary);
         let none = Seen::Disks(vec!["sda".into(), "sdb".into()]).explain(&lun(2), Duration::ZERO);
         assert!(none.to_string().contains("sda, sdb lead to it") && none.hint().unwrap().contains("multipathd runs"));

@@ -9,7 +9,7 @@ use imgstream::error::{Error, Result};
 use imgstream::manifest::Descriptor;
 use imgstream::sink::{Device, Extent, OpenOptions, Place as ExtentPlace, Target, ZeroPolicy, open_patiently};
 use protocol::event::{Body, Container as ContainerFacts, Paths, Phase, ReservationFacts, Step, TargetFacts};
-use protocol::spec::{Engine, Layout, LunSpec, LuksSpec, Place, Reservation, RunSpec};
+use protocol::spec::{Engine, Layout, LuksSpec, LunSpec, Place, Reservation, RunSpec};
 use tokio_util::sync::CancellationToken;
 
 use super::fcp::Fabric;
@@ -268,7 +268,8 @@ impl Wish<'_> {
             return Ok((Target::single(device, self.descriptor.raw_size), Vec::new()));
         };
         let Some(key) = self.key else {
-            return Err(Error::usage("`target.layout` encrypts, and there is no key").with_hint("give one with --luks-key FILE"));
+            return Err(Error::usage("`target.layout` encrypts, and there is no key")
+                .with_hint("give one with --luks-key FILE"));
         };
         self.step(Step::Unlock);
         let usual = LuksSpec::default();
@@ -339,7 +340,7 @@ fn extent(piece: &Piece, first: usize) -> Extent {
         }
         layout::Place::Nowhere => ExtentPlace::Nowhere,
     };
-    let ExtentPlace::Device{device,offset,zero,skip_holes}=place else {panic!()}; Extent { raw_offset: piece.raw_offset, len: piece.len, device,offset,zero,skip_holes }
+    Extent { raw_offset: piece.raw_offset, len: piece.len, place }
 }
 
 /// multipath's udev rules map the partitions of what a map held. They would be in the way, and wrong afterwards; those that

@@ -44,7 +44,8 @@ pub(super) fn name(run: &RunId, piece: &str) -> String {
 pub(super) fn piece_of(name: &str) -> Option<(&str, &str)> {
     let (run, piece) = name.strip_prefix("zprov-")?.rsplit_once('-')?;
     let number = piece.strip_prefix("slot").or(piece.strip_prefix("luks"));
-    let is_ours = piece == "disk" || number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
+    let is_ours = piece == "disk"
+        || number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()));
     is_ours.then_some((run, piece))
 }
 
@@ -52,7 +53,13 @@ pub(super) fn piece_of(name: &str) -> Option<(&str, &str)> {
 ///
 /// # Errors
 /// `Target` when something foreign lies in a slot, or the key opens nothing; `Device`.
-pub(super) async fn open(slots: &[Slot], disk: &Block, below: &Block, wanted: &Wanted<'_>, held: &mut Held) -> Result<Vec<Opened>> {
+pub(super) async fn open(
+    slots: &[Slot],
+    disk: &Block,
+    below: &Block,
+    wanted: &Wanted<'_>,
+    held: &mut Held,
+) -> Result<Vec<Opened>> {
     let mut opened = Vec::new();
     for (number, slot) in slots.iter().enumerate() {
         let is_all = slot.offset == 0 && slot.len == disk.size;

@@ -55,12 +55,18 @@ impl Findings {
                 Whose::Earlier => findings.earlier.push(key),
                 Whose::Foreign => findings.foreign.push(key),
                 Whose::Later(epoch) => {
-                    return Err(Error::target(format!("{name} is reserved by a later attempt at this run: epoch {epoch}, key {key}"))
-                        .with_hint("this attempt has been given up on: let it end; only the newest epoch may write"));
+                    return Err(Error::target(format!(
+                        "{name} is reserved by a later attempt at this run: epoch {epoch}, key {key}"
+                    ))
+                    .with_hint("this attempt has been given up on: let it end; only the newest epoch may write"));
                 }
                 Whose::Own => {
-                    return Err(Error::target(format!("an attempt with this epoch has reserved {name} already: key {key}"))
-                        .with_hint("it is running, or ended without giving it back: set `epoch` one higher, which shuts it out"));
+                    return Err(Error::target(format!(
+                        "an attempt with this epoch has reserved {name} already: key {key}"
+                    ))
+                    .with_hint(
+                        "it is running, or ended without giving it back: set `epoch` one higher, which shuts it out",
+                    ));
                 }
             }
         }
@@ -102,7 +108,8 @@ pub async fn take(lun: &ReservedLun, run: &RunId, epoch: u32, policy: Policy, wi
 
 fn held_by_others(name: &str, foreign: &[Key]) -> Error {
     let list: Vec<String> = foreign.iter().map(ToString::to_string).collect();
-    let ours = if foreign.iter().any(|key| is_ours(*key)) { " (0x7a… are keys of other runs of z-provisioner)" } else { "" };
+    let ours =
+        if foreign.iter().any(|key| is_ours(*key)) { " (0x7a… are keys of other runs of z-provisioner)" } else { "" };
     Error::target(format!("{name} is reserved or registered by others: {}{ours}", list.join(", "))).with_hint(
         "somebody may be using it: find out who; then `z-provisioner release-reservation`, or `target.wipe: true`, which shuts them out",
     )
@@ -177,7 +184,11 @@ impl Held {
             return Ok(());
         }
         let others: Vec<String> = distinct(&state.registrations.keys).iter().map(ToString::to_string).collect();
-        let now = if others.is_empty() { "nobody is registered now".into() } else { format!("registered now: {}", others.join(", ")) };
+        let now = if others.is_empty() {
+            "nobody is registered now".into()
+        } else {
+            format!("registered now: {}", others.join(", "))
+        };
         Err(Error::target(format!("the reservation of {} with key {} is lost; {now}", self.lun.name(), self.key)).with_hint(
             "another attempt, or a person, has taken the LUN: it is theirs, and nothing more was written to it; look at their run",
         ))
@@ -253,7 +264,10 @@ mod tests {
     #[test]
     fn what_others_hold_is_named() {
         let error = held_by_others("m", &[Key(0xabc), key("other", 1)]);
-        assert!(error.to_string().contains("0x0000000000000abc") && error.to_string().contains("other runs"), "{error}");
+        assert!(
+            error.to_string().contains("0x0000000000000abc") && error.to_string().contains("other runs"),
+            "{error}"
+        );
         assert!(!held_by_others("m", &[Key(0xabc)]).to_string().contains("other runs"));
     }
 }

@@ -5,9 +5,9 @@ use std::fmt;
 use imgstream::error::{Error, Result};
 use protocol::RunId;
 
+use super::key::Whose;
 use super::key::{distinct, is_ours, run_key, whose};
 use super::lun::{ReservedLun, State};
-use super::key::Whose;
 use crate::target::scsi::persistent::Key;
 
 /// Which registrations are to go.
@@ -41,7 +41,8 @@ pub struct Leftovers {
 /// # Errors
 /// `Target` when the storage knows no reservations, or a key that is to go is not there; `Device` when it cannot be done.
 pub async fn release(lun: &ReservedLun, which: &Which) -> Result<Leftovers> {
-    let state = lun.state().await?.ok_or_else(|| Error::target(format!("{} knows no persistent reservations", lun.name())))?;
+    let state =
+        lun.state().await?.ok_or_else(|| Error::target(format!("{} knows no persistent reservations", lun.name())))?;
     let victims = victims(&state, which, lun.name())?;
     if !victims.is_empty() {
         remove(lun, &victims).await?;
@@ -77,7 +78,10 @@ fn victims(state: &State, which: &Which, name: &str) -> Result<Vec<Key>> {
 
 /// Registers for a moment, because only who is registered may remove others.
 async fn remove(lun: &ReservedLun, victims: &[Key]) -> Result<()> {
-    let own = run_key(&RunId::try_from("release-reservation".to_owned()).map_err(|error| Error::usage(error.to_string()))?, 1);
+    let own = run_key(
+        &RunId::try_from("release-reservation".to_owned()).map_err(|error| Error::usage(error.to_string()))?,
+        1,
+    );
     lun.register(own).await?;
     let removed = async {
         for victim in victims {
@@ -127,7 +131,9 @@ impl fmt::Display for Leftovers {
         }
         match &self.removed[..] {
             [] => write!(f, "  removed    nothing"),
-            removed => write!(f, "  removed    {}", removed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            removed => {
+                write!(f, "  removed    {}", removed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }
@@ -158,8 +164,15 @@ mod tests {
 
     #[test]
     fn the_list_names_keys_paths_and_whose() {
-        let left = Leftovers { lun: "m".into(), registered: vec![(Key(0xabc), 2)], reserved_by: Some(Key(0xabc)), removed: Vec::new() };
+        let left = Leftovers {
+            lun: "m".into(),
+            registered: vec![(Key(0xabc), 2)],
+            reserved_by: Some(Key(0xabc)),
+            removed: Vec::new(),
+        };
         let text = left.to_string();
-        assert!(text.contains("reserved by 0x0000000000000abc") && text.contains("on 2 paths") && text.ends_with("nothing"));
+        assert!(
+            text.contains("reserved by 0x0000000000000abc") && text.contains("on 2 paths") && text.ends_with("nothing")
+        );
     }
 }

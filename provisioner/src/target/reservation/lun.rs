@@ -116,7 +116,9 @@ impl ReservedLun {
     async fn persist(&self, arguments: &[&str]) -> Result<()> {
         let persist = Tool::new("mpathpersist").kind(Kind::Device).arg("--out").args(arguments);
         persist.arg(&self.node).run().await.map(drop).map_err(|error| {
-            error.with_hint("multipath.conf must say `reservation_key file`, multipathd must run, and the storage must allow it")
+            error.with_hint(
+                "multipath.conf must say `reservation_key file`, multipathd must run, and the storage must allow it",
+            )
         })
     }
 }

@@ -101,7 +101,10 @@ mod tests {
     fn a_reservation_has_a_key_and_a_type() {
         let descriptor = [0x7a, 1, 2, 3, 4, 5, 0, 1, 0, 0, 0, 0, 0, 0x05, 0, 0];
         let found = reservation_of(&descriptor).unwrap();
-        assert_eq!((found.key.to_string(), found.kind), ("0x7a01020304050001".into(), WRITE_EXCLUSIVE_REGISTRANTS_ONLY));
+        assert_eq!(
+            (found.key.to_string(), found.kind),
+            ("0x7a01020304050001".into(), WRITE_EXCLUSIVE_REGISTRANTS_ONLY)
+        );
         assert_eq!(reservation_of(&[]), None);
         assert_eq!(reservation_of(&descriptor[..13]), None);
     }

@@ -72,7 +72,9 @@ impl ScsiError {
     pub fn is_unsupported(&self) -> bool {
         match self {
             // "not a typewriter": no SCSI device is below.
-            ScsiError::Io(error) => matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL | libc::EOPNOTSUPP)),
+            ScsiError::Io(error) => {
+                matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL | libc::EOPNOTSUPP))
+            }
             // Invalid command operation code, or invalid field in the command.
             ScsiError::Refused(_, Some([ILLEGAL_REQUEST, 0x20 | 0x24, _])) => true,
             _ => false,
@@ -89,7 +91,9 @@ impl fmt::Display for ScsiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ScsiError::Io(error) => write!(f, "{error}"),
-            ScsiError::Transport(host, driver) => write!(f, "not delivered (host status {host:#x}, driver status {driver:#x})"),
+            ScsiError::Transport(host, driver) => {
+                write!(f, "not delivered (host status {host:#x}, driver status {driver:#x})")
+            }
             ScsiError::Refused(RESERVATION_CONFLICT, _) => f.write_str("reservation conflict"),
             ScsiError::Refused(status, None) => write!(f, "SCSI status {status:#04x}"),
             ScsiError::Refused(_, Some([key, code, qualifier])) => {
