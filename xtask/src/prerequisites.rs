@@ -45,10 +45,9 @@ const MEASURES: [Package; 4] =
     [("nginx-light", &["nginx"]), ("openssl", &["openssl"]), ("fio", &["fio"]), ("coreutils", &["dd"])];
 
 /// The second has no command of its own; an absolute path is found as well.
-const CROSS: [Package; 3] = [
+const CROSS: [Package; 2] = [
     ("gcc-s390x-linux-gnu", &["s390x-linux-gnu-gcc"]),
     ("libc6-dev-s390x-cross", &["/usr/s390x-linux-gnu/lib/libc.a"]),
-    ("mmdebstrap", &["mmdebstrap"]),
 ];
 
 /// For the tests of serving and of keys, wherever they run.

@@ -5,13 +5,14 @@ use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::build;
 use crate::counts;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::fuzz;
 use crate::interrupt::{Tracked, interrupted};
 use crate::prerequisites::{Lane, ensure};
 use crate::s390x;
-use crate::shell::{cargo, line, release_binary, run as run_tool, tool};
+use crate::shell::{cargo, line, release_binary, tool};
 use crate::tally::Tally;
 
 /// The command line of `cargo xtask test`.
@@ -40,7 +41,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     if options.soak {
         fuzz::ensure()?;
     }
-    run_tool(cargo().args(["build", "--quiet", "--release"]).args(counts::PACKAGES))?;
+    build::programs()?;
 
     let mut tally = Tally::default();
     let mut fine = true;
