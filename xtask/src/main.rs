@@ -19,6 +19,7 @@ mod server;
 mod shell;
 mod tally;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
