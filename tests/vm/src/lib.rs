@@ -17,6 +17,7 @@ mod guest;
 pub mod initramfs;
 mod lane;
 mod link;
+pub mod multipath;
 mod process;
 mod qemu;
 mod qmp;

@@ -32,3 +32,15 @@ fn two_paths_are_two_disks() {
     eprintln!("{} {}", guest.path_name(&disk, 0), guest.path_name(&disk, 1));
     eprintln!("{}", guest.sh("ls -l /sys/block; cat /sys/block/sd*/device/wwid"));
 }
+
+#[test]
+fn multipath_assembles_two_paths() {
+    let disk = Disk::new(16 * MIB).paths(2);
+    let guest = Guest::builder().disk(&disk).boot();
+    let t = std::time::Instant::now();
+    let multipath = guest.start_multipath();
+    eprintln!("started {:?}", t.elapsed());
+    let map = multipath.map(&disk.wwid(), 2);
+    eprintln!("{map} {:?}\n{}", t.elapsed(), multipath.state());
+    eprintln!("{}", guest.sh("dmesg"));
+}
