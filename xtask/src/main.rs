@@ -1,6 +1,7 @@
 //! `cargo xtask`: every chore of the project, one place, no make and no maze of shell scripts.
 
 mod bench;
+mod build;
 mod cache;
 mod counts;
 mod demo;
@@ -9,6 +10,7 @@ mod fuzz;
 mod image;
 mod interrupt;
 mod loopdev;
+mod packages;
 mod peers;
 mod prerequisites;
 mod s390x;
@@ -17,6 +19,7 @@ mod server;
 mod shell;
 mod tally;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -47,8 +50,12 @@ enum Chore {
         #[arg(long)]
         again: bool,
     },
+    /// Build the release programs, for this machine or for s390x
+    Build(build::Options),
     /// Run unit, property, documentation and end-to-end tests, and print what ran
     Test(test::Options),
+    /// Record which Debian packages the s390x lanes are made of: today's newest
+    Lock(packages::Options),
     /// Count the instructions of decoding, reading an index, packing, and compare them with the baseline
     Counts(counts::Options),
     /// Fuzz every reader of untrusted bytes, guided by coverage (needs a nightly toolchain)
@@ -62,7 +69,9 @@ fn main() -> ExitCode {
     let done = interrupt::take_over().and_then(|()| match cli.chore {
         Chore::Demo(options) => demo::run(&options),
         Chore::Image { quick, again } => image(quick, again),
+        Chore::Build(options) => build::run(&options),
         Chore::Test(options) => test::run(&options),
+        Chore::Lock(options) => packages::record(&options),
         Chore::Counts(options) => counts::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Bench(options) => bench::run(&options),

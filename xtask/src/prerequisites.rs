@@ -45,14 +45,19 @@ const MEASURES: [Package; 4] =
     [("nginx-light", &["nginx"]), ("openssl", &["openssl"]), ("fio", &["fio"]), ("coreutils", &["dd"])];
 
 /// The second has no command of its own; an absolute path is found as well.
-const CROSS: [Package; 3] = [
+const CROSS: [Package; 2] = [
     ("gcc-s390x-linux-gnu", &["s390x-linux-gnu-gcc"]),
     ("libc6-dev-s390x-cross", &["/usr/s390x-linux-gnu/lib/libc.a"]),
-    ("mmdebstrap", &["mmdebstrap"]),
 ];
+
+/// For the initramfs of guests, and for QEMU, which must not outlive a test.
+const GUESTS: [Package; 3] = [("kmod", &["depmod"]), ("xz-utils", &["xz"]), ("util-linux", &["setpriv"])];
 
 /// For the tests of serving and of keys, wherever they run.
 const COUNTERPARTS: [Package; 3] = [("curl", &["curl"]), ("openssl", &["openssl"]), ("diffutils", &["cmp"])];
+
+/// Reads what the harness of guests has written.
+const CPIO: Package = ("cpio", &["cpio"]);
 
 /// Counts instructions.
 const COUNTER: Package = ("valgrind", &["valgrind"]);
@@ -68,6 +73,8 @@ pub enum Lane {
     Test,
     /// Building for s390x, and the tests that run under emulation.
     S390x,
+    /// Tests in guests.
+    Vm,
     /// Instruction counts alone.
     Counts,
     /// The benchmarks, ours beside the peers'.
@@ -80,10 +87,11 @@ impl Lane {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
-                let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER];
+                let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER, CPIO];
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
+            Self::Vm => DISK.into_iter().chain(CROSS).chain(GUESTS).chain(COUNTERPARTS).collect(),
             Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }

@@ -5,22 +5,12 @@
 //! architectures and an emulator are unpacked into the cache, and nothing of them is installed.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::cache;
 use crate::fail::{Fail, Outcome, Tried};
-use crate::image::mirror;
+use crate::packages;
 use crate::prerequisites::{Lane, ensure};
-use crate::shell::{self, capture, tool, workspace};
-
-/// The suite whose compiler is new enough: the workspace needs Rust 1.89, Debian 13 has 1.85.
-const SUITE: &str = "sid";
-
-/// Debian 12's own qemu-user would do for most, but it tells programs that no file takes O_DIRECT.
-const PACKAGES: &str = "rustc,libstd-rust-dev,libstd-rust-dev:s390x,qemu-user";
-
-/// Change this whenever the steps below change what comes out, or to take newer packages of the suite.
-const STEPS: u32 = 1;
+use crate::shell::{self, capture, tool};
 
 const TARGET: &str = "s390x-unknown-linux-gnu";
 
@@ -38,6 +28,9 @@ const ROUNDS: [&[&str]; 2] = [
     &["-p", "provisioner", "--lib"],
 ];
 
+/// What reads command lines and filters of log lines.
+const COLD: [&str; 4] = ["clap_builder", "regex-automata", "regex-syntax", "tracing-subscriber"];
+
 /// A compiler for s390x, and what runs its programs.
 pub struct Toolchain {
     folder: PathBuf,
@@ -50,10 +43,7 @@ impl Toolchain {
             return Err(Fail::usage("building for s390x is set up on x86_64 only; on s390x use plain cargo"));
         }
         ensure(Lane::S390x)?;
-        let recipe = format!("{SUITE} {PACKAGES}\nsteps {STEPS}\n");
-        let folder = cache::entry("toolchain-s390x", &recipe, false, |half| {
-            eprintln!("unpacking a compiler for s390x (once; about a minute, 300 MB to fetch, 1.6 GB of disk)");
-            unpack(&half.join("root"))?;
+        let folder = packages::ensure(&packages::TOOLCHAIN, |half| {
             let rustc = half.join("rustc");
             std::fs::write(&rustc, RUSTC).tried("write the compiler's wrapper")?;
             let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -87,6 +77,22 @@ impl Toolchain {
         Ok(cargo)
     }
 
+    /// Cargo, building release programs for s390x that are as small as they can be without being slower: optimised as a whole,
+    /// and for size where time does not matter.
+    pub fn release_build(&self) -> Outcome<Command> {
+        let mut cargo = self.cargo("build")?;
+        cargo.arg("--release").env("CARGO_PROFILE_RELEASE_LTO", "fat").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
+        for package in COLD {
+            cargo.arg("--config").arg(format!(r#"profile.release.package.{package}.opt-level="s""#));
+        }
+        Ok(cargo)
+    }
+
+    /// Where a program of such a build is.
+    pub fn release_binary(&self, name: &str) -> Outcome<PathBuf> {
+        Ok(target_folder()?.join(TARGET).join("release").join(name))
+    }
+
     fn emulator(&self) -> PathBuf {
         self.folder.join("root/usr/bin/qemu-s390x")
     }
@@ -111,24 +117,4 @@ fn target_folder() -> Outcome<PathBuf> {
     let me = std::env::current_exe().tried("find the folder cargo builds into")?;
     let target = me.parent().and_then(Path::parent);
     target.map(|folder| folder.join("s390x")).ok_or_else(|| Fail::new("xtask must be started by cargo"))
-}
-
-/// The packages' files. Mirrors move while one reads them, so a failure is tried once more.
-fn unpack(root: &Path) -> Outcome<()> {
-    if !nix::unistd::geteuid().is_root() {
-        let command = r#"sudo env "PATH=$PATH" cargo xtask test --s390x"#;
-        return Err(Fail::usage(format!("unpacking Debian packages of two architectures needs root; run: {command}")));
-    }
-    mirror::unpack(root, SUITE, |source| mmdebstrap(root, source))
-}
-
-fn mmdebstrap(root: &Path, source: &str) -> Command {
-    let mut command = tool("mmdebstrap");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir(workspace());
-    command.args(["--quiet", "--variant=extract", "--mode=root", "--architectures=amd64,s390x", "--format=directory"]);
-    // Signatures are still checked; only a clock that is ahead of the mirror is forgiven.
-    command.arg(r#"--aptopt=Acquire::Check-Valid-Until "false""#);
-    command.arg(r#"--aptopt=APT::Install-Recommends "false""#);
-    command.arg(format!("--include={PACKAGES}")).arg(SUITE).arg(root).arg(source);
-    command
 }

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 use crate::fail::{Fail, Outcome, Tried};
 use crate::interrupt::{Tracked, interrupted};
@@ -103,21 +103,53 @@ pub fn status(command: &mut Command) -> Outcome<ExitStatus> {
 
 /// Runs a tool silently; its output comes back, or, when it fails, stands in the error.
 pub fn capture(command: &mut Command) -> Outcome<String> {
+    let output = output(command)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(failed(command, &output))
+}
+
+/// Runs a tool silently and hands back how it ended and what it said.
+pub fn output(command: &mut Command) -> Outcome<Output> {
     refuse_if_interrupted()?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().tried(format_args!("start `{}`", line(command)))?;
     let _tracked = Tracked::new(child.id());
     let output = child.wait_with_output().tried(format_args!("wait for `{}`", line(command)))?;
     refuse_if_interrupted()?;
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        return Ok(stdout);
+    Ok(output)
+}
+
+/// All that a tool said: errors first.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stderr.as_slice(), &output.stdout].concat()).into_owned()
+}
+
+/// Runs two tools silently, the output of the first being the input of the second.
+pub fn pipe(from: &mut Command, to: &mut Command) -> Outcome<()> {
+    refuse_if_interrupted()?;
+    let mut first = from.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let first = first.as_mut().map_err(|error| &*error).tried(format_args!("start `{}`", line(from)))?;
+    let _tracked = Tracked::new(first.id());
+    let between = first.stdout.take().map_or_else(Stdio::null, Stdio::from);
+    let second = to.stdin(between).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let second = second.and_then(std::process::Child::wait_with_output);
+    let first = first.wait().tried(format_args!("wait for `{}`", line(from)))?;
+    let second = second.tried(format_args!("run `{}`", line(to)))?;
+    refuse_if_interrupted()?;
+    match (second.status.success(), first.success()) {
+        (true, true) => Ok(()),
+        (false, _) => Err(failed(to, &second)),
+        (true, false) => Err(Fail::new(format!("`{}` failed ({first}); its own message is above", line(from)))),
     }
-    let mut said = String::from_utf8_lossy(&output.stderr).into_owned();
-    said.push_str(&stdout);
+}
+
+fn failed(command: &Command, output: &Output) -> Fail {
+    let said = said(output);
     let last: Vec<&str> = said.lines().map(str::trim).filter(|text| !text.is_empty()).collect();
     let last = last.get(last.len().saturating_sub(6)..).unwrap_or_default().join("; ");
-    Err(Fail::new(format!("`{}` failed ({}): {last}", line(command), output.status)))
+    Fail::new(format!("`{}` failed ({}): {last}", line(command), output.status))
 }
 
 /// Undoes something on the way out: runs even after Ctrl-C and out of a second one's reach, and says so when it

@@ -5,14 +5,16 @@ use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use crate::build;
 use crate::counts;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::fuzz;
 use crate::interrupt::{Tracked, interrupted};
 use crate::prerequisites::{Lane, ensure};
 use crate::s390x;
-use crate::shell::{cargo, line, release_binary, run as run_tool, tool};
+use crate::shell::{cargo, line, release_binary, tool};
 use crate::tally::Tally;
+use crate::vm;
 
 /// The command line of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -21,8 +23,14 @@ pub struct Options {
     #[arg(long)]
     soak: bool,
     /// Instead: unit and property tests built for s390x, run on an emulated processor
-    #[arg(long, conflicts_with = "soak")]
+    #[arg(long, conflicts_with_all = ["soak", "vm"])]
     s390x: bool,
+    /// Instead: tests in guests, which are s390x kernels in QEMU
+    #[arg(long)]
+    vm: bool,
+    /// With --vm: only the tests with this in their name, and other options of the test programs
+    #[arg(last = true, requires = "vm")]
+    filter: Vec<String>,
 }
 
 /// Cases per property in a soak run; proptest's own default is 256.
@@ -36,11 +44,14 @@ pub fn run(options: &Options) -> Outcome<()> {
     if options.s390x {
         return run_for_s390x();
     }
+    if options.vm {
+        return run_in_guests(options);
+    }
     ensure(Lane::Test)?;
     if options.soak {
         fuzz::ensure()?;
     }
-    run_tool(cargo().args(["build", "--quiet", "--release"]).args(counts::PACKAGES))?;
+    build::programs()?;
 
     let mut tally = Tally::default();
     let mut fine = true;
@@ -72,6 +83,14 @@ fn run_for_s390x() -> Outcome<()> {
     for test in s390x::tests(&toolchain)? {
         fine &= stream(&test, &mut tally)?;
     }
+    told(&tally, fine)
+}
+
+/// Runs what needs a machine of its own and says how much that was.
+fn run_in_guests(options: &Options) -> Outcome<()> {
+    let test = vm::tests(options.soak, &options.filter)?;
+    let mut tally = Tally::default();
+    let fine = stream(&test, &mut tally)?;
     told(&tally, fine)
 }
 

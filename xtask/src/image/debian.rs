@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use crate::fail::{Fail, Outcome, Tried};
 use crate::image::disk::{self, EPOCH, Part};
-use crate::image::{mirror, zipl};
-use crate::shell::{capture, tool};
+use crate::image::zipl;
+use crate::packages::mirror;
+use crate::shell::{capture, line, run, tool};
 
 const SUITE: &str = "trixie";
 const PACKAGES: &str =
@@ -39,7 +40,7 @@ pub fn build(folder: &Path, file: &str) -> Outcome<()> {
     crate::loopdev::demand_root("cargo xtask demo")?;
     zipl::ensure_qemu_user()?;
     let (root, boot, image) = (folder.join("root"), folder.join("boot"), folder.join(file));
-    mirror::unpack(&root, SUITE, |source| mmdebstrap(&root, source))?;
+    mirror::by_either_name(SUITE, |suite| unpack(&root, suite))?;
     configure(&root)?;
 
     // Each folder becomes one partition.
@@ -64,7 +65,16 @@ pub fn build(folder: &Path, file: &str) -> Outcome<()> {
     Ok(())
 }
 
-fn mmdebstrap(root: &Path, source: &str) -> Command {
+fn unpack(root: &Path, suite: &str) -> Outcome<()> {
+    if root.exists() {
+        std::fs::remove_dir_all(root).tried("remove what the first attempt left")?;
+    }
+    let mut mmdebstrap = mmdebstrap(root, suite, &format!("deb {} {suite} main", mirror::main_archive()?));
+    eprintln!("$ {}", line(&mmdebstrap));
+    run(&mut mmdebstrap)
+}
+
+fn mmdebstrap(root: &Path, suite: &str, source: &str) -> Command {
     let mut command = tool("mmdebstrap");
     command.env("SOURCE_DATE_EPOCH", EPOCH).stdin(Stdio::null());
     command.args(["--variant=essential", "--mode=root", "--architectures=s390x", "--format=directory"]);
@@ -79,7 +89,7 @@ fn mmdebstrap(root: &Path, source: &str) -> Command {
     command.arg(r#"--essential-hook=echo MODULES=list >"$1/etc/initramfs-tools/conf.d/small""#);
     let write = format!(r#"printf '%s\n' {MODULES} >"$1/usr/share/initramfs-tools/modules.d/boot-disk""#);
     command.arg(format!("--essential-hook={write}"));
-    command.arg(format!("--include={PACKAGES}")).arg(SUITE).arg(root).arg(source);
+    command.arg(format!("--include={PACKAGES}")).arg(suite).arg(root).arg(source);
     command
 }
 

@@ -2,7 +2,6 @@
 
 mod debian;
 mod disk;
-pub mod mirror;
 mod quick;
 mod zipl;
 

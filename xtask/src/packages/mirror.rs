@@ -1,27 +1,28 @@
 //! Where Debian packages come from: asked of this machine's own apt, so that no mirror is named here.
 
-use std::path::Path;
-use std::process::Command;
-
-use crate::fail::{Fail, Outcome, Tried};
+use crate::fail::{Fail, Outcome};
 use crate::interrupt::interrupted;
-use crate::shell::{capture, line, run, tool};
+use crate::shell::{capture, tool};
 
-/// Fills `root` from packages of `suite` by the command that `mmdebstrap` makes of the archive's line. Mirrors move while one
-/// reads them, so a failure is tried once more.
-pub fn unpack(root: &Path, suite: &str, mmdebstrap: impl Fn(&str) -> Command) -> Outcome<()> {
-    let source = format!("deb {} {suite} main", main_archive()?);
-    let mut first = mmdebstrap(&source);
-    eprintln!("$ {}", line(&first));
-    match run(&mut first) {
+/// Does it for the suite by its code name and, unless that works or somebody interrupted, by its alias: mirrors that cache may have
+/// an index under one name that does not fit the release file under that name, and be consistent under the other.
+pub fn by_either_name<T>(suite: &'static str, mut attempt: impl FnMut(&'static str) -> Outcome<T>) -> Outcome<T> {
+    match attempt(suite) {
         Err(fail) if !interrupted() => {
-            eprintln!("xtask: {}\nonce more, in case the mirror was being updated", fail.message);
-            if root.exists() {
-                std::fs::remove_dir_all(root).tried("remove what the first attempt left")?;
-            }
-            run(&mut mmdebstrap(&source))
+            let alias = alias(suite);
+            eprintln!("xtask: {}\nonce more, asking for {alias}, in case the mirror is being updated", fail.message);
+            attempt(alias)
         }
         outcome => outcome,
+    }
+}
+
+/// The other name of a suite.
+fn alias(suite: &'static str) -> &'static str {
+    match suite {
+        "trixie" => "stable",
+        "sid" => "unstable",
+        other => other,
     }
 }
 
@@ -29,7 +30,7 @@ pub fn unpack(root: &Path, suite: &str, mmdebstrap: impl Fn(&str) -> Command) ->
 ///
 /// Security and update archives may live elsewhere and carry other suites, so the target whose suite is not a
 /// `-security` or `-updates` one is taken.
-fn main_archive() -> Outcome<String> {
+pub fn main_archive() -> Outcome<String> {
     let mut apt = tool("apt-get");
     apt.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"]);
     let list = capture(&mut apt)?;

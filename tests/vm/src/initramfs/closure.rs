@@ -1,0 +1,169 @@
+//! Which files a program needs to run: its loader and its libraries, and theirs, as its ELF headers name them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where Debian's loader for s390x looks, and where programs keep libraries of their own.
+const LIBRARIES: [&str; 3] = ["usr/lib/s390x-linux-gnu", "usr/lib", "usr/lib/s390x-linux-gnu/systemd"];
+
+/// The wanted files of a root folder and all they need: path in the guest, file here.
+///
+/// # Errors
+/// When one is missing or has headers that make no sense.
+pub fn of(root: &Path, wanted: Vec<String>) -> io::Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    let mut waiting = wanted;
+    while let Some(path) = waiting.pop() {
+        if found.contains_key(&path) {
+            continue;
+        }
+        let source = followed(root, &path)?;
+        let content = std::fs::read(&source)
+            .map_err(|error| io::Error::new(error.kind(), format!("{path} in {}: {error}", root.display())))?;
+        let needs = needs(&content).ok_or_else(|| io::Error::other(format!("{path} has odd ELF headers")))?;
+        if let Some(loader) = needs.loader {
+            waiting.push(format!("usr/{}", loader.trim_start_matches('/').trim_start_matches("usr/")));
+        }
+        for library in needs.libraries {
+            let place = LIBRARIES
+                .iter()
+                .map(|folder| format!("{folder}/{library}"))
+                .find(|path| root.join(path).symlink_metadata().is_ok());
+            waiting.push(place.ok_or_else(|| io::Error::other(format!("{path} needs {library}, which is nowhere")))?);
+        }
+        found.insert(path, source);
+    }
+    Ok(found)
+}
+
+/// The file a path stands for: links are followed as if the root folder were the root.
+fn followed(root: &Path, path: &str) -> io::Result<PathBuf> {
+    let mut path = PathBuf::from(path);
+    for _ in 0..8 {
+        let Ok(target) = std::fs::read_link(root.join(&path)) else { return Ok(root.join(path)) };
+        path = match target.strip_prefix("/") {
+            Ok(absolute) => absolute.to_owned(),
+            Err(_) => path.with_file_name("").join(target),
+        };
+    }
+    Err(io::Error::other(format!("{} leads through too many links", path.display())))
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Needs {
+    loader: Option<String>,
+    libraries: Vec<String>,
+}
+
+/// What an ELF file for s390x needs; nothing, if it is no such file. `None` if it is broken.
+fn needs(file: &[u8]) -> Option<Needs> {
+    /// Class 64 bit, big-endian.
+    const MAGIC: &[u8] = b"\x7fELF\x02\x02";
+    const LOAD: u32 = 1;
+    const DYNAMIC: u32 = 2;
+    const LOADER: u32 = 3;
+    const NEEDED: u64 = 1;
+    const STRINGS: u64 = 5;
+
+    let mut needs = Needs::default();
+    if !file.starts_with(MAGIC) {
+        return Some(needs);
+    }
+    let (table, size, count) = (long(file, 0x20)?, short(file, 0x36)?, short(file, 0x38)?);
+    // Kind, offset in the file, address, length in the file.
+    let segment = |index: u64| {
+        let at = usize::try_from(table + index * size).ok()?;
+        let kind = u32::from_be_bytes(file.get(at..at + 4)?.try_into().ok()?);
+        Some((kind, long(file, at + 8)?, long(file, at + 16)?, long(file, at + 32)?))
+    };
+    let segments: Vec<_> = (0..count).map(segment).collect::<Option<_>>()?;
+    let of_kind = |wanted| segments.iter().find(move |(kind, ..)| *kind == wanted);
+    if let Some((_, offset, ..)) = of_kind(LOADER) {
+        needs.loader = Some(text(file, *offset)?);
+    }
+    let Some((_, dynamic, _, length)) = of_kind(DYNAMIC) else { return Some(needs) };
+    let entries: Vec<(u64, u64)> = (0..length / 16)
+        .map(|index| {
+            let at = usize::try_from(dynamic + index * 16).ok()?;
+            Some((long(file, at)?, long(file, at + 8)?))
+        })
+        .collect::<Option<_>>()?;
+    let address = entries.iter().find(|(tag, _)| *tag == STRINGS)?.1;
+    let within = |(kind, _, start, length): &&(u32, u64, u64, u64)| {
+        *kind == LOAD && (*start..start.saturating_add(*length)).contains(&address)
+    };
+    let (_, offset, start, _) = segments.iter().find(within)?;
+    let strings = offset + (address - start);
+    let names = entries.iter().filter(|(tag, _)| *tag == NEEDED).map(|(_, name)| text(file, strings + name));
+    needs.libraries = names.collect::<Option<_>>()?;
+    Some(needs)
+}
+
+fn short(file: &[u8], at: usize) -> Option<u64> {
+    Some(u16::from_be_bytes(file.get(at..at + 2)?.try_into().ok()?).into())
+}
+
+fn long(file: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(file.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+/// The text that ends with a zero byte.
+fn text(file: &[u8], at: u64) -> Option<String> {
+    let rest = file.get(usize::try_from(at).ok()?..)?;
+    let length = rest.iter().position(|byte| *byte == 0)?;
+    String::from_utf8(rest[..length].to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One loaded segment at address 0x1000 and offset 0x100, in which strings and the dynamic section lie.
+    fn sample() -> Vec<u8> {
+        let mut file = vec![0; 0x200];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x02");
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0x20, &0x40u64.to_be_bytes());
+        put(0x36, &56u16.to_be_bytes());
+        put(0x38, &3u16.to_be_bytes());
+        for (index, (kind, offset, address, length)) in
+            [(1u32, 0x100u64, 0x1000u64, 0x100u64), (2, 0x140, 0x1040, 48), (3, 0x110, 0x1010, 12)]
+                .into_iter()
+                .enumerate()
+        {
+            let at = 0x40 + index * 56;
+            put(at, &kind.to_be_bytes());
+            put(at + 8, &offset.to_be_bytes());
+            put(at + 16, &address.to_be_bytes());
+            put(at + 32, &length.to_be_bytes());
+        }
+        put(0x101, b"libx.so.1\0");
+        put(0x110, b"/lib/ld64.so.1\0");
+        for (index, (tag, value)) in [(1u64, 1u64), (5, 0x1000), (0, 0)].into_iter().enumerate() {
+            put(0x140 + index * 16, &tag.to_be_bytes());
+            put(0x148 + index * 16, &value.to_be_bytes());
+        }
+        file
+    }
+
+    #[test]
+    fn the_loader_and_the_libraries_are_found() {
+        let expected = Needs { loader: Some("/lib/ld64.so.1".into()), libraries: vec!["libx.so.1".into()] };
+        assert_eq!(needs(&sample()), Some(expected));
+        assert_eq!(needs(b"#!/bin/sh\n"), Some(Needs::default()));
+    }
+
+    #[test]
+    fn a_broken_file_is_no_panic() {
+        let whole = sample();
+        for length in 0..whole.len() {
+            let _ = needs(&whole[..length]);
+        }
+        for at in 0..whole.len() {
+            let mut broken = whole.clone();
+            broken[at] ^= 0xff;
+            let _ = needs(&broken);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What is in every guest. Little, since all of it is unpacked at each boot: a program, a rule or a module is added when a test
+//! needs it.
+
+use std::io;
+use std::path::Path;
+
+/// Programs of the packages. What busybox has as well is here where the real one can more.
+const PROGRAMS: &[&str] = &[
+    "usr/bin/busybox",
+    // block devices and file systems
+    "usr/bin/findmnt",
+    "usr/bin/lsblk",
+    "usr/bin/mount",
+    "usr/bin/umount",
+    "usr/sbin/blkdiscard",
+    "usr/sbin/blkid",
+    "usr/sbin/blockdev",
+    "usr/sbin/e2fsck",
+    "usr/sbin/losetup",
+    "usr/sbin/mke2fs",
+    "usr/sbin/mkfs.xfs",
+    "usr/bin/partx",
+    "usr/sbin/sfdisk",
+    "usr/sbin/wipefs",
+    "usr/sbin/xfs_repair",
+    // device mapper
+    "usr/sbin/cryptsetup",
+    "usr/sbin/dmsetup",
+    "usr/sbin/kpartx",
+    "usr/sbin/mpathpersist",
+    "usr/sbin/multipath",
+    "usr/sbin/multipathd",
+    // SCSI
+    "usr/bin/sg_dd",
+    "usr/bin/sg_inq",
+    "usr/bin/sg_persist",
+    "usr/bin/sg_readcap",
+    "usr/bin/sg_reset",
+    "usr/bin/sg_vpd",
+    "usr/sbin/iscsiadm",
+    "usr/sbin/iscsid",
+    "usr/sbin/iscsistart",
+    // the machine
+    "usr/bin/kmod",
+    "usr/bin/openssl",
+    "usr/bin/udevadm",
+    "usr/sbin/ip",
+    "usr/sbin/lsreipl",
+    // what programs open by name, while they run
+    "usr/lib/s390x-linux-gnu/libkmod.so.2",
+];
+
+/// udev's rules, and the programs they call. Its database of hardware (9 MB) is left out.
+const RULES: &[&str] = &[
+    "40-z90crypt",
+    "50-udev-default",
+    "55-dm",
+    "55-scsi-sg3_id",
+    "56-dm-mpath",
+    "56-dm-parts",
+    "58-scsi-sg3_symlink",
+    "60-block",
+    "60-kpartx",
+    "60-multipath",
+    "60-persistent-storage",
+    "60-persistent-storage-dm",
+    "68-del-part-nodes",
+    "80-drivers",
+    "95-dm-notify",
+    "99-z-dm-mpath-late",
+];
+
+/// Whole folders whose files are all taken.
+const FOLDERS_TAKEN: &[&str] = &["usr/lib/multipath"];
+
+const UDEV: &[&str] = &["usr/lib/udev/kpartx_id", "usr/lib/udev/scsi_id"];
+
+/// Modules that can be loaded, with those they depend on. None is loaded before it is needed.
+pub const MODULES: &[&str] = &[
+    // disks
+    "loop",
+    "scsi_mod",
+    "sd_mod",
+    "sg",
+    "virtio_blk",
+    "virtio_scsi",
+    // device mapper and its ciphers
+    "aes_s390",
+    "dm-crypt",
+    "dm-delay",
+    "dm-flakey",
+    "dm-integrity",
+    "dm-mod",
+    "dm-multipath",
+    "dm-round-robin",
+    "dm-service-time",
+    "dm-snapshot",
+    "dm-zero",
+    "essiv",
+    "gcm",
+    "scsi_dh_alua",
+    "xts",
+    // SCSI targets and initiators
+    "configfs",
+    "iscsi_target_mod",
+    "iscsi_tcp",
+    "target_core_file",
+    "target_core_iblock",
+    "target_core_mod",
+    "tcm_loop",
+    // file systems
+    "ext4",
+    "isofs",
+    "overlay",
+    "vfat",
+    "xfs",
+    // networks
+    "sch_netem",
+    "veth",
+    "virtio_net",
+];
+
+/// Commands of busybox that can be started by name. Its shell finds all others as well.
+pub const APPLETS: &str = "ash awk base64 basename cat chmod chown cksum cmp cp cut date dd df diff dirname dmesg du echo env \
+    expr false find free grep groups gunzip gzip head hexdump hostname id install kill killall killall5 ln ls lsof md5sum \
+    mkdir mkfifo mknod mktemp more mv nc nice nohup nproc od ping pgrep pidof pkill printf ps pwd readlink realpath rm rmdir sed \
+    seq setsid sh sha256sum sha512sum shred sleep sort stat stty sync tail tar tee telnet test time timeout top touch tr true \
+    truncate tty uname uniq unlink uptime usleep vi vmstat watch wc wget which xargs xxd yes zcat";
+
+/// Links: where, and where to.
+pub const LINKS: &[(&str, &str)] = &[
+    ("bin", "usr/bin"),
+    ("sbin", "usr/sbin"),
+    ("lib", "usr/lib"),
+    ("var/run", "/run"),
+    ("etc/mtab", "/proc/self/mounts"),
+    ("usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm"),
+    ("usr/sbin/depmod", "/usr/bin/kmod"),
+    ("usr/sbin/insmod", "/usr/bin/kmod"),
+    ("usr/sbin/lsmod", "/usr/bin/kmod"),
+    ("usr/sbin/mkfs.ext4", "/usr/sbin/mke2fs"),
+    ("usr/sbin/modinfo", "/usr/bin/kmod"),
+    ("usr/sbin/modprobe", "/usr/bin/kmod"),
+    ("usr/sbin/rmmod", "/usr/bin/kmod"),
+];
+
+/// Empty folders.
+pub const FOLDERS: &[&str] =
+    &["dev", "etc/multipath", "etc/udev/rules.d", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib", "var/tmp"];
+
+/// Files that every system has and no package brings.
+pub const TEXTS: &[(&str, &str)] = &[
+    ("etc/group", "root:x:0:\ntty:x:5:\ndisk:x:6:\nkmem:x:15:\n"),
+    ("etc/hosts", "127.0.0.1 localhost guest\n"),
+    ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+];
+
+/// All files that are taken from the packages.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub fn wanted(root: &Path) -> io::Result<Vec<String>> {
+    let mut wanted: Vec<String> = PROGRAMS.iter().chain(UDEV).map(|path| (*path).to_owned()).collect();
+    wanted.extend(RULES.iter().map(|rule| format!("usr/lib/udev/rules.d/{rule}.rules")));
+    for folder in FOLDERS_TAKEN {
+        for entry in std::fs::read_dir(root.join(folder))? {
+            wanted.push(format!("{folder}/{}", entry?.file_name().to_string_lossy()));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Everything above.
+pub fn recipe() -> String {
+    format!(
+        "{PROGRAMS:?}\n{RULES:?}\n{FOLDERS_TAKEN:?}\n{UDEV:?}\n{MODULES:?}\n{APPLETS}\n{LINKS:?}\n{FOLDERS:?}\n{TEXTS:?}\n"
+    )
+}

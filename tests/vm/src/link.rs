@@ -1,0 +1,43 @@
+//! A cable between two guests.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+/// A cable. Each of its two ends belongs into one guest; what is sent while nobody is at the other end is lost.
+#[derive(Clone)]
+pub struct Link {
+    folder: Arc<TempDir>,
+}
+
+/// One end of a cable, and the address it has there.
+#[derive(Clone)]
+pub(crate) struct LinkEnd {
+    pub(crate) link: Link,
+    pub(crate) end: u8,
+    pub(crate) address: String,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Link {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When its folder cannot be made.
+    pub fn new() -> Self {
+        // A socket's path may not be longer than about a hundred bytes.
+        let folder = tempfile::Builder::new().prefix("vm-link-").tempdir_in("/tmp").expect("a folder for a link");
+        Self { folder: Arc::new(folder) }
+    }
+
+    /// QEMU's option for one end.
+    pub(crate) fn netdev(&self, id: &str, end: u8) -> String {
+        let path = |end: u8| self.folder.path().join(end.to_string()).display().to_string();
+        format!("dgram,id={id},local.type=unix,local.path={},remote.type=unix,remote.path={}", path(end), path(1 - end))
+    }
+}

@@ -1,0 +1,65 @@
+//! `cargo xtask build`: the release programs for this machine, or, with `--s390x`, those that belong on IBM Z, and how large they are.
+
+use std::path::PathBuf;
+
+use crate::counts;
+use crate::fail::{Fail, Outcome, Tried};
+use crate::s390x;
+use crate::shell::{cargo, release_binary, run as run_tool};
+
+/// The command line of `cargo xtask build`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// For s390x instead: static, and not larger than a boot medium has room for
+    #[arg(long)]
+    s390x: bool,
+}
+
+/// The programs that are released.
+pub const PROGRAMS: [&str; 2] = ["imgstream", "z-provisioner"];
+
+/// A program for s390x lies in the memory of a machine that boots into it, and comes over its network.
+const LIMIT: u64 = 8 << 20;
+
+/// Builds and says where everything is.
+pub fn run(options: &Options) -> Outcome<()> {
+    if options.s390x {
+        let toolchain = s390x::Toolchain::ensure()?;
+        println!("{}", toolchain.versions()?);
+        return programs_for_s390x(&toolchain).map(drop);
+    }
+    programs()?;
+    for name in PROGRAMS {
+        println!("{}", told(&release_binary(name)?)?);
+    }
+    Ok(())
+}
+
+/// The release programs for this machine.
+pub fn programs() -> Outcome<()> {
+    run_tool(cargo().args(["build", "--quiet", "--release"]).args(counts::PACKAGES))
+}
+
+/// The release programs for s390x, each within its limit.
+pub fn programs_for_s390x(toolchain: &s390x::Toolchain) -> Outcome<[PathBuf; 2]> {
+    let mut build = toolchain.release_build()?;
+    run_tool(build.args(["--quiet", "-p", "imgstream", "-p", "provisioner", "--bins"]))?;
+    for name in PROGRAMS {
+        let program = toolchain.release_binary(name)?;
+        println!("{}", told(&program)?);
+        let size = size(&program)?;
+        if size > LIMIT {
+            return Err(Fail::new(format!("{name} for s390x is {size} bytes, and may not be more than {LIMIT}")));
+        }
+    }
+    Ok([toolchain.release_binary(PROGRAMS[0])?, toolchain.release_binary(PROGRAMS[1])?])
+}
+
+fn told(program: &std::path::Path) -> Outcome<String> {
+    Ok(format!("{:5.2} MiB  {}", size(program)? as f64 / f64::from(1 << 20), program.display()))
+}
+
+fn size(program: &std::path::Path) -> Outcome<u64> {
+    let facts = std::fs::metadata(program).tried(format_args!("look at {}", program.display()))?;
+    Ok(facts.len())
+}

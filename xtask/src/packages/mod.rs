@@ -1,0 +1,135 @@
+//! Debian packages that are unpacked into the cache and never installed: the s390x compiler, QEMU, what a guest is made of.
+//!
+//! Which ones is recorded in `xtask/debian.lock`, with versions and digests, so that every machine has the same and a mirror
+//! cannot slip in others. Their files are fetched by their recorded names, without any index of the archive, from the
+//! mirror this machine's apt already uses. Nothing here needs root.
+
+mod fetch;
+mod lock;
+pub mod mirror;
+mod resolve;
+
+use std::path::{Path, PathBuf};
+
+use crate::cache;
+use crate::fail::{Fail, Outcome, Tried};
+use crate::shell::workspace;
+use fetch::Fetched;
+use lock::{Lock, Section};
+
+/// A root folder to be filled with packages.
+pub struct Root {
+    /// Its name in the lock file and in the cache.
+    pub name: &'static str,
+    /// The suite it is resolved from.
+    suite: &'static str,
+    /// Its architectures, the native one first.
+    architectures: &'static str,
+    /// The packages that are wanted; what they depend on follows from that.
+    wanted: &'static str,
+}
+
+/// A compiler for s390x with the libraries of both architectures, and an emulator of one process. The compiler of Debian 13 is
+/// older than the workspace's minimum; Debian 12's qemu-user tells programs that no file takes O_DIRECT.
+pub const TOOLCHAIN: Root = Root {
+    name: "toolchain",
+    suite: "sid",
+    architectures: "amd64 s390x",
+    wanted: "rustc libstd-rust-dev libstd-rust-dev:s390x qemu-user",
+};
+
+/// The emulator of a whole machine. Debian 12's computes IP checksums wrong with newer kernels.
+pub const QEMU: Root =
+    Root { name: "qemu", suite: "trixie", architectures: "amd64", wanted: "qemu-system-s390x qemu-system-data" };
+
+/// The kernel a guest boots, and the programs it is given.
+pub const GUEST: Root = Root {
+    name: "guest",
+    suite: "trixie",
+    architectures: "s390x",
+    wanted: "linux-image-s390x busybox-static kmod udev multipath-tools kpartx dmsetup cryptsetup-bin open-iscsi sg3-utils \
+        s390-tools util-linux fdisk mount e2fsprogs xfsprogs iproute2 openssl",
+};
+
+const ROOTS: [&Root; 3] = [&TOOLCHAIN, &QEMU, &GUEST];
+
+/// Change this whenever the steps below change what a root holds.
+const STEPS: u32 = 1;
+
+/// The list of what was unpacked, beside a root whose recorded packages could not be had.
+const DIFFERS: &str = "unlike-the-lock";
+
+/// The command line of `cargo xtask lock`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only these: toolchain, qemu, guest
+    #[arg(value_name = "ROOT")]
+    roots: Vec<String>,
+}
+
+/// Records what the suites have today.
+pub fn record(options: &Options) -> Outcome<()> {
+    if let Some(unknown) = options.roots.iter().find(|name| ROOTS.iter().all(|root| root.name != **name)) {
+        let names = ROOTS.map(|root| root.name).join(", ");
+        return Err(Fail::usage(format!("there is no root {unknown:?}: choose from {names}")));
+    }
+    let file = lock_file();
+    let old = if file.exists() { Lock::read(&file)? } else { Lock::default() };
+    let mut new = Lock::default();
+    for root in ROOTS {
+        let before = old.section(root.name);
+        let asked = options.roots.is_empty() || options.roots.iter().any(|name| name == root.name);
+        let section = match before {
+            Some(before) if !asked => before.clone(),
+            _ => resolve::newest(root)?,
+        };
+        println!("{}", section.differences(before));
+        new.sections.push(section);
+    }
+    new.write(&file)
+}
+
+/// The folder in whose `root` the recorded packages lie: from the cache, or fetched now. `finish` adds what belongs beside them.
+pub fn ensure(root: &Root, finish: impl FnOnce(&Path) -> Outcome<()>) -> Outcome<PathBuf> {
+    let lock = Lock::read(&lock_file())?;
+    let section = lock.section(root.name).filter(|section| section.is_for(root)).ok_or_else(|| {
+        let name = root.name;
+        Fail::usage(format!(
+            "xtask/debian.lock records no packages for what {name} wants: run `cargo xtask lock {name}`"
+        ))
+    })?;
+    let recipe = format!("{section}steps {STEPS}\n");
+    let folder = cache::entry(root.name, &recipe, false, |half| {
+        eprintln!("fetching and unpacking {} packages for the {} (once)", section.packages.len(), root.name);
+        fill(half, root, section)?;
+        finish(half)
+    })?;
+    if let Ok(differences) = std::fs::read_to_string(folder.join(DIFFERS)) {
+        eprintln!("xtask: {}\nxtask: `cargo xtask lock {}` records today's", differences.trim_end(), root.name);
+    }
+    Ok(folder)
+}
+
+fn fill(half: &Path, root: &Root, section: &Section) -> Outcome<()> {
+    let debs = half.join("debs");
+    let target = half.join("root");
+    if let Fetched::Gone(names) = fetch::fetch(&section.packages, &debs)? {
+        eprintln!("xtask: the mirror no longer has {}; taking the newest of {}", names.join(", "), root.suite);
+        let newest = resolve::newest(root)?;
+        if let Fetched::Gone(names) = fetch::fetch(&newest.packages, &debs)? {
+            return Err(Fail::new(format!(
+                "the mirror's index of {} names files that the mirror does not have ({}): try again later",
+                root.suite,
+                names.join(", ")
+            )));
+        }
+        let differences = newest.differences(Some(section));
+        std::fs::write(half.join(DIFFERS), &differences).tried("note what differs from the lock")?;
+        return fetch::unpack(&newest.packages, &debs, &target);
+    }
+    fetch::unpack(&section.packages, &debs, &target)
+}
+
+fn lock_file() -> PathBuf {
+    workspace().join("xtask/debian.lock")
+}
