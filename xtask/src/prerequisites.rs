@@ -33,6 +33,9 @@ const SERVERS: [Package; 4] = [
     ("openssl", &["openssl"]),
 ];
 
+/// For images with another file system than ext4.
+const FILE_SYSTEMS: Package = ("xfsprogs", &["mkfs.xfs"]);
+
 /// For the second reader of images, which also takes openssl and zstd.
 const READER: Package = ("python3", &["python3"]);
 
@@ -91,7 +94,13 @@ impl Lane {
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
-            Self::Vm => DISK.into_iter().chain(CROSS).chain(GUESTS).chain(COUNTERPARTS).collect(),
+            Self::Vm => DISK
+                .into_iter()
+                .chain(CROSS)
+                .chain(GUESTS)
+                .chain(COUNTERPARTS)
+                .chain([SERVERS[0], FILE_SYSTEMS])
+                .collect(),
             Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }

@@ -53,6 +53,12 @@ pub fn check(json: &str, shape: &Shape) -> Result<(), Differs> {
     }
 }
 
+/// Whether no key at all opens the container.
+pub fn has_no_keyslots(json: &str) -> bool {
+    let metadata: Option<Value> = serde_json::from_str(json).ok();
+    metadata.is_some_and(|metadata| metadata["keyslots"].as_object().is_some_and(Map::is_empty))
+}
+
 /// A header that asks for something special is one in the middle of a reencryption, or one that we do not know.
 fn check_config(config: &Value) -> Result<(), Differs> {
     let list = |name: &str| match &config[name] {
@@ -162,6 +168,14 @@ pub(super) mod tests {
     fn what_was_asked_for_is_accepted() {
         assert_eq!(difference(|_| ()), "none");
         assert_eq!(difference(|metadata| metadata["config"]["flags"] = json!(["allow-discards"])), "none");
+    }
+
+    #[test]
+    fn destroyed_key_slots_are_none() {
+        let mut metadata = metadata();
+        assert!(!has_no_keyslots(&metadata.to_string()));
+        metadata["keyslots"] = json!({});
+        assert!(has_no_keyslots(&metadata.to_string()) && !has_no_keyslots("{}"));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use provisioner::target::fcp::Fabric;
 use provisioner::sysfs::{self, Roots};
+use provisioner::target::fcp::Fabric;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};

@@ -1,0 +1,41 @@
+//! Paths lost and back while the agent writes.
+
+use serde_json::json;
+
+use crate::stage::{Stage, agent, events, failed, finished, multipath, with};
+
+#[test]
+fn one_path_lost_and_back_is_no_error_and_each_change_is_an_event() {
+    let stage = Stage::slow("250k");
+    let lun = stage.lun(0);
+    let guest = stage.guest(&lun);
+    multipath(&guest, &lun);
+    let running = agent(&guest, &stage.spec(&lun.wwid())).start();
+    running.until("writing", |out, _| out.contains(r#""step":"write""#));
+    guest.unplug(&lun, 1);
+    running.until("the loss of a path", |out, _| out.contains(r#""kind":"path-changed""#));
+    guest.plug(&lun, 1);
+    running.until("its return", |out, _| out.contains(r#""state":"up""#));
+    let done = running.finish();
+    let changes: Vec<_> = events(&done.stdout).into_iter().filter(|event| event["kind"] == "path-changed").collect();
+    finished(done);
+    assert!(changes.iter().any(|change| change["live"] == 1), "{changes:?}");
+    let last = changes.last().unwrap();
+    assert_eq!((&last["state"], &last["live"]), (&json!("up"), &json!(2)), "{changes:?}");
+    guest.power_off();
+    e2e::lab::cmp(&stage.raw, lun.path(), stage.size).ok();
+}
+
+#[test]
+fn a_single_path_is_refused_where_two_are_demanded() {
+    let stage = Stage::new();
+    let lun = stage.lun(0);
+    let guest = stage.guest(&lun);
+    multipath(&guest, &lun);
+    guest.unplug(&lun, 0);
+    let spec = with(&stage.spec(&lun.wwid()), "/target/lun/wait", json!(3));
+    let failure = failed(agent(&guest, &spec).done(), 4, &["1 of 2 live paths", "min_paths"]);
+    assert_eq!((&failure["target"], &failure["retryable"]), (&json!("untouched"), &json!(true)));
+    // Demanded is what the spec says, and one is enough then.
+    finished(agent(&guest, &with(&spec, "/target/lun/min_paths", json!(1))).done());
+}

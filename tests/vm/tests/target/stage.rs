@@ -1,0 +1,158 @@
+//! What every test of the target needs: an image on a server of this machine, a LUN, an agent's spec, and its events.
+
+use std::path::PathBuf;
+
+use e2e::server::Server;
+use e2e::{Image, Lab, sample};
+use serde_json::{Value, json};
+use vm::multipath::Multipath;
+use vm::{Disk, Done, Guest, MIB, Run};
+
+/// The configuration that comes with the agent.
+pub const MULTIPATH_CONF: &str = include_str!("../../../../provisioner/multipath.conf");
+
+/// Bytes of the header of a container that holds a whole image.
+pub const WHOLE_HEADER: u64 = 16 * MIB;
+
+/// An image and who serves it.
+pub struct Stage {
+    _lab: Lab,
+    pub raw: PathBuf,
+    pub size: u64,
+    image: Image,
+    server: Server,
+}
+
+impl Stage {
+    /// The sample disk: a GPT, an ext4 with files, noise.
+    pub fn new() -> Self {
+        Self::of(sample::disk(512), "--chunk-size 512KiB", None)
+    }
+
+    /// The same from a server that gives each connection so many bytes per second, such as `300k`.
+    pub fn slow(rate: &str) -> Self {
+        Self::of(sample::disk(512), "--chunk-size 512KiB", Some(rate))
+    }
+
+    /// Another raw image, packed with other options.
+    pub fn of(raw: PathBuf, options: &str, rate: Option<&str>) -> Self {
+        let lab = Lab::new();
+        let size = std::fs::metadata(&raw).unwrap().len();
+        let image = lab.pack(&raw, options);
+        let server = Server::nginx(&lab, &image.dir, rate);
+        Stage { _lab: lab, raw, size, image, server }
+    }
+
+    /// A LUN with two paths, of which `more` bytes are not the image's.
+    pub fn lun(&self, more: u64) -> Disk {
+        Disk::new(self.size + more).paths(2)
+    }
+
+    /// A guest with this LUN.
+    pub fn guest(&self, lun: &Disk) -> Guest {
+        Guest::builder().disk(lun).network().file("/etc/image.pub", 0o644, self.public_key()).boot()
+    }
+
+    pub fn public_key(&self) -> Vec<u8> {
+        std::fs::read(&self.image.key.public).unwrap()
+    }
+
+    /// A spec of run `r`: this image onto the LUN, which knows no reservations.
+    pub fn spec(&self, wwid: &str) -> Value {
+        json!({
+            "run": "r",
+            "image": {
+                "name": "sample",
+                "sources": [format!("http://10.0.2.2:{}/", self.server.port())],
+                "trust": ["/etc/image.pub"],
+            },
+            "target": { "lun": { "wwid": wwid, "wait": 30 }, "reservation": "prefer" },
+            "options": { "connections": 2, "request_size": MIB },
+        })
+    }
+}
+
+/// udevd and multipathd, configured as the agent wants them, with both paths of the LUN live.
+pub fn multipath<'g>(guest: &'g Guest, lun: &Disk) -> Multipath<'g> {
+    let multipath = guest.start_multipath_with(MULTIPATH_CONF);
+    multipath.map(&lun.wwid(), 2);
+    multipath
+}
+
+/// Sets one value of a spec.
+pub fn with(spec: &Value, pointer: &str, value: Value) -> Value {
+    let mut spec = spec.clone();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    spec.pointer_mut(parent).unwrap()[key] = value;
+    spec
+}
+
+/// The agent, with this spec.
+pub fn agent<'g>(guest: &'g Guest, spec: &Value) -> Run<'g> {
+    agent_with(guest, spec, &[])
+}
+
+/// The agent, with this spec and the key of the guest.
+pub fn agent_with_key<'g>(guest: &'g Guest, spec: &Value) -> Run<'g> {
+    agent_with(guest, spec, &["--luks-key", "/run/luks-key"])
+}
+
+fn agent_with<'g>(guest: &'g Guest, spec: &Value, more: &[&str]) -> Run<'g> {
+    guest.put("/run/spec.json", 0o600, spec.to_string());
+    let arguments = ["z-provisioner", "run", "--json", "--spec", "/run/spec.json"];
+    guest.program(arguments.into_iter().chain(more.iter().copied())).limit(300)
+}
+
+/// Makes the guest's key, and returns its text.
+pub fn make_key(guest: &Guest) -> String {
+    guest.sh("rm -f /run/luks-key && z-provisioner keygen /run/luks-key");
+    guest.sh("cat /run/luks-key")
+}
+
+/// The events' bodies.
+pub fn events(said: &str) -> Vec<Value> {
+    said.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .map(|mut event| event["event"].take())
+        .collect()
+}
+
+/// The last event of a run that reached its goal.
+#[track_caller]
+pub fn finished(done: Done) -> Value {
+    let last = events(&done.ok().stdout).pop().expect("a last event");
+    assert_eq!(last["kind"], "run-finished", "{last}");
+    last
+}
+
+/// The last event of a run that did not, which ended with this code and says these words.
+#[track_caller]
+pub fn failed(done: Done, code: i32, words: &[&str]) -> Value {
+    let last = events(&done.exits(code).stdout).pop().expect("a last event");
+    assert_eq!((&last["kind"], &last["exit_code"]), (&json!("run-failed"), &json!(code)), "{last}");
+    let said = format!("{} {}", last["message"].as_str().unwrap(), last["hint"].as_str().unwrap_or_default());
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in {said:?}");
+    }
+    last
+}
+
+/// Demands that nothing of a run is left: no mapping of ours, nobody who holds the map, no key in its place.
+#[track_caller]
+pub fn nothing_is_left(guest: &Guest, lun: &Disk) {
+    let mappings = guest.sh("dmsetup ls --target linear; dmsetup ls --target crypt");
+    assert!(!mappings.contains("zprov"), "{mappings}");
+    let open = guest.sh(&format!("dmsetup info -c --noheadings -o open {}", lun.wwid()));
+    assert_eq!(open.trim(), "0", "somebody has the map open");
+}
+
+/// The SHA-256 of the first `len` bytes of a device of the guest.
+pub fn digest_of(guest: &Guest, device: &str, len: u64) -> String {
+    let line = format!("head -c {len} {device} | sha256sum | cut -d' ' -f1");
+    guest.run(&line).limit(120).text().trim().to_owned()
+}
+
+/// The SHA-256 of a file of this machine.
+pub fn digest_of_file(path: &std::path::Path) -> String {
+    e2e::Run::tool("sha256sum").arg(path).text().split(' ').next().unwrap().to_owned()
+}
