@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use guest_init::frames::{Ask, End};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::board::Board;
@@ -186,47 +186,19 @@ impl Guest {
         })
     }
 
-    /// Takes away one path (counted from 0) of a disk, as if a cable were pulled.
-    ///
-    /// # Panics
-    /// When it is not there.
+    /// Waits for an event of QEMU's about one of its devices.
     #[track_caller]
-    pub fn unplug(&self, disk: &Disk, path: u16) {
-        let id = Disk::id(self.index(disk), path);
-        self.qmp("device_del", json!({"id": id}));
-        self.wait(&format!("the end of {id}"), CONNECT, |notes| {
-            let gone = |event: &Value| event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id.as_str();
-            let place = notes.events.iter().position(gone)?;
+    pub(crate) fn event_about(&self, device: &str, name: &str, seconds: u64) {
+        self.wait(&format!("QEMU's event {name} of {device}"), Duration::from_secs(seconds), |notes| {
+            let about = |event: &Value| event["event"] == name && event["data"]["device"] == device;
+            let place = notes.events.iter().position(about)?;
             notes.events.remove(place)
         });
     }
 
-    /// Brings a path back.
-    ///
-    /// # Panics
-    /// When it is there already.
-    #[track_caller]
-    pub fn plug(&self, disk: &Disk, path: u16) {
-        let properties = disk.scsi(self.index(disk), path).into_iter();
-        let properties = properties.map(|(name, value)| {
-            let number = value.parse::<u64>().ok().filter(|_| name.ends_with("_size"));
-            let switch = (name == "share-rw").then_some(value == "on");
-            let value =
-                number.map(Value::from).or(switch.map(Value::from)).unwrap_or_else(|| Value::from(value.clone()));
-            (name.to_owned(), value)
-        });
-        self.qmp("device_add", Value::Object(properties.collect()));
-    }
-
-    /// The kernel's name of one path of a disk just now (`sda`), through the adapter it is on.
-    ///
-    /// # Panics
-    /// When it is not there.
-    #[track_caller]
-    pub fn path_name(&self, disk: &Disk, path: u16) -> String {
-        let adapter = Disk::adapter("0.0", self.index(disk), path);
-        let line = format!("ls /sys/bus/ccw/devices/{adapter}/virtio*/host*/target*/*/block");
-        self.until(&format!("the disk of adapter {adapter}"), 20, &line)
+    /// A URL of a server that listens on 127.0.0.1 of this machine, as a guest with a network reaches it.
+    pub fn url(&self, of_this_machine: &str) -> String {
+        of_this_machine.replace("127.0.0.1", "10.0.2.2")
     }
 
     /// Powers it off in order: what it has written is flushed.
@@ -324,7 +296,7 @@ impl Guest {
         }
     }
 
-    fn index(&self, disk: &Disk) -> usize {
+    pub(crate) fn index(&self, disk: &Disk) -> usize {
         let place = self.builder.disks.iter().position(|known| known.wwid() == disk.wwid());
         place.expect("a disk of this guest")
     }

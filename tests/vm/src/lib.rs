@@ -13,14 +13,18 @@ mod builder;
 mod channel;
 mod console;
 mod disk;
+pub mod dm;
 mod guest;
 pub mod initramfs;
+mod iscsi;
 mod lane;
 mod link;
+pub mod lio;
 pub mod multipath;
 mod process;
 mod qemu;
 mod qmp;
+pub mod scsi;
 
 pub use builder::Builder;
 pub use disk::Disk;

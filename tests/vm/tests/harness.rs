@@ -29,5 +29,5 @@ fn multipath_assembles_two_paths() {
     let guest = Guest::builder().disk(&disk).boot();
     let map = guest.start_multipath().map(&disk.wwid(), 2);
     guest.run(&format!("dd if=/dev/zero of={map} bs=1M count=16 oflag=direct")).done().ok();
-    assert_ne!(guest.path_name(&disk, 0), guest.path_name(&disk, 1));
+    assert_ne!(guest.path(&disk, 0).name(), guest.path(&disk, 1).name());
 }
