@@ -61,7 +61,7 @@ impl Guest {
     #[track_caller]
     pub(crate) fn boot(builder: Builder) -> Self {
         // Sockets lie in it, whose paths may not be long.
-        let folder = tempfile::Builder::new().prefix("vm-").tempdir_in("/tmp").expect("a folder for a guest");
+        let folder = tempfile::Builder::new().prefix("vm-").tempdir().expect("a folder for a guest");
         let file = |name: &str| folder.path().join(name);
         initramfs(&builder, &file("initramfs")).unwrap_or_else(|error| panic!("making an initramfs: {error}"));
         let (channel, qmp) = (listen(&file("channel")), listen(&file("qmp")));
@@ -104,9 +104,9 @@ impl Guest {
         self.running.qemu.pid()
     }
 
-    /// A line for the guest's shell.
+    /// A line for the guest's shell, which ends at the first command that fails.
     pub fn run(&self, line: &str) -> Run<'_> {
-        self.program(["sh", "-c", line])
+        self.program(["sh", "-ec", line])
     }
 
     /// A program of the guest and its arguments.
@@ -267,7 +267,7 @@ impl Guest {
     #[track_caller]
     fn set_up(&self) {
         let Builder { disks, network, links, .. } = &self.builder;
-        let mut script = String::from("/usr/sbin/ip link set lo up; ");
+        let mut script = String::from("ip link set lo up; ");
         if disks.iter().any(|disk| !disk.is_virtio_blk()) {
             script += "modprobe -a virtio_scsi sd_mod; ";
         }
@@ -285,7 +285,7 @@ impl Guest {
         for (mac, address) in interfaces {
             script += &format!(
                 "N=$(basename $(dirname $(grep -l {mac} /sys/class/net/*/address))); \
-                 /usr/sbin/ip addr add {address} dev $N; /usr/sbin/ip link set $N up; "
+                 ip addr add {address} dev $N; ip link set $N up; "
             );
         }
         self.sh(&format!("set -e; {script}"));

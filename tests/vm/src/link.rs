@@ -31,7 +31,7 @@ impl Link {
     /// When its folder cannot be made.
     pub fn new() -> Self {
         // A socket's path may not be longer than about a hundred bytes.
-        let folder = tempfile::Builder::new().prefix("vm-link-").tempdir_in("/tmp").expect("a folder for a link");
+        let folder = tempfile::Builder::new().prefix("vm-link-").tempdir().expect("a folder for a link");
         Self { folder: Arc::new(folder) }
     }
 
