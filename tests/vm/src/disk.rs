@@ -124,7 +124,8 @@ impl Disk {
             return arguments;
         }
         for path in 0..self.paths {
-            device(format!("virtio-scsi-ccw,id=hba{index}-{path},devno={}", Self::adapter("fe", index, path)));
+            let number = Self::adapter(index, path).replacen('0', "fe", 1);
+            device(format!("virtio-scsi-ccw,id=hba{index}-{path},devno={number}"));
             // The same JSON that brings a path back.
             device(Value::Object(self.scsi(index, path)).to_string());
         }
@@ -136,7 +137,7 @@ impl Disk {
         let properties = json!({
             "driver": "scsi-hd",
             "id": Self::id(index, path),
-            "bus": format!("hba{index}-{path}.0"),
+            "bus": Self::bus(index, path),
             "drive": format!("disk{index}"),
             "share-rw": true,
             "wwn": self.wwn,
@@ -152,10 +153,14 @@ impl Disk {
         format!("disk{index}-path{path}")
     }
 
-    /// The device number of one path's adapter, in the subchannel set (`fe.0`, as QEMU has it, or `0.0`, as the guest sees it).
-    pub(crate) fn adapter(set: &str, index: usize, path: u16) -> String {
-        let set = if set == "fe" { "fe.0" } else { "0.0" };
-        format!("{set}.{:04x}", 0x1000 + index * 0x10 + usize::from(path))
+    /// QEMU's name of the bus of one path's adapter.
+    pub(crate) fn bus(index: usize, path: u16) -> String {
+        format!("hba{index}-{path}.0")
+    }
+
+    /// The device number of one path's adapter, as the guest sees it. (QEMU calls that subchannel set `fe.0`.)
+    pub(crate) fn adapter(index: usize, path: u16) -> String {
+        format!("0.0.{:04x}", 0x1000 + index * 0x10 + usize::from(path))
     }
 
     fn block_sizes(&self) -> String {

@@ -24,6 +24,7 @@ pub mod multipath;
 mod process;
 mod qemu;
 mod qmp;
+mod running;
 pub mod scsi;
 
 pub use builder::Builder;

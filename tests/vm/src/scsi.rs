@@ -87,7 +87,7 @@ impl Guest {
     /// When it is not there.
     #[track_caller]
     pub fn path(&self, disk: &Disk, path: u16) -> Path<'_> {
-        let adapter = Disk::adapter("0.0", self.index(disk), path);
+        let adapter = Disk::adapter(self.index(disk), path);
         let line = format!("cd /sys/bus/ccw/devices/{adapter}/virtio*/host*/target*/ && ls -d [0-9]*:*");
         Path::new(self, self.until(&format!("the disk of adapter {adapter}"), 20, &line))
     }
@@ -110,5 +110,17 @@ impl Guest {
     #[track_caller]
     pub fn plug(&self, disk: &Disk, path: u16) {
         self.qmp("device_add", Value::Object(disk.scsi(self.index(disk), path)));
+    }
+
+    /// Puts another disk of this guest, which may have no path of its own (`paths(0)`), where a path of the first has been.
+    ///
+    /// # Panics
+    /// When there is a disk already.
+    #[track_caller]
+    pub fn plug_instead(&self, disk: &Disk, path: u16, other: &Disk) {
+        let (here, there) = (self.index(disk), self.index(other));
+        let mut properties = other.scsi(there, path);
+        properties.insert("bus".into(), Disk::bus(here, path).into());
+        self.qmp("device_add", Value::Object(properties));
     }
 }

@@ -81,17 +81,36 @@ fn two_machines_share_a_disk_over_iscsi() {
     lun.offer(iqn, me, &portals);
     let loopback = lun.loopback();
     let here = loopback.path().device();
-    let t = std::time::Instant::now();
     initiator.iscsi_login(me, iqn, &portals);
-    eprintln!("login {:?}", t.elapsed());
-    let there = initiator.start_multipath().map(lun.wwid(), 2);
-    eprintln!("map {:?}", t.elapsed());
+    let multipath = initiator.start_multipath();
+    let there = multipath.map(lun.wwid(), 2);
     initiator.sh(&format!("echo shared | dd of={there} bs=4096 count=1 conv=sync oflag=direct"));
     target.run(&format!("dd if={here} bs=4096 count=1 iflag=direct")).done().ok().says("shared");
     initiator.sh(&format!("mpathpersist --out --register --param-sark=0xaaa {there}"));
     initiator.sh(&format!("mpathpersist --out --reserve --param-rk=0xaaa --prout-type=5 {there}"));
     write(&target, &here).fails();
     write(&initiator, &there).ok();
+    initiator.set_link(&right, false);
+    write(&initiator, &there).ok();
+    multipath.wait_for(lun.wwid(), Paths { active: 1, failed: 1 });
+    initiator.set_link(&right, true);
+    multipath.map(lun.wwid(), 2);
+    write(&target, &here).fails();
+}
+
+#[test]
+fn a_path_may_come_back_with_another_disk_behind_it() {
+    let (disk, other) = (Disk::new(8 * MIB).paths(2), Disk::new(8 * MIB).blocks(4096, 4096).paths(0));
+    let guest = Guest::builder().disk(&disk).disk(&other).boot();
+    let facts = |path| {
+        let name = guest.path(&disk, path).name();
+        guest.sh(&format!("cat /sys/block/{name}/device/wwid /sys/block/{name}/queue/logical_block_size"))
+    };
+    assert_eq!(facts(0), format!("naa.{}\n512", &disk.wwid()[1..]));
+    guest.unplug(&disk, 0);
+    guest.plug_instead(&disk, 0, &other);
+    assert_eq!(facts(0), format!("naa.{}\n4096", &other.wwid()[1..]));
+    assert_eq!(facts(1), format!("naa.{}\n512", &disk.wwid()[1..]), "the other path is as it was");
 }
 
 #[test]
