@@ -54,6 +54,8 @@ enum Chore {
     Build(build::Options),
     /// Run unit, property, documentation and end-to-end tests, and print what ran
     Test(test::Options),
+    /// Boot an s390x guest and run the lines of standard input in it
+    Guest(vm::Options),
     /// Record which Debian packages the s390x lanes are made of: today's newest
     Lock(packages::Options),
     /// Count the instructions of decoding, reading an index, packing, and compare them with the baseline
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Chore::Image { quick, again } => image(quick, again),
         Chore::Build(options) => build::run(&options),
         Chore::Test(options) => test::run(&options),
+        Chore::Guest(options) => vm::run(&options),
         Chore::Lock(options) => packages::record(&options),
         Chore::Counts(options) => counts::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),

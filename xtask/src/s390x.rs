@@ -4,7 +4,7 @@
 //! rustup may have no standard library for s390x at hand, Debian does: its compiler, the standard libraries of both
 //! architectures and an emulator are unpacked into the cache, and nothing of them is installed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::fail::{Fail, Outcome, Tried};
@@ -111,10 +111,7 @@ pub fn tests(toolchain: &Toolchain) -> Outcome<Vec<Command>> {
     ROUNDS.iter().map(round).collect()
 }
 
-/// Beside the folder cargo builds into (it puts `xtask` itself into TARGET/debug/): two compilers in one folder would
-/// each build again what the other has built.
+/// In a folder of its own: two compilers in one folder would each build again what the other has built.
 fn target_folder() -> Outcome<PathBuf> {
-    let me = std::env::current_exe().tried("find the folder cargo builds into")?;
-    let target = me.parent().and_then(Path::parent);
-    target.map(|folder| folder.join("s390x")).ok_or_else(|| Fail::new("xtask must be started by cargo"))
+    Ok(shell::target_folder()?.join("s390x"))
 }

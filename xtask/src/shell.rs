@@ -54,11 +54,16 @@ pub fn workspace() -> PathBuf {
     package.as_deref().and_then(Path::parent).map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
-/// A release binary of the workspace (cargo puts `xtask` itself into TARGET/debug/).
-pub fn release_binary(name: &str) -> Outcome<PathBuf> {
+/// The folder cargo builds into (it puts `xtask` itself into TARGET/debug/).
+pub fn target_folder() -> Outcome<PathBuf> {
     let me = std::env::current_exe().tried("find the folder cargo builds into")?;
     let target = me.parent().and_then(Path::parent);
-    target.map(|folder| folder.join("release").join(name)).ok_or_else(|| Fail::new("xtask must be started by cargo"))
+    target.map(Path::to_path_buf).ok_or_else(|| Fail::new("xtask must be started by cargo"))
+}
+
+/// A release binary of the workspace.
+pub fn release_binary(name: &str) -> Outcome<PathBuf> {
+    Ok(target_folder()?.join("release").join(name))
 }
 
 /// The command line as a person would type it here: programs below the current folder by their relative path.

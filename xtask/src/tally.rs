@@ -35,6 +35,7 @@ impl Tally {
                     self.package.clone_from(&name);
                     name
                 }
+                Heading::Tests(file) if self.package.is_empty() => file,
                 Heading::Tests(file) => format!("{}: {file}", self.package),
             };
             let row = self.rows.iter().position(|row| row.name == name).unwrap_or_else(|| {

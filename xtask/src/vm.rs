@@ -1,8 +1,8 @@
-//! The guests of `cargo xtask test --vm`: everything they are made of, made or found in the cache, and named to the tests.
+//! The guests of `cargo xtask test --vm` and `cargo xtask guest`: everything they are made of, made or found in the cache, and named
+//! to the harness.
 //!
 //! What a guest is and does is the crate `vm`, in `tests/vm`.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use vm::initramfs::{self, Base};
@@ -13,22 +13,29 @@ use crate::fail::{Outcome, Tried};
 use crate::packages::{self, GUEST, QEMU};
 use crate::prerequisites::{Lane, ensure};
 use crate::s390x::Toolchain;
-use crate::shell::{cargo, release_binary, run as run_tool, workspace};
+use crate::shell::{cargo, release_binary, run as run_tool, target_folder};
 
 /// Guests at the same time: each is one busy processor.
 const GUESTS: u32 = 2;
 
+/// The command line of `cargo xtask guest`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// A disk of so many mebibytes, with so many paths (one, if that is left out)
+    #[arg(value_name = "MIB[xPATHS]")]
+    disks: Vec<String>,
+}
+
+/// Boots a guest to try things in.
+pub fn run(options: &Options) -> Outcome<()> {
+    let mut guest = cargo();
+    guest.args(["run", "--quiet", "-p", "vm", "--bin", "guest", "--"]).args(&options.disks);
+    provide(&mut guest)?;
+    run_tool(&mut guest)
+}
+
 /// The tests, not yet started: `soak` takes those that are long as well, `filter` is libtest's.
 pub fn tests(soak: bool, filter: &[String]) -> Outcome<Command> {
-    ensure(Lane::Vm)?;
-    let toolchain = Toolchain::ensure()?;
-    println!("{}", toolchain.versions()?);
-    let qemu = packages::ensure(&QEMU, |_| Ok(()))?;
-    let base = base()?;
-    build::programs()?;
-    let [imgstream, agent] = build::programs_for_s390x(&toolchain)?;
-    run_tool(toolchain.release_build()?.args(["--quiet", "-p", "guest-init", "--bins"]))?;
-
     let mut test = cargo();
     // Named, since they do not run unless they are: `cargo test` knows no guests.
     test.args(["test", "--no-fail-fast", "-p", "vm", "--test", "*", "--"]).arg(format!("--test-threads={GUESTS}"));
@@ -36,12 +43,26 @@ pub fn tests(soak: bool, filter: &[String]) -> Outcome<Command> {
         test.arg("--include-ignored").env("Z_SOAK", "1");
     }
     test.args(filter);
+    provide(&mut test)?;
+    build::programs()?;
     test.env("IMGSTREAM_BIN", release_binary("imgstream")?).env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
-    test.env("VM_QEMU_ROOT", qemu.join("root")).env("VM_KERNEL", base.kernel).env("VM_INITRAMFS", base.archive);
-    test.env("VM_INIT", toolchain.release_binary("guest-init")?);
-    test.env("VM_IMGSTREAM", imgstream).env("VM_Z_PROVISIONER", agent);
-    test.env("VM_LOGS", logs()?);
     Ok(test)
+}
+
+/// Makes all that guests need, and names it in the environment.
+fn provide(command: &mut Command) -> Outcome<()> {
+    ensure(Lane::Vm)?;
+    let toolchain = Toolchain::ensure()?;
+    println!("{}", toolchain.versions()?);
+    let qemu = packages::ensure(&QEMU, |_| Ok(()))?;
+    let base = base()?;
+    let [imgstream, agent] = build::programs_for_s390x(&toolchain)?;
+    run_tool(toolchain.release_build()?.args(["--quiet", "-p", "guest-init", "--bins"]))?;
+    command.env("VM_QEMU_ROOT", qemu.join("root")).env("VM_KERNEL", base.kernel).env("VM_INITRAMFS", base.archive);
+    command.env("VM_INIT", toolchain.release_binary("guest-init")?);
+    command.env("VM_IMGSTREAM", imgstream).env("VM_Z_PROVISIONER", agent);
+    command.env("VM_LOGS", target_folder()?.join("vm-logs"));
+    Ok(())
 }
 
 /// Kernel and initramfs, from the cache, or made now.
@@ -52,10 +73,4 @@ fn base() -> Outcome<Base> {
         Base::make(&root.join("root"), half).tried("make the initramfs of guests").map(drop)
     })?;
     Ok(Base::of(&folder))
-}
-
-fn logs() -> Outcome<PathBuf> {
-    let target = workspace().join("target/vm-logs");
-    std::fs::create_dir_all(&target).tried(format_args!("create {}", target.display()))?;
-    Ok(target)
 }

@@ -25,6 +25,8 @@ pub struct Notes {
     pub answers: BTreeMap<u64, Value>,
     /// QEMU's events that nobody has asked for yet.
     pub events: VecDeque<Value>,
+    /// Whether QEMU says that the kernel has panicked.
+    pub panicked: bool,
     /// Why nothing more is to be expected: a panic, an end nobody wanted.
     pub trouble: Option<String>,
     /// Whether QEMU has ended.

@@ -13,6 +13,10 @@ const MEMORY: u32 = 1024;
 /// How long a guest may take to boot; a busy machine takes five times as long as an idle one.
 const BOOT: Duration = Duration::from_secs(150);
 
+/// The interface of a guest's own network, and the address that QEMU expects there.
+const MAC: &str = "52:54:00:00:02:0f";
+const ADDRESS: &str = "10.0.2.15/24";
+
 /// An oops is as bad as a panic. What is left out are self-tests of random numbers and keys that no test needs, and the clearing of
 /// memory that is about to be overwritten: two seconds of five.
 const KERNEL_OPTIONS: &str = "console=ttysclp0 loglevel=4 oops=panic init_on_alloc=0 \
@@ -25,7 +29,7 @@ pub struct Builder {
     memory: u32,
     processors: u8,
     pub(crate) disks: Vec<Disk>,
-    pub(crate) network: bool,
+    network: bool,
     pub(crate) links: Vec<LinkEnd>,
     pub(crate) files: Vec<(String, u32, Vec<u8>)>,
     kernel_options: String,
@@ -122,6 +126,13 @@ impl Builder {
         Guest::boot(self)
     }
 
+    /// Its interfaces: hardware address, and what is to be set up on it.
+    pub(crate) fn interfaces(&self) -> Vec<(String, String)> {
+        let network = self.network.then(|| (MAC.to_owned(), ADDRESS.to_owned()));
+        let links = self.links.iter().enumerate().map(|(index, end)| (end.mac(index), end.address.clone()));
+        network.into_iter().chain(links).collect()
+    }
+
     /// QEMU's command line, for files and sockets in `folder`.
     pub(crate) fn arguments(&self, kernel: &Path, folder: &Path) -> Vec<String> {
         let file = |name: &str| folder.join(name).display().to_string();
@@ -147,12 +158,11 @@ impl Builder {
         }
         if self.network {
             option("-netdev", "user,id=net,ipv6=off".into());
-            option("-device", "virtio-net-ccw,netdev=net,mac=52:54:00:00:02:0f".into());
+            option("-device", format!("virtio-net-ccw,netdev=net,mac={MAC}"));
         }
-        for (index, LinkEnd { link, end, .. }) in self.links.iter().enumerate() {
-            option("-netdev", link.netdev(&format!("link{index}"), *end));
-            let mac = format!("52:54:00:00:{:02x}:{end:02x}", 0x10 + index);
-            option("-device", format!("virtio-net-ccw,netdev=link{index},mac={mac}"));
+        for (index, end) in self.links.iter().enumerate() {
+            option("-netdev", end.link.netdev(&format!("link{index}"), end.end));
+            option("-device", format!("virtio-net-ccw,netdev=link{index},mac={}", end.mac(index)));
         }
         arguments.extend(["-nodefaults", "-no-user-config"].map(String::from));
         arguments

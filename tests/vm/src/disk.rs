@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 /// A disk, which outlives the guests it belongs to. Clones are the same disk.
@@ -123,26 +124,28 @@ impl Disk {
             return arguments;
         }
         for path in 0..self.paths {
-            device(format!("virtio-scsi-ccw,id=hba{index}-{path},devno={}", Self::adapter("fe", index, path)));
-            let properties = self.scsi(index, path).into_iter().map(|(name, value)| format!("{name}={value}"));
-            device(properties.collect::<Vec<_>>().join(",").replacen("driver=", "", 1));
+            let number = Self::adapter(index, path).replacen('0', "fe", 1);
+            device(format!("virtio-scsi-ccw,id=hba{index}-{path},devno={number}"));
+            // The same JSON that brings a path back.
+            device(Value::Object(self.scsi(index, path)).to_string());
         }
         arguments
     }
 
     /// The properties of one path's SCSI disk.
-    pub(crate) fn scsi(&self, index: usize, path: u16) -> Vec<(&'static str, String)> {
-        vec![
-            ("driver", "scsi-hd".into()),
-            ("id", Self::id(index, path)),
-            ("bus", format!("hba{index}-{path}.0")),
-            ("drive", format!("disk{index}")),
-            ("share-rw", "on".into()),
-            ("wwn", format!("{:#x}", self.wwn)),
-            ("serial", format!("{:016x}", self.wwn)),
-            ("logical_block_size", self.logical.to_string()),
-            ("physical_block_size", self.physical.to_string()),
-        ]
+    pub(crate) fn scsi(&self, index: usize, path: u16) -> Map<String, Value> {
+        let properties = json!({
+            "driver": "scsi-hd",
+            "id": Self::id(index, path),
+            "bus": Self::bus(index, path),
+            "drive": format!("disk{index}"),
+            "share-rw": true,
+            "wwn": self.wwn,
+            "serial": format!("{:016x}", self.wwn),
+            "logical_block_size": self.logical,
+            "physical_block_size": self.physical,
+        });
+        properties.as_object().cloned().unwrap_or_default()
     }
 
     /// QEMU's name of one path's SCSI disk.
@@ -150,10 +153,14 @@ impl Disk {
         format!("disk{index}-path{path}")
     }
 
-    /// The device number of one path's adapter, in the subchannel set (`fe.0`, as QEMU has it, or `0.0`, as the guest sees it).
-    pub(crate) fn adapter(set: &str, index: usize, path: u16) -> String {
-        let set = if set == "fe" { "fe.0" } else { "0.0" };
-        format!("{set}.{:04x}", 0x1000 + index * 0x10 + usize::from(path))
+    /// QEMU's name of the bus of one path's adapter.
+    pub(crate) fn bus(index: usize, path: u16) -> String {
+        format!("hba{index}-{path}.0")
+    }
+
+    /// The device number of one path's adapter, as the guest sees it. (QEMU calls that subchannel set `fe.0`.)
+    pub(crate) fn adapter(index: usize, path: u16) -> String {
+        format!("0.0.{:04x}", 0x1000 + index * 0x10 + usize::from(path))
     }
 
     fn block_sizes(&self) -> String {

@@ -1,38 +1,28 @@
 //! A running guest.
 
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use guest_init::frames::{Ask, End};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::board::Board;
+use crate::board::{Board, Notes};
 use crate::builder::Builder;
 use crate::channel::Channel;
-use crate::console::Console;
 use crate::disk::Disk;
-use crate::initramfs::Archive;
 use crate::lane;
 use crate::process::Run;
-use crate::qemu::Qemu;
 use crate::qmp::Qmp;
-
-/// Between two looks at QEMU and the console.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How long QEMU may take to connect.
-const CONNECT: Duration = Duration::from_secs(30);
+use crate::running::{LOOK, Running};
 
 /// How long a guest may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(60);
 
 /// A running guest. Gone when dropped.
 pub struct Guest {
-    builder: Builder,
+    pub(crate) builder: Builder,
     folder: TempDir,
     running: Arc<Running>,
     channel: Channel,
@@ -40,16 +30,6 @@ pub struct Guest {
     next: AtomicU32,
     /// How long it took from QEMU's start to the first answer.
     booted_in: Duration,
-}
-
-/// What the watching thread shares.
-struct Running {
-    qemu: Qemu,
-    console: Console,
-    board: Arc<Board>,
-    /// Whether its end is wanted.
-    ending: AtomicBool,
-    qemu_log: PathBuf,
 }
 
 impl Guest {
@@ -61,32 +41,15 @@ impl Guest {
     #[track_caller]
     pub(crate) fn boot(builder: Builder) -> Self {
         // Sockets lie in it, whose paths may not be long.
-        let folder = tempfile::Builder::new().prefix("vm-").tempdir_in("/tmp").expect("a folder for a guest");
-        let file = |name: &str| folder.path().join(name);
-        initramfs(&builder, &file("initramfs")).unwrap_or_else(|error| panic!("making an initramfs: {error}"));
-        let (channel, qmp) = (listen(&file("channel")), listen(&file("qmp")));
-
+        let folder = tempfile::Builder::new().prefix("vm-").tempdir().expect("a folder for a guest");
         let began = Instant::now();
-        let qemu = Qemu::start(&builder.arguments(&lane::kernel(), folder.path()), &file("qemu.log"));
-        let qemu = qemu.unwrap_or_else(|error| panic!("{error}"));
-        let board = Arc::<Board>::default();
-        let running = Arc::new(Running {
-            qemu,
-            console: Console::of(file("console")),
-            board: Arc::clone(&board),
-            ending: AtomicBool::new(false),
-            qemu_log: file("qemu.log"),
-        });
-        let watched = Arc::clone(&running);
-        std::thread::spawn(move || watched.watch());
-        let (qmp, channel) = (accept(&qmp, &running, "QMP"), accept(&channel, &running, "channel"));
-        let qmp = Qmp::open(qmp, Arc::clone(&board)).expect("QEMU's control channel");
-        let channel = Channel::open(channel, Arc::clone(&board)).expect("the guest's channel");
-        let limit = builder.limit;
+        let (running, streams) = Running::start(&builder, folder.path());
+        let qmp = Qmp::open(streams.qmp, Arc::clone(&running.board)).expect("QEMU's control channel");
+        let channel = Channel::open(streams.channel, Arc::clone(&running.board)).expect("the guest's channel");
         let mut guest =
             Self { builder, folder, running, channel, qmp, next: AtomicU32::new(1), booted_in: Duration::ZERO };
         guest.qmp("qmp_capabilities", Value::Null);
-        guest.wait("the guest's first answer", limit, |notes| (notes.boots > 0).then_some(()));
+        guest.wait("the guest's first answer", guest.builder.limit, |notes| (notes.boots > 0).then_some(()));
         guest.booted_in = began.elapsed();
         // It is in the guest's memory now.
         let _ = std::fs::remove_file(guest.folder.path().join("initramfs"));
@@ -104,9 +67,9 @@ impl Guest {
         self.running.qemu.pid()
     }
 
-    /// A line for the guest's shell.
+    /// A line for the guest's shell, which ends at the first command that fails.
     pub fn run(&self, line: &str) -> Run<'_> {
-        self.program(["sh", "-c", line])
+        self.program(["sh", "-ec", line])
     }
 
     /// A program of the guest and its arguments.
@@ -186,47 +149,19 @@ impl Guest {
         })
     }
 
-    /// Takes away one path (counted from 0) of a disk, as if a cable were pulled.
-    ///
-    /// # Panics
-    /// When it is not there.
+    /// Waits for an event of QEMU's about one of its devices.
     #[track_caller]
-    pub fn unplug(&self, disk: &Disk, path: u16) {
-        let id = Disk::id(self.index(disk), path);
-        self.qmp("device_del", json!({"id": id}));
-        self.wait(&format!("the end of {id}"), CONNECT, |notes| {
-            let gone = |event: &Value| event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id.as_str();
-            let place = notes.events.iter().position(gone)?;
+    pub(crate) fn event_about(&self, device: &str, name: &str, seconds: u64) {
+        self.wait(&format!("QEMU's event {name} of {device}"), Duration::from_secs(seconds), |notes| {
+            let about = |event: &Value| event["event"] == name && event["data"]["device"] == device;
+            let place = notes.events.iter().position(about)?;
             notes.events.remove(place)
         });
     }
 
-    /// Brings a path back.
-    ///
-    /// # Panics
-    /// When it is there already.
-    #[track_caller]
-    pub fn plug(&self, disk: &Disk, path: u16) {
-        let properties = disk.scsi(self.index(disk), path).into_iter();
-        let properties = properties.map(|(name, value)| {
-            let number = value.parse::<u64>().ok().filter(|_| name.ends_with("_size"));
-            let switch = (name == "share-rw").then_some(value == "on");
-            let value =
-                number.map(Value::from).or(switch.map(Value::from)).unwrap_or_else(|| Value::from(value.clone()));
-            (name.to_owned(), value)
-        });
-        self.qmp("device_add", Value::Object(properties.collect()));
-    }
-
-    /// The kernel's name of one path of a disk just now (`sda`), through the adapter it is on.
-    ///
-    /// # Panics
-    /// When it is not there.
-    #[track_caller]
-    pub fn path_name(&self, disk: &Disk, path: u16) -> String {
-        let adapter = Disk::adapter("0.0", self.index(disk), path);
-        let line = format!("ls /sys/bus/ccw/devices/{adapter}/virtio*/host*/target*/*/block");
-        self.until(&format!("the disk of adapter {adapter}"), 20, &line)
+    /// A URL of a server that listens on 127.0.0.1 of this machine, as a guest with a network reaches it.
+    pub fn url(&self, of_this_machine: &str) -> String {
+        of_this_machine.replace("127.0.0.1", "10.0.2.2")
     }
 
     /// Powers it off in order: what it has written is flushed.
@@ -270,7 +205,7 @@ impl Guest {
             notes.boots
         });
         self.qmp("system_reset", Value::Null);
-        let again = |notes: &mut crate::board::Notes| (notes.boots > boots).then_some(());
+        let again = |notes: &mut Notes| (notes.boots > boots).then_some(());
         self.wait("the guest's first answer after a reset", self.builder.limit, again);
         self.set_up();
     }
@@ -294,29 +229,25 @@ impl Guest {
     /// What belongs to devices that not every guest has.
     #[track_caller]
     fn set_up(&self) {
-        let Builder { disks, network, links, .. } = &self.builder;
-        let mut script = String::from("/usr/sbin/ip link set lo up; ");
+        let disks = &self.builder.disks;
+        let mut script = String::from("ip link set lo up; ");
         if disks.iter().any(|disk| !disk.is_virtio_blk()) {
             script += "modprobe -a virtio_scsi sd_mod; ";
         }
         if disks.iter().any(Disk::is_virtio_blk) {
             script += "modprobe virtio_blk; ";
         }
-        let user = network.then(|| ("52:54:00:00:02:0f".to_owned(), "10.0.2.15/24".to_owned()));
-        let links = links.iter().enumerate();
-        let links = links
-            .map(|(index, end)| (format!("52:54:00:00:{:02x}:{:02x}", 0x10 + index, end.end), end.address.clone()));
-        let interfaces: Vec<_> = user.into_iter().chain(links).collect();
+        let interfaces = self.builder.interfaces();
         if !interfaces.is_empty() {
             script += "modprobe virtio_net; ";
         }
         for (mac, address) in interfaces {
             script += &format!(
                 "N=$(basename $(dirname $(grep -l {mac} /sys/class/net/*/address))); \
-                 /usr/sbin/ip addr add {address} dev $N; /usr/sbin/ip link set $N up; "
+                 ip addr add {address} dev $N; ip link set $N up; "
             );
         }
-        self.sh(&format!("set -e; {script}"));
+        self.sh(&script);
         let expected: u16 = disks.iter().map(Disk::count).sum();
         if expected > 0 {
             let line = format!("[ $(ls /sys/block | grep -c -E '^(sd|vd)') -eq {expected} ]");
@@ -324,13 +255,13 @@ impl Guest {
         }
     }
 
-    fn index(&self, disk: &Disk) -> usize {
+    pub(crate) fn index(&self, disk: &Disk) -> usize {
         let place = self.builder.disks.iter().position(|known| known.wwid() == disk.wwid());
         place.expect("a disk of this guest")
     }
 
     #[track_caller]
-    fn wait<T>(&self, what: &str, limit: Duration, look: impl FnMut(&mut crate::board::Notes) -> Option<T>) -> T {
+    fn wait<T>(&self, what: &str, limit: Duration, look: impl FnMut(&mut Notes) -> Option<T>) -> T {
         self.board().wait(what, limit, look).unwrap_or_else(|why| self.fail(&why))
     }
 
@@ -374,68 +305,6 @@ impl Drop for Guest {
         self.running.console.keep(&kept);
         eprintln!("the console of guest {} is kept: {}; its end:", self.builder.name, kept.display());
         eprintln!("{}", self.running.console.last_lines());
-    }
-}
-
-impl Running {
-    /// Until QEMU ends.
-    fn watch(&self) {
-        loop {
-            let ended = self.qemu.ended();
-            if let Some(failure) = self.console.failure() {
-                self.board.note(|notes| notes.trouble = Some(format!("the kernel has failed: {failure}")));
-            }
-            if let Some(status) = ended {
-                let said = std::fs::read_to_string(&self.qemu_log).unwrap_or_default();
-                self.board.note(|notes| {
-                    notes.over = true;
-                    if !self.ending.load(Ordering::SeqCst) {
-                        notes.trouble.get_or_insert(format!("QEMU has ended ({status}) {}", said.trim()));
-                    }
-                });
-                return;
-            }
-            std::thread::sleep(LOOK);
-        }
-    }
-}
-
-/// The base, and after it what belongs to this guest.
-fn initramfs(builder: &Builder, path: &std::path::Path) -> std::io::Result<()> {
-    std::fs::copy(lane::base(), path)?;
-    let mut archive = Archive::append(path)?;
-    archive.file("init", 0o755, &std::fs::read(lane::init())?)?;
-    for (name, program) in lane::programs() {
-        archive.file(&format!("usr/bin/{name}"), 0o755, &std::fs::read(program)?)?;
-    }
-    for (path, mode, content) in &builder.files {
-        archive.file(path, *mode, content)?;
-    }
-    archive.finish()
-}
-
-fn listen(path: &std::path::Path) -> UnixListener {
-    let listener = UnixListener::bind(path).unwrap_or_else(|error| panic!("listening at {}: {error}", path.display()));
-    listener.set_nonblocking(true).expect("a socket that does not block");
-    listener
-}
-
-fn accept(listener: &UnixListener, running: &Running, what: &str) -> UnixStream {
-    let began = Instant::now();
-    loop {
-        if let Ok((stream, _)) = listener.accept() {
-            stream.set_nonblocking(false).expect("a socket that blocks");
-            return stream;
-        }
-        let said = || std::fs::read_to_string(&running.qemu_log).unwrap_or_default();
-        if let Some(status) = running.qemu.ended() {
-            panic!("QEMU has ended at once ({status}): {}", said().trim());
-        }
-        if began.elapsed() > CONNECT {
-            running.qemu.kill();
-            panic!("QEMU has not connected its {what} within {CONNECT:?}: {}", said().trim());
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

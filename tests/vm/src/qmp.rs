@@ -58,9 +58,7 @@ fn listen(line: &str, board: &Board) {
     let Ok(message) = serde_json::from_str::<Value>(line) else { return };
     board.note(|notes| {
         if message.get("event").is_some() {
-            if message["event"] == "GUEST_PANICKED" {
-                notes.trouble.get_or_insert_with(|| "the guest's kernel has panicked".into());
-            }
+            notes.panicked |= message["event"] == "GUEST_PANICKED";
             notes.events.push_back(message);
         } else if let Some(id) = message["id"].as_u64() {
             notes.answers.insert(id, message);

@@ -47,7 +47,7 @@ pub const GUEST: Root = Root {
     name: "guest",
     suite: "trixie",
     architectures: "s390x",
-    wanted: "linux-image-s390x busybox-static kmod udev multipath-tools kpartx dmsetup cryptsetup-bin open-iscsi sg3-utils \
+    wanted: "linux-image-s390x dash busybox-static kmod udev multipath-tools kpartx dmsetup cryptsetup-bin open-iscsi sg3-utils \
         s390-tools util-linux fdisk mount e2fsprogs xfsprogs iproute2 openssl",
 };
 

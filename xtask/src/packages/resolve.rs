@@ -7,7 +7,7 @@ use crate::fail::{Fail, Outcome, Tried};
 use crate::packages::lock::{Package, Section};
 use crate::packages::{Root, mirror};
 use crate::scratch::Scratch;
-use crate::shell::{capture, tool};
+use crate::shell::{output, said, tool};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -19,17 +19,28 @@ pub fn newest(root: &Root) -> Outcome<Section> {
         let source = format!("deb [signed-by={KEYRING}] {archive} {suite} main\n");
         prepare(&scratch.path(""), &source)?;
         let apt = || private_apt(&scratch.path(""), root.architectures);
-        capture(apt().args(["--error-on=any", "update"]))?;
+        run(apt().args(["--error-on=any", "update"]), suite)?;
         // Nothing is installed: the addresses of what would have to be are all that is wanted.
-        let said = capture(
-            apt().args(["install", "--print-uris", "--no-install-recommends"]).args(root.wanted.split_whitespace()),
-        )?;
+        let mut install = apt();
+        install.args(["install", "--print-uris", "--no-install-recommends"]).args(root.wanted.split_whitespace());
+        let said = run(&mut install, suite)?;
         let packages: Option<Vec<Package>> = said.lines().map(|line| package(line, &archive)).collect();
         match packages {
             Some(packages) if !packages.is_empty() => Ok(Section::of(root, packages)),
             _ => Err(Fail::new(format!("apt named no packages for the {} root: {:?}", root.name, said.trim()))),
         }
     })
+}
+
+/// What apt says is short; its command line, with a folder of its own for everything, is not.
+fn run(apt: &mut Command, suite: &str) -> Outcome<String> {
+    let output = output(apt)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = said(&output);
+    let why = said.lines().find_map(|line| line.strip_prefix("E: ")).unwrap_or(said.trim());
+    Err(Fail::new(format!("apt could not resolve packages of {suite}: {why}")))
 }
 
 fn prepare(folder: &Path, source: &str) -> Outcome<()> {

@@ -42,29 +42,39 @@ struct Guest {
     asked: Vec<u8>,
 }
 
+/// What a wait has ended for.
+struct Happened {
+    /// There is something on the channel, or it has ended.
+    asked: bool,
+    /// A child has ended.
+    child: bool,
+    /// Commands that can go on, and with which pipe.
+    pipes: Vec<(u32, Polled)>,
+}
+
 impl Guest {
     /// Until the channel ends.
     fn serve(&mut self, watcher: &Watcher) -> io::Result<()> {
         loop {
-            let (asked, child, ready) = self.wait(watcher)?;
-            for (number, polled) in ready {
+            let happened = self.wait(watcher)?;
+            for (number, polled) in happened.pipes {
                 if let Some(command) = self.commands.get_mut(&number) {
                     let told = command.proceed(polled);
                     self.tell_all(number, told)?;
                 }
             }
-            if child {
+            if happened.child {
                 self.reap(watcher)?;
             }
-            if asked && !self.listen(watcher)? {
+            if happened.asked && !self.listen(watcher)? {
                 return Ok(());
             }
             self.commands.retain(|_, command| !command.is_over());
         }
     }
 
-    /// Waits until something can be done: was something asked, has a child ended, which commands can go on.
-    fn wait(&self, watcher: &Watcher) -> io::Result<(bool, bool, Vec<(u32, Polled)>)> {
+    /// Waits until something can be done.
+    fn wait(&self, watcher: &Watcher) -> io::Result<Happened> {
         let mut fds =
             vec![PollFd::new(self.channel.as_fd(), PollFlags::POLLIN), PollFd::new(watcher.as_fd(), PollFlags::POLLIN)];
         let mut whose = Vec::new();
@@ -76,8 +86,11 @@ impl Guest {
         }
         poll(&mut fds, PollTimeout::NONE)?;
         let mut happened = fds.iter().map(|fd| fd.any().unwrap_or(true));
-        let (asked, child) = (happened.next() == Some(true), happened.next() == Some(true));
-        Ok((asked, child, happened.zip(whose).filter_map(|(so, whose)| so.then_some(whose)).collect()))
+        Ok(Happened {
+            asked: happened.next() == Some(true),
+            child: happened.next() == Some(true),
+            pipes: happened.zip(whose).filter_map(|(so, whose)| so.then_some(whose)).collect(),
+        })
     }
 
     /// Does what is asked; false where the channel has ended.

@@ -4,9 +4,11 @@
 use std::io;
 use std::path::Path;
 
-/// Programs of the packages. What busybox has as well is here where the real one can more.
+/// Programs of the packages. Busybox has the rest.
 const PROGRAMS: &[&str] = &[
     "usr/bin/busybox",
+    // Not busybox's shell: that one takes busybox's own mount, mke2fs, modprobe and ip for the real ones.
+    "usr/bin/dash",
     // block devices and file systems
     "usr/bin/findmnt",
     "usr/bin/lsblk",
@@ -120,12 +122,13 @@ pub const MODULES: &[&str] = &[
     "virtio_net",
 ];
 
-/// Commands of busybox that can be started by name. Its shell finds all others as well.
-pub const APPLETS: &str = "ash awk base64 basename cat chmod chown cksum cmp cp cut date dd df diff dirname dmesg du echo env \
-    expr false find free grep groups gunzip gzip head hexdump hostname id install kill killall killall5 ln ls lsof md5sum \
-    mkdir mkfifo mknod mktemp more mv nc nice nohup nproc od ping pgrep pidof pkill printf ps pwd readlink realpath rm rmdir sed \
-    seq setsid sh sha256sum sha512sum shred sleep sort stat stty sync tail tar tee telnet test time timeout top touch tr true \
-    truncate tty uname uniq unlink uptime usleep vi vmstat watch wc wget which xargs xxd yes zcat";
+/// Commands of busybox. None that is a program of the packages as well.
+pub const APPLETS: &str = "awk base64 basename cat chmod chown cksum clear cmp cp cpio cut date dd df diff dirname dmesg du echo \
+    env expr false find fold free fuser getopt grep groups gunzip gzip halt head hexdump hostname id install kill killall less \
+    ln logger ls lsof md5sum mkdir mkfifo mknod mktemp more mountpoint mv nc nice nohup nproc nslookup od paste ping pgrep \
+    pidof pivot_root pkill poweroff printf ps pwd readlink realpath reboot renice rev rm rmdir sed seq setsid sha256sum sha512sum \
+    shred shuf sleep sort split stat strings stty sum sync sysctl tac tail tar taskset tee telnet test time timeout top touch tr \
+    true truncate tty uname uniq unlink unshare unxz unzip uptime usleep vi vmstat watch wc wget which whoami xargs xxd yes zcat";
 
 /// Links: where, and where to.
 pub const LINKS: &[(&str, &str)] = &[
@@ -134,6 +137,7 @@ pub const LINKS: &[(&str, &str)] = &[
     ("lib", "usr/lib"),
     ("var/run", "/run"),
     ("etc/mtab", "/proc/self/mounts"),
+    ("usr/bin/sh", "dash"),
     ("usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm"),
     ("usr/sbin/depmod", "/usr/bin/kmod"),
     ("usr/sbin/insmod", "/usr/bin/kmod"),
@@ -176,4 +180,18 @@ pub fn recipe() -> String {
     format!(
         "{PROGRAMS:?}\n{RULES:?}\n{FOLDERS_TAKEN:?}\n{UDEV:?}\n{MODULES:?}\n{APPLETS}\n{LINKS:?}\n{FOLDERS:?}\n{TEXTS:?}\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_is_there_twice() {
+        let real: Vec<&str> = PROGRAMS.iter().copied().chain(LINKS.iter().map(|(path, _)| *path)).collect();
+        for applet in APPLETS.split_whitespace() {
+            let twice = real.iter().find(|path| path.rsplit('/').next() == Some(applet));
+            assert_eq!(twice, None, "busybox's {applet} stands beside another");
+        }
+    }
 }
