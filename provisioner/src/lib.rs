@@ -1,7 +1,8 @@
 //! The agent: puts one signed image onto one target, proves it, and is gone.
 //!
-//! [`run`] is the page that tells the story; [`phase`] holds its chapters, each with an input, an output and errors of its
-//! own; [`target`] has what stands between a run spec's LUN and a device; [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines read.
+//! [`run`] is the page that tells the story; [`phase`] holds its chapters, each with an input, an output and errors of
+//! its own; [`target`] has what stands between a run spec's LUN and a device; [`erase`] makes a returned disk forget;
+//! [`report`] turns what happens into events, and events into what people and machines read.
 //!
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 

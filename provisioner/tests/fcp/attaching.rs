@@ -241,7 +241,8 @@ async fn the_wait_is_bounded_whatever_there_is_to_wait_for() {
     }
 }
 
-/// A write that never returns cannot be waited for by letting time pass: a thread is in it. So this one is in real time.
+/// A write that never returns cannot be waited for by letting time pass: a thread is in it. So this one is in real
+/// time.
 #[tokio::test]
 async fn the_wait_is_bounded_when_the_kernel_does_not_answer() {
     let kernel = Kernel::new([channel()]);

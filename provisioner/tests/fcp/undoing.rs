@@ -180,7 +180,7 @@ async fn what_cannot_be_undone_is_said_and_the_rest_is_undone() {
 async fn an_adapter_that_does_not_go_offline_is_said() {
     for (fault, why) in [
         (Fault::Refuses(Errno::EIO), "Input/output error"),
-        (Fault::Refuses(Errno::EAGAIN), "the kernel has no time for it"),
+        (Fault::Refuses(Errno::EAGAIN), "there was no time left for it"),
         (Fault::Deaf, "the kernel took it, and has not done it"),
     ] {
         let kernel = Kernel::new([channel()]);
