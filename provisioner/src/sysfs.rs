@@ -1,7 +1,7 @@
 //! sysfs and procfs, below roots that tests can move: read an attribute, list names, write an attribute.
 //!
-//! Reading is lenient: anything may go away while it is looked at, so what cannot be read is not there. Writing is not: it is
-//! one write(2) to a file that exists, as the kernel wants it, and says how the kernel answered.
+//! Reading is lenient: anything may go away while it is looked at, so what cannot be read is not there. Writing is not:
+//! it is one write(2) to a file that exists, as the kernel wants it, and says how the kernel answered.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-/// What a write to an attribute does. The machine's is [`write`]; a test's also plays the kernel that answers.
+/// What a write to an attribute does. The machine's is [`write()`]; a test's also plays the kernel that answers.
 pub type Store = dyn Fn(&Path, &str) -> io::Result<()> + Send + Sync;
 
 /// Where a machine tells about itself, and takes orders.
@@ -49,8 +49,8 @@ impl Roots {
         self.proc.join(below)
     }
 
-    /// Starts a write on a thread of its own, since the kernel answers some only when all is done, and cannot be interrupted
-    /// meanwhile. Must be called inside the runtime.
+    /// Starts a write on a thread of its own, since the kernel answers some only when all is done, and cannot be
+    /// interrupted meanwhile. Must be called inside the runtime.
     pub fn write_aside(&self, path: &Path, value: &str) -> JoinHandle<io::Result<()>> {
         let (store, path, value) = (Arc::clone(&self.store), path.to_owned(), value.to_owned());
         tokio::task::spawn_blocking(move || store(&path, &value))

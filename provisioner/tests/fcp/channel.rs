@@ -114,8 +114,13 @@ impl State {
 
     pub fn set_online(&mut self, number: usize) -> Result<(), Errno> {
         let online = format!("{}/online", self.ccw(number));
-        if self.channels[number].availability == "boxed" {
-            return Err(Errno::EAGAIN);
+        let availability = format!("{}/availability", self.ccw(number));
+        if self.tree.read(&availability) == "boxed" {
+            // It is asked again what it is (online_store_recog_and_online).
+            if self.channels[number].availability == "boxed" {
+                return Err(Errno::EAGAIN);
+            }
+            self.tree.set(&availability, self.channels[number].availability);
         }
         if self.tree.read(&online) == "1" || self.channels[number].driver != Some("zfcp") {
             return Err(Errno::EINVAL);

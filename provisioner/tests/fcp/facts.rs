@@ -11,8 +11,8 @@ use crate::*;
 
 const OPERATING: &str = include_str!("../../../docs/operating.md");
 
-/// The machine of the example in docs/operating.md: an adapter with NPIV, one with a LUN that was added and one that is not
-/// there, one without light, one that was never online, and one that is boxed.
+/// The machine of the example in docs/operating.md: an adapter with NPIV, one with a LUN that was added and one that is
+/// not there, one without light, one that was never online, and one that is boxed.
 async fn machine() -> Kernel {
     let two = Storage { luns: vec![(LUN, When::Always), ("0x4010403400000000", When::Always)], ..storage(WWPN) };
     let closed = Storage { lets_in: false, ..storage("0x500507630308c562") };

@@ -1,11 +1,12 @@
-//! A simulated kernel: a tree laid out like sysfs, and what zFCP and the channel subsystem do when something is written there.
+//! A simulated kernel: a tree laid out like sysfs, and what zFCP and the channel subsystem do when something is written
+//! there.
 //!
-//! A write is a real one, to a file that must exist; then the simulation answers as the kernel does, with success or an errno,
-//! and changes the tree, at once or after a while. Time is tokio's, so that tests can let it pass.
+//! A write is a real one, to a file that must exist; then the simulation answers as the kernel does, with success or an
+//! errno, and changes the tree, at once or after a while. Time is tokio's, so that tests can let it pass.
 //!
-//! Sources: drivers/s390/cio/device.c, blacklist.c and css.c; drivers/s390/scsi/zfcp_sysfs.c, zfcp_unit.c, zfcp_ccw.c and
-//! zfcp_scsi.c; drivers/scsi/scsi_transport_fc.c; Documentation/arch/s390/common_io.rst and driver-model.rst; for the layout
-//! also the comments in zdev/src/scsi.c of s390-tools.
+//! Sources: drivers/s390/cio/device.c, blacklist.c and css.c; drivers/s390/scsi/zfcp_sysfs.c, zfcp_unit.c, zfcp_ccw.c
+//! and zfcp_scsi.c; drivers/scsi/scsi_transport_fc.c; Documentation/arch/s390/common_io.rst and driver-model.rst; for
+//! the layout also the comments in zdev/src/scsi.c of s390-tools.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

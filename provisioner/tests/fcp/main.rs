@@ -1,7 +1,8 @@
-//! zFCP on simulated machines: attaching, every sentence that says why it stands still, undoing, and what there is to see.
+//! zFCP on simulated machines: attaching, every sentence that says why it stands still, undoing, and what there is to
+//! see.
 //!
-//! No emulator has zFCP. These trees and the kernel that plays on them follow the kernel's source and documentation; what a
-//! real machine does differently, they cannot show.
+//! No emulator has zFCP. These trees and the kernel that plays on them follow the kernel's source and documentation;
+//! what a real machine does differently, they cannot show.
 
 #![allow(clippy::unwrap_used)]
 

@@ -19,7 +19,9 @@ fn assert_says(error: &Error, sentence: &str, retry: Retry) {
     assert_eq!(as_in_the_manual(&error.to_string()), format!("{ADAPTER}: {sentence}"));
     assert_eq!((error.kind(), error.retry()), (Kind::Target, retry));
     assert!(error.hint().is_some_and(|hint| !hint.is_empty()), "no hint");
-    assert!(OPERATING.contains(&format!("| `{ADAPTER}: {sentence}` |")), "not in docs/operating.md: {sentence}");
+    let (open, close) = if sentence.contains('`') { ("`` ", " ``") } else { ("`", "`") };
+    let row = format!("| {open}{ADAPTER}: {sentence}{close} |");
+    assert!(OPERATING.contains(&row), "not in docs/operating.md: {row}");
 }
 
 /// Where `ways` stand still on this machine.
@@ -76,6 +78,15 @@ async fn a_device_that_is_not_there() {
     // The kernel was asked whether it had dealt with everything; then there is nothing to wait for.
     assert_eq!(kernel.writes(), ["proc/cio_settle 1"]);
     assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_nobody_may_look_for() {
+    let kernel = Kernel::new([other_channel()]);
+    kernel.fault("cio_settle", Fault::Refuses(Errno::EACCES));
+    let error = why(&kernel, &[way(ADAPTER, WWPN)]).await;
+    let sentence = "no such device, looking for it failed: Permission denied (os error 13): run as root";
+    assert_says(&error, sentence, Retry::Permanent);
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +169,8 @@ async fn an_order_that_may_not_be_given() {
     assert_says(&error, sentence, Retry::Permanent);
 }
 
-/// A write that never returns cannot be waited for by letting time pass: a thread is in it. So this one is in real time.
+/// A write that never returns cannot be waited for by letting time pass: a thread is in it. So this one is in real
+/// time.
 #[tokio::test]
 async fn an_order_that_the_kernel_does_not_answer() {
     let kernel = Kernel::new([channel()]);

@@ -92,6 +92,18 @@ async fn an_adapter_that_was_ignored_is_so_again() {
     assert_same(&kernel.snapshot(), &before);
 }
 
+/// Else they would hang about for a minute, until the port is given up.
+#[tokio::test(start_paused = true)]
+async fn disks_that_were_found_automatically_are_gone_with_their_adapter() {
+    let kernel = Kernel::new([npiv()]);
+    let attached = attached(&kernel, &[alone(ADAPTER)]).await;
+    kernel.settle().await;
+    assert!(kernel.tree().exists("sys/block/sda"));
+    let told = undo(&kernel, attached).await;
+    assert_eq!((told.undone, told.left), (vec![format!("{ADAPTER}: set offline")], Vec::new()));
+    assert!(!kernel.tree().exists("sys/block/sda"));
+}
+
 /// Of an adapter that was never online before, zFCP keeps host and ports. Nothing else stays.
 #[tokio::test(start_paused = true)]
 async fn only_what_zfcp_keeps_itself_stays_after_the_first_time() {
@@ -168,7 +180,7 @@ async fn what_cannot_be_undone_is_said_and_the_rest_is_undone() {
 async fn an_adapter_that_does_not_go_offline_is_said() {
     for (fault, why) in [
         (Fault::Refuses(Errno::EIO), "Input/output error"),
-        (Fault::Refuses(Errno::EAGAIN), "the kernel has no time for it"),
+        (Fault::Refuses(Errno::EAGAIN), "there was no time left for it"),
         (Fault::Deaf, "the kernel took it, and has not done it"),
     ] {
         let kernel = Kernel::new([channel()]);

@@ -1,8 +1,8 @@
 //! FCP channels ("adapters"), their ports and LUNs, as sysfs shows them. Nothing here writes.
 //!
-//! Sources: drivers/s390/cio/device.c (`online`, `availability`, `cutype`), drivers/s390/scsi/zfcp_sysfs.c (everything called
-//! `failed`, `in_recovery`, `access_denied`; `hba_id`, `wwpn`, `fcp_lun`), drivers/scsi/scsi_transport_fc.c (`port_state`,
-//! `port_type`), and where chzdev of s390-tools looks (zdev/src/zfcp_host.c, zfcp_lun.c).
+//! Sources: drivers/s390/cio/device.c (`online`, `availability`, `cutype`), drivers/s390/scsi/zfcp_sysfs.c (everything
+//! called `failed`, `in_recovery`, `access_denied`; `hba_id`, `wwpn`, `fcp_lun`), drivers/scsi/scsi_transport_fc.c
+//! (`port_state`, `port_type`), and where chzdev of s390-tools looks (zdev/src/zfcp_host.c, zfcp_lun.c).
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Attaching: look at every way, do what helps, look again, until all are up or the time is over.
 //!
-//! All ways are worked on at once, so that one that is dead costs the others no time. Where each stands is read anew each
-//! time; nothing is remembered but which orders the kernel was given.
+//! All ways are worked on at once, so that one that is dead costs the others no time. Where each stands is read anew
+//! each time; nothing is remembered but which orders the kernel was given.
 
 use std::collections::HashMap;
 use std::io;
@@ -189,7 +189,7 @@ impl Work<'_> {
 
     fn words(&self, way: &Way<'_>) -> Words {
         let words = explain::words(way.spec, &way.standing, &way.seen);
-        if let Some(order) = self.running(way) {
+        if let Some(order) = self.running(way).filter(|order| order.step.is_needed()) {
             return words.while_doing(&order.doing);
         }
         match self.answered(way).and_then(|order| Some((order, order.has_failed()?))) {

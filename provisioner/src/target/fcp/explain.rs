@@ -201,9 +201,10 @@ fn hint(way: &FcpSpec, standing: &Standing, seen: &Seen) -> String {
         | Standing::PortFailed
         | Standing::PortRecovering
         | Standing::NotLoggedIn(_) => format!("`lszfcp -P -e -b {adapter}` lists the ports it sees{initiator}"),
-        _ => format!(
-            "`lszfcp -D -e -b {adapter}` lists the LUNs; by hand: `chzdev -a -e zfcp-lun {adapter}:{wwpn}:{lun}`{initiator}"
-        ),
+        _ => {
+            let by_hand = format!("`chzdev -a -e zfcp-lun {adapter}:{wwpn}:{lun}`");
+            format!("`lszfcp -D -e -b {adapter}` lists the LUNs; by hand: {by_hand}{initiator}")
+        }
     }
 }
 

@@ -1,7 +1,8 @@
-//! The devices that the kernel was told not to look at: `cio_ignore=` on its command line, `/proc/cio_ignore` afterwards.
+//! The devices that the kernel was told not to look at: `cio_ignore=` on its command line, `/proc/cio_ignore`
+//! afterwards.
 //!
-//! Source: Documentation/arch/s390/common_io.rst, drivers/s390/cio/blacklist.c (`cio_ignore_proc_seq_show`): a bus id, or two
-//! with a hyphen between, per line.
+//! Source: Documentation/arch/s390/common_io.rst, drivers/s390/cio/blacklist.c (`cio_ignore_proc_seq_show`): a bus id,
+//! or two with a hyphen between, per line.
 
 use crate::sysfs::{self, Roots};
 

@@ -10,8 +10,8 @@ use super::standing::{Seen, Standing};
 use super::undo::Set;
 use crate::sysfs::Roots;
 
-/// How long a LUN is given to appear by itself before it is added. A LUN that was mapped after the port's last scan never
-/// does: zFCP looks when it logs in.
+/// How long a LUN is given to appear by itself before it is added. A LUN that was mapped after the port's last scan
+/// never does: zFCP looks when it logs in.
 const BY_ITSELF: Duration = Duration::from_secs(5);
 /// How long the SCSI layer is given to show a LUN that was added before it is looked for.
 const SHOWN: Duration = Duration::from_secs(1);
@@ -108,11 +108,11 @@ impl Step {
 
     /// Whether nothing can come of a way where this is refused.
     pub(super) fn is_needed(self) -> bool {
-        matches!(self, Step::Free | Step::SetOnline | Step::AddLun)
+        matches!(self, Step::Free | Step::Settle | Step::SetOnline | Step::AddLun)
     }
 
-    /// When it may be done again, after it was done `times`. A port scan is not: it burdens the fabric's name server, for which
-    /// the kernel limits its own (zfcp.port_scan_ratelimit).
+    /// When it may be done again, after it was done `times`. A port scan is not: it burdens the fabric's name server,
+    /// for which the kernel limits its own (zfcp.port_scan_ratelimit).
     pub(super) fn again(self, times: u32) -> Option<Duration> {
         (self == Step::LookForLun).then(|| LOOK_AGAIN * 2_u32.saturating_pow(times.saturating_sub(1)))
     }

@@ -1,8 +1,9 @@
 //! Undoing: what attaching set is taken back, in reverse, and nothing else.
 //!
-//! A LUN's SCSI device is deleted first: chzdev does it so (zfcp_lun.c), and a device that loses its adapter instead waits for
-//! a minute (`dev_loss_tmo`) to be sure that it is gone. zFCP keeps the directories of host and ports of an adapter that was
-//! online once ("the port and LUN subdirectories are preserved", IBM's Device Drivers book): they stay.
+//! A LUN's SCSI device is deleted first: chzdev does it so (zfcp_lun.c), and a device that loses its adapter instead
+//! waits for a minute (`dev_loss_tmo`) to be sure that it is gone. zFCP keeps the directories of host and ports of an
+//! adapter that was online once ("the port and LUN subdirectories are preserved", IBM's Device Drivers book): they
+//! stay.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -165,8 +166,9 @@ impl Undoing<'_> {
         let mut taken = false;
         while !is_so() {
             if Instant::now() >= self.until {
-                let what = if taken { "took it, and has not done it" } else { "has no time for it" };
-                return Err(format!("{value} to {}: the kernel {what}", path.display()));
+                let what =
+                    if taken { "the kernel took it, and has not done it" } else { "there was no time left for it" };
+                return Err(format!("{value} to {}: {what}", path.display()));
             }
             if !taken {
                 match timeout_at(self.until, self.roots.write_aside(path, value)).await {
