@@ -194,22 +194,76 @@ fn a_run_with_nothing_to_do_may_be_refused() {
     });
 }
 
-/// Cancelled when the first write is begun: that one lands, and no other is begun.
+/// Cancelled when the first write is begun: no other is begun, and what is left of that one is not either.
 #[test]
 fn once_a_run_is_over_no_write_is_begun() {
-    each(|media, engine| {
-        let cancel = CancellationToken::new();
-        let cancelling = cancel.clone();
-        let bench = Bench::new(move |_: usize, _: &Write| {
-            cancelling.cancel();
-            Fault::Late
+    for fault in [Fault::Late, Fault::Short(4096), Fault::Errno(libc::EINTR)] {
+        each(|media, engine| {
+            let cancel = CancellationToken::new();
+            let cancelling = cancel.clone();
+            let bench = Bench::new(move |_: usize, _: &Write| {
+                cancelling.cancel();
+                fault
+            });
+            let options = WriteOptions { workers: 1, ..WriteOptions::default() };
+            let error = block_on(media.write_image(sample(), &bench, engine, &options, &cancel)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Cancelled, "{error}");
+            assert_eq!(bench.counts().0, 1, "writes begun");
+            media.does_not_boot();
         });
-        let options = WriteOptions { workers: 1, ..WriteOptions::default() };
-        let error = block_on(media.write_image(sample(), &bench, engine, &options, &cancel)).unwrap_err();
-        assert_eq!(error.kind(), Kind::Cancelled, "{error}");
-        assert_eq!(bench.counts().0, 1, "writes begun");
-        media.does_not_boot();
+    }
+}
+
+/// Answers late, and then well.
+#[derive(Debug)]
+struct Late {
+    from: usize,
+    asked: AtomicUsize,
+}
+
+impl Permit for Late {
+    fn may_write(&self) -> Result<()> {
+        if self.asked.fetch_add(1, Relaxed) >= self.from {
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        Ok(())
+    }
+}
+
+fn late(from: usize) -> WriteOptions {
+    let permit = Some(Arc::new(Late { from, asked: AtomicUsize::new(0) }) as Arc<dyn Permit>);
+    WriteOptions { permit, stall_limit: Duration::from_millis(300), ..WriteOptions::default() }
+}
+
+#[test]
+fn a_permit_that_comes_too_late_is_named_and_of_no_use() {
+    let media = Media::new(Layout::Split);
+    let bench = Bench::new(none);
+    block_on(async {
+        let since = Instant::now();
+        let error = media.write(&bench, EngineKind::Direct, &late(0)).await.unwrap_err();
+        assert!(since.elapsed() < Duration::from_millis(1400), "{:?}", since.elapsed());
+        assert_eq!((error.kind(), error.retry()), (Kind::Target, Retry::Temporary), "{error}");
+        assert!(error.to_string().contains("whether this run may still write has not been answered"), "{error}");
+        tokio::time::sleep(Duration::from_millis(1800)).await;
     });
+    assert!(media.now() == media.old && bench.counts() == (0, 0), "something was written");
+}
+
+#[test]
+fn a_permit_to_clean_up_that_comes_too_late_is_of_no_use() {
+    let media = Media::new(Layout::Single);
+    let path = media.lun();
+    let failing = move |_: usize, _: &Write| {
+        lengthen(&path);
+        Fault::Errno(libc::EIO)
+    };
+    block_on(async {
+        let error = media.write(&Bench::new(failing), EngineKind::Direct, &late(1)).await.unwrap_err();
+        assert!(error.to_string().contains("given up"), "{error}");
+        tokio::time::sleep(Duration::from_millis(1800)).await;
+    });
+    assert_eq!(std::fs::metadata(media.lun()).unwrap().len(), SIZE as u64 + 4096, "the file was cut");
 }
 
 /// Cancelled when the commit begins: what was committed is taken back, and nothing else is.
