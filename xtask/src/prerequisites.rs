@@ -33,6 +33,9 @@ const SERVERS: [Package; 4] = [
     ("openssl", &["openssl"]),
 ];
 
+/// What an encrypted region may hold besides ext4.
+const FILE_SYSTEMS: [Package; 2] = [("xfsprogs", &["mkfs.xfs"]), ("btrfs-progs", &["mkfs.btrfs"])];
+
 /// For the second reader of images, which also takes openssl and zstd.
 const READER: Package = ("python3", &["python3"]);
 
@@ -81,7 +84,7 @@ impl Lane {
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
                 let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER];
-                DISK.into_iter().chain(SERVERS).chain(PEERS).chain(more).collect()
+                DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
             Self::Counts => vec![COUNTER],

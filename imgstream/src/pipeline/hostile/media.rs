@@ -140,6 +140,8 @@ pub(super) fn packed(raw: Vec<u8>) -> Sample {
         level: 1,
         holes: false,
         sector_size: Some(512),
+        encrypt: Vec::new(),
+        luks_header: pack::DEFAULT_LUKS_HEADER,
         workers: 1,
     };
     let (from, to) = (dir.path().join("raw"), dir.path().join("image"));
