@@ -1,4 +1,5 @@
-//! Checks an image where it lies: every blob's digest, every chunk's frame and raw bytes, every seek table. Writes nothing.
+//! Checks an image where it lies: every blob's digest, every chunk's frame and raw bytes, every seek table, and that there is
+//! nothing where a target has no place. Writes nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,12 +16,15 @@ use crate::buffer::Pool;
 use crate::decode::Decoder;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::manifest::{ChunkKind, Descriptor, Region};
 use crate::open::Image;
 use crate::pipeline::WriteOptions;
 use crate::plan::{Plans, SpanPlan};
 use crate::progress::{Phase, Progress};
+use crate::sink::target::no_place;
 use crate::source;
 use crate::watchdog::Watchdog;
+use crate::zeros;
 
 /// Memory for decoded chunks, whatever the number of cores.
 const MEMORY: u64 = 96 << 20;
@@ -64,7 +68,8 @@ pub async fn verify(
     let threads: Vec<_> = (0..workers)
         .map(|_| {
             let (queue, pool, abort) = (queue.clone(), Arc::clone(&pool), Arc::clone(&abort));
-            std::thread::spawn(move || check_chunks(&queue, &pool, &abort))
+            let descriptor = Arc::clone(&descriptor);
+            std::thread::spawn(move || check_chunks(&queue, &descriptor, &pool, &abort))
         })
         .collect();
     progress.raw_total.store(descriptor.raw_size, Relaxed);
@@ -92,9 +97,14 @@ async fn read_blobs(plans: Plans, jobs: Sender<Job>, progress: &Progress, abort:
     for number in 0..plans.count() {
         let span = plans.load(number).await?;
         totals.chunks += span.index.rows().len() as u64;
-        if seen.insert((span.data, plans.image().descriptor().spans[number].index)) {
+        let descriptor = plans.image().descriptor();
+        let is_new = seen.insert((span.data, descriptor.spans[number].index));
+        if is_new {
             totals.data_blobs += 1;
             totals.data_bytes += span.data.size;
+        }
+        // Blobs that were seen before may still have something where only this span has no place.
+        if is_new || has_data_without_place(descriptor, &span) {
             read_blob(plans.image(), &span, &places, &jobs, progress).await?;
         }
         if abort.is_over() {
@@ -167,19 +177,29 @@ impl Cutter<'_> {
     }
 }
 
-fn check_chunks(queue: &Receiver<Job>, pool: &Arc<Pool>, abort: &Abort) {
+/// Whether a data chunk of the span reaches into the end of an encrypted region.
+fn has_data_without_place(descriptor: &Descriptor, span: &SpanPlan) -> bool {
+    let is_data = |chunk: &usize| span.index.rows()[*chunk].kind == ChunkKind::Data;
+    (0..span.index.rows().len()).filter(is_data).any(|chunk| {
+        let (start, len) = span.raw_range(chunk);
+        let mut ends = descriptor.regions.iter().filter_map(Region::without_place);
+        ends.any(|end| end.start < start + len as u64 && start < end.end)
+    })
+}
+
+fn check_chunks(queue: &Receiver<Job>, descriptor: &Descriptor, pool: &Arc<Pool>, abort: &Abort) {
     let mut decoder = Decoder::new();
     for job in queue {
         if abort.is_over() {
             continue;
         }
-        if let Err(error) = check_chunk(&mut decoder, &job, pool) {
+        if let Err(error) = check_chunk(&mut decoder, &job, descriptor, pool) {
             abort.fail(error);
         }
     }
 }
 
-fn check_chunk(decoder: &mut Decoder, job: &Job, pool: &Arc<Pool>) -> Result<()> {
+fn check_chunk(decoder: &mut Decoder, job: &Job, descriptor: &Descriptor, pool: &Arc<Pool>) -> Result<()> {
     let row = &job.span.index.rows()[job.chunk];
     let (raw_offset, raw_len) = job.span.raw_range(job.chunk);
     let buffer = pool.acquire().ok_or_else(|| Error::cancelled("verifying"))?;
@@ -192,6 +212,19 @@ fn check_chunk(decoder: &mut Decoder, job: &Job, pool: &Arc<Pool>) -> Result<()>
             name(),
             row.raw_digest
         )));
+    }
+    check_placeable(descriptor, raw_offset, chunk.bytes())
+}
+
+/// Where the end of an encrypted region has no place on a target, it must be zeros.
+fn check_placeable(descriptor: &Descriptor, start: u64, bytes: &[u8]) -> Result<()> {
+    for region in &descriptor.regions {
+        let Some(place) = region.without_place() else { continue };
+        let (from, to) = (place.start.max(start), place.end.min(start + bytes.len() as u64));
+        let found = (from < to).then(|| zeros::first_nonzero(&bytes[(from - start) as usize..(to - start) as usize]));
+        if let Some(at) = found.flatten() {
+            return Err(no_place(region.offset, from + at as u64));
+        }
     }
     Ok(())
 }

@@ -61,6 +61,20 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Region:
+    """An encrypted region: a range of the raw image, and how many bytes its LUKS header takes."""
+
+    offset: int
+    length: int
+    header_bytes: int
+
+    def without_place(self) -> tuple[int, int]:
+        """The raw range at its end that no target has a place for (section 8.1)."""
+        end = self.offset + self.length
+        return end - self.header_bytes, end
+
+
+@dataclass(frozen=True)
 class Descriptor:
     """What is needed of a descriptor once its rules have been checked."""
 
@@ -69,6 +83,7 @@ class Descriptor:
     architecture: str
     expires: Optional[tuple[int, str]]
     raw_size: int
+    encrypted: list[Region]
     spans: list[Span]
 
 
@@ -91,10 +106,10 @@ def parse_descriptor(payload: bytes) -> Descriptor:
     check(sector in (512, 4096), f"sector size {sector}")
     check(1 <= raw_size <= MAX_RAW and raw_size % sector == 0, f"raw size {raw_size}")
     check(MIN_CHUNK <= chunk_size <= MAX_CHUNK and chunk_size & (chunk_size - 1) == 0, f"chunk size {chunk_size}")
-    check_regions(objects(root.get_as(list, "regions")), raw_size, sector)
+    encrypted = parse_regions(objects(root.get_as(list, "regions")), raw_size, sector)
     check_boot(root.optional("boot"), raw_size)
     spans = parse_spans(objects(root.get_as(list, "spans")), raw_size, chunk_size)
-    return Descriptor(name, root.uint("image_version"), architecture, expires, raw_size, spans)
+    return Descriptor(name, root.uint("image_version"), architecture, expires, raw_size, encrypted, spans)
 
 
 def check_cover(ranges: list[tuple[int, int]], raw_size: int, what: str) -> None:
@@ -106,12 +121,13 @@ def check_cover(ranges: list[tuple[int, int]], raw_size: int, what: str) -> None
     check(end == raw_size and bool(ranges), f"{what}s end at {end} instead of {raw_size}")
 
 
-def check_regions(regions: list[Object], raw_size: int, sector: int) -> None:
-    """Section 4.3."""
+def parse_regions(regions: list[Object], raw_size: int, sector: int) -> list[Region]:
+    """Section 4.3; those that are encrypted."""
     check_cover([(region.uint("offset"), region.uint("length")) for region in regions], raw_size, "region")
     names = [region.get_as(str, "name") for region in regions]
     check(len(set(names)) == len(names), "two regions have one name")
     check(all(re.fullmatch(IMAGE_NAME, name) for name in names), "the name of a region")
+    encrypted = []
     for region in regions:
         check(region["length"] % sector == 0, "a region is not whole sectors")
         luks = region.optional("luks")
@@ -120,6 +136,8 @@ def check_regions(regions: list[Object], raw_size: int, sector: int) -> None:
             uuid, header = luks.get_as(str, "uuid"), luks.uint("header_bytes")
             check(re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", uuid) is not None, f"UUID {uuid!r}")
             check(header % 4096 == 0 and 1 << 20 <= header < region["length"], f"a LUKS header of {header} bytes")
+            encrypted.append(Region(region["offset"], region["length"], header))
+    return encrypted
 
 
 def check_boot(boot: Optional[Object], raw_size: int) -> None:

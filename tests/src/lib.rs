@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod command;
 pub mod counterfeit;
 pub mod document;
+pub mod encrypted;
 pub mod forge;
 pub mod hostile;
 pub mod lab;

@@ -17,7 +17,9 @@ pub const CHUNK: u64 = 64 * KIB;
 /// Its size: two spans, of sixteen chunks and of nine, the last of them one sector.
 pub const SIZE: u64 = 24 * CHUNK + 512;
 /// Chunks of data, of which the first is withheld to the end; all others are zeros.
-pub const DATA: [usize; 4] = [0, 5, 6, 18];
+pub const DATA: [usize; 4] = [0, 5, 6, 23];
+/// Length of the encrypted region, which begins with chunk 1: its last megabyte is zeros, and a LUKS header takes its place.
+pub const ENCRYPTED: u64 = 22 * CHUNK;
 /// The last chunk, of data as well.
 pub const LAST: usize = 24;
 
@@ -54,7 +56,8 @@ impl Offers {
         forgery.descriptor["expires"] = json!("2999-01-01T00:00:00Z");
         forgery.descriptor["regions"] = json!([
             {"name": "boot", "offset": 0, "length": CHUNK, "encrypt": false},
-            {"name": "root", "offset": CHUNK, "length": SIZE - CHUNK, "encrypt": true, "luks": luks},
+            {"name": "root", "offset": CHUNK, "length": ENCRYPTED, "encrypt": true, "luks": luks},
+            {"name": "end", "offset": CHUNK + ENCRYPTED, "length": SIZE - CHUNK - ENCRYPTED, "encrypt": false},
         ]);
         forgery
     }

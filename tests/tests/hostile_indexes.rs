@@ -180,7 +180,7 @@ fn a_wrong_index_of_a_later_span_leaves_nothing_that_boots() {
     let mut overlapping = second.clone();
     overlapping.rows[1].offset = 0;
     let mut zeros_that_are_none = second.clone();
-    zeros_that_are_none.rows[2].kind = 2;
+    zeros_that_are_none.rows[DATA[3] - 16].kind = 2;
     // Another span's, which contradicts the geometry of this one.
     let wrong = [magic, overlapping.index(), zeros_that_are_none.index(), first.index()[..32 + 80 * 9].to_vec()];
     for index in wrong {

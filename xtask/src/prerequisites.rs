@@ -33,8 +33,8 @@ const SERVERS: [Package; 4] = [
     ("openssl", &["openssl"]),
 ];
 
-/// For images with another file system than ext4.
-const FILE_SYSTEMS: Package = ("xfsprogs", &["mkfs.xfs"]);
+/// What an encrypted region may hold besides ext4.
+const FILE_SYSTEMS: [Package; 2] = [("xfsprogs", &["mkfs.xfs"]), ("btrfs-progs", &["mkfs.btrfs"])];
 
 /// For the second reader of images, which also takes openssl and zstd.
 const READER: Package = ("python3", &["python3"]);
@@ -91,7 +91,7 @@ impl Lane {
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
                 let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER, CPIO];
-                DISK.into_iter().chain(SERVERS).chain(PEERS).chain(more).collect()
+                DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
             Self::Vm => DISK
@@ -99,7 +99,7 @@ impl Lane {
                 .chain(CROSS)
                 .chain(GUESTS)
                 .chain(COUNTERPARTS)
-                .chain([SERVERS[0], FILE_SYSTEMS])
+                .chain([SERVERS[0], FILE_SYSTEMS[0]])
                 .collect(),
             Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),

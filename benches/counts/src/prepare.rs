@@ -65,6 +65,8 @@ pub fn pack_raw(folder: &Path, layout: &str) -> Outcome<Descriptor> {
         level: DEFAULT_LEVEL,
         holes: false,
         sector_size: Some(4096),
+        encrypt: Vec::new(),
+        luks_header: pack::DEFAULT_LUKS_HEADER,
         workers: 1,
     };
     let (progress, cancel) = (PackProgress::default(), CancellationToken::new());

@@ -16,6 +16,7 @@ pub fn descriptor(data: &[u8]) -> bool {
     assert!(found.chunk_size.is_power_of_two() && (1 << 16..=1 << 23).contains(&found.chunk_size));
     covers(raw_size, found.regions.iter().map(|Region { offset, length, .. }| (*offset, *length)));
     covers(raw_size, found.spans.iter().map(|Span { raw_offset, raw_length, .. }| (*raw_offset, *raw_length)));
+    found.regions.iter().for_each(has_room_for_its_header);
     assert!((1..=1 << 14).contains(&found.spans.len()));
     found.spans.iter().for_each(|span| blobs_are_bounded(span, found.chunk_size));
     let within = |offset: u64, length: u64| length > 0 && u128::from(offset) + u128::from(length) <= raw_size.into();
@@ -37,6 +38,15 @@ fn covers(end: u64, ranges: impl Iterator<Item = (u64, u64)>) {
         at += u128::from(length);
     }
     assert_eq!(at, end.into());
+}
+
+/// What an encrypted region has no place for is its end, and not all of it.
+fn has_room_for_its_header(region: &Region) {
+    let Region { offset, length, encrypt, luks, .. } = region;
+    assert_eq!(*encrypt, luks.is_some());
+    if let Some(end) = region.without_place() {
+        assert!(end.start > *offset && end.end == offset + length && end.end - end.start >= 1 << 20);
+    }
 }
 
 fn blobs_are_bounded(span: &Span, chunk_size: u32) {

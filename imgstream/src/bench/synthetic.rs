@@ -188,7 +188,7 @@ impl Parts {
             sector_size,
             digest: "sha256".into(),
             compression: "zstd".into(),
-            regions: partitions::regions(&[], raw_size),
+            regions: partitions::regions(&[], raw_size, &[]),
             boot: None,
             spans,
         };

@@ -103,6 +103,17 @@ pub struct Pack {
     /// Logical sector size the image was built for: 512 or 4096. Default: found out.
     #[arg(long)]
     pub sector_size: Option<Size>,
+    /// A partition, by its number or GPT name, that the layout `split` puts inside LUKS, and what its region is called. May be
+    /// given several times. Its file system (ext2/3/4, XFS, btrfs) must leave the end free for the LUKS header.
+    #[arg(long, value_name = "NAME=PARTITION", value_parser = parse_pair)]
+    pub encrypt_region: Vec<(String, String)>,
+    /// The UUID of an encrypted region's LUKS container, as boot parameters inside the image name it. Default: derived from the
+    /// names of image and region, and printed.
+    #[arg(long, value_name = "NAME=UUID", value_parser = parse_pair, requires = "encrypt_region")]
+    pub luks_uuid: Vec<(String, String)>,
+    /// Bytes that a LUKS header takes: a multiple of 4096, at least 1MiB.
+    #[arg(long, value_name = "SIZE", default_value = "16MiB")]
+    pub luks_header: Size,
     /// Threads that compress. Default: one per core.
     #[arg(long)]
     pub workers: Option<usize>,
@@ -351,6 +362,11 @@ pub struct Bench {
     /// Write the findings as one JSON object to stdout.
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty());
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| format!("{text:?} is not NAME=VALUE"))
 }
 
 fn parse_time(text: &str) -> Result<OffsetDateTime, String> {

@@ -104,7 +104,9 @@ fn show(descriptor: &Descriptor, digest: Digest, verified: bool, signers: &[Stri
     }
     print!("regions");
     for region in &descriptor.regions {
-        let luks = if region.encrypt { "  to be encrypted" } else { "" };
+        let luks = region.luks.as_ref().map_or_else(String::new, |luks| {
+            format!("  to be encrypted: LUKS {}, header {}", luks.uuid, Size(luks.header_bytes))
+        });
         print!("  {:24} {:>12} at {}{luks}", region.name, Size(region.length).to_string(), region.offset);
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use imgstream::error::{Error, Result};
+use imgstream::manifest::Luks;
 use imgstream::manifest::layout::Choice;
-use imgstream::pack::{self, PackOptions, PackProgress, Packed};
+use imgstream::pack::{self, EncryptRegion, PackOptions, PackProgress, Packed};
 use imgstream::size::Size;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -56,8 +57,27 @@ fn options(arguments: &args::Pack) -> Result<PackOptions> {
         level: arguments.level,
         holes: arguments.holes,
         sector_size: arguments.sector_size.map(|size| whole(size, "sector")).transpose()?,
+        encrypt: encrypt(arguments)?,
+        luks_header: arguments.luks_header.0,
         workers: arguments.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
     })
+}
+
+/// The regions to encrypt, each with the UUID that is given for it.
+fn encrypt(arguments: &args::Pack) -> Result<Vec<EncryptRegion>> {
+    let mut regions: Vec<EncryptRegion> = Vec::new();
+    for (name, partition) in &arguments.encrypt_region {
+        regions.push(EncryptRegion { name: name.clone(), partition: partition.clone(), uuid: None });
+    }
+    for (name, uuid) in &arguments.luks_uuid {
+        let Some(region) = regions.iter_mut().find(|region| region.name == *name) else {
+            return Err(Error::usage(format!("--luks-uuid {name}={uuid}: no --encrypt-region is called {name:?}")));
+        };
+        if region.uuid.replace(uuid.to_ascii_lowercase()).is_some() {
+            return Err(Error::usage(format!("--luks-uuid names {name:?} twice")));
+        }
+    }
+    Ok(regions)
 }
 
 fn summary(arguments: &args::Pack, packed: &Packed, progress: &PackProgress, seconds: f64) {
@@ -67,8 +87,8 @@ fn summary(arguments: &args::Pack, packed: &Packed, progress: &PackProgress, sec
         display::json_line(&json!({
             "event": "summary", "image": arguments.image, "digest": digest, "name": descriptor.name,
             "image_version": descriptor.image_version, "architecture": descriptor.architecture,
-            "raw_size": descriptor.raw_size, "frame_bytes": progress.compressed.load(Relaxed), "data_bytes": stored,
-            "seconds": seconds,
+            "raw_size": descriptor.raw_size, "regions": descriptor.regions,
+            "frame_bytes": progress.compressed.load(Relaxed), "data_bytes": stored, "seconds": seconds,
         }));
         return;
     }
@@ -85,6 +105,11 @@ fn summary(arguments: &args::Pack, packed: &Packed, progress: &PackProgress, sec
     let regions: Vec<_> =
         descriptor.regions.iter().map(|region| format!("{} {}", region.name, Size(region.length))).collect();
     say!("regions  {}", regions.join(", "));
+    for region in &descriptor.regions {
+        if let Some(Luks { uuid, header_bytes }) = &region.luks {
+            say!("encrypt  {} as LUKS {uuid}, its header {}", region.name, Size(*header_bytes));
+        }
+    }
     say!("boots    {}", descriptor.boot.as_ref().map_or("no boot record found", |boot| &boot.method));
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::boot::BootFacts;
+use super::region::Region;
 use super::strict;
 use super::{MAX_CHUNK_SIZE, MAX_CHUNKS_PER_SPAN, MAX_RAW_SIZE, MAX_SPANS, MIN_CHUNK_SIZE, index};
 use crate::digest::Digest;
@@ -71,32 +72,6 @@ pub struct Descriptor {
     /// The spans that cover the raw image, in order, without gaps.
     #[serde(with = "strict::objects")]
     pub spans: Vec<Span>,
-}
-
-/// A named range of the raw image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Region {
-    /// Its name, unique in the image.
-    pub name: String,
-    /// First raw byte.
-    pub offset: u64,
-    /// Length in bytes.
-    pub length: u64,
-    /// Whether a `split` layout puts it inside LUKS.
-    pub encrypt: bool,
-    /// LUKS facts; present exactly when `encrypt`.
-    #[serde(default, with = "strict::optional_object", skip_serializing_if = "Option::is_none")]
-    pub luks: Option<Luks>,
-}
-
-/// What an encrypted region's LUKS2 container will be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Luks {
-    /// UUID of the container, which boot parameters inside the image name.
-    pub uuid: String,
-    /// Bytes its header takes at the start of the region's slot. The same number of bytes at the end of the raw region is
-    /// not part of its file system, so that header and content fit the slot together.
-    pub header_bytes: u64,
 }
 
 /// A fixed range of the raw image and the two blobs that hold it.
@@ -304,17 +279,6 @@ struct Version {
     format: u32,
 }
 
-impl Luks {
-    fn is_sane(&self, region_length: u64) -> bool {
-        let uuid_shape = self.uuid.len() == 36
-            && self.uuid.bytes().enumerate().all(|(at, byte)| match at {
-                8 | 13 | 18 | 23 => byte == b'-',
-                _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
-            });
-        uuid_shape && self.header_bytes.is_multiple_of(4096) && (1 << 20..region_length).contains(&self.header_bytes)
-    }
-}
-
 /// Checks an image's or region's name: 1 to 128 of `a-z 0-9 . _ -`, starting with a letter or digit.
 ///
 /// # Errors
@@ -362,7 +326,7 @@ pub(crate) mod tests {
             sector_size: 512,
             digest: "sha256".into(),
             compression: "zstd".into(),
-            regions: super::super::partitions::regions(&[], raw_size),
+            regions: super::super::partitions::regions(&[], raw_size, &[]),
             boot: None,
             spans: vec![Span {
                 raw_offset: 0,

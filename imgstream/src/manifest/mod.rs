@@ -7,12 +7,14 @@ pub mod index;
 pub mod layout;
 pub mod partitions;
 pub mod policy;
+pub mod region;
 pub mod strict;
 
 pub use boot::BootFacts;
-pub use descriptor::{BlobRef, Descriptor, Luks, Region, Span};
+pub use descriptor::{BlobRef, Descriptor, Span};
 pub use index::{ChunkKind, ChunkRow, SpanIndex};
 pub use policy::Policy;
+pub use region::{Luks, Region};
 
 /// Smallest chunk, in bytes.
 pub const MIN_CHUNK_SIZE: u32 = 64 << 10;

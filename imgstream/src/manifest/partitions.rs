@@ -3,9 +3,19 @@
 //! Read from the packer's own input, not from images; still nothing here trusts a field it has not bounded.
 
 use std::io;
+use std::ops::Range;
 
-use super::descriptor::Region;
+use super::region::{Luks, Region};
 use crate::little_endian::{u32_at, u64_at};
+
+/// A partition table.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Table {
+    /// The partitions, in the order of the disk; none without a table.
+    pub partitions: Vec<Partition>,
+    /// Raw ranges in which the table itself lies, its backup included. Some may reach into one another.
+    pub places: Vec<Range<u64>>,
+}
 
 /// A partition: its number as Linux counts, its name or nothing, and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +30,7 @@ pub struct Partition {
     pub length: u64,
 }
 
-/// The partitions of a raw image in the order of the disk; empty without a table. `read` fills from a raw offset.
+/// The partition table of a raw image. `read` fills from a raw offset.
 ///
 /// # Errors
 /// Those of `read`, and `InvalidData` when a table is there but contradicts itself or the image's size.
@@ -28,24 +38,33 @@ pub fn read_table(
     raw_size: u64,
     sector_size: u32,
     mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
-) -> io::Result<Vec<Partition>> {
+) -> io::Result<Table> {
     let sector = u64::from(sector_size);
     if raw_size < 2 * sector {
-        return Ok(Vec::new());
+        return Ok(Table::default());
     }
     let mut first = vec![0; 2 * sector_size as usize];
     read(0, &mut first)?;
     let (mbr, gpt) = first.split_at(sector_size as usize);
-    let mut partitions = if gpt.starts_with(b"EFI PART") {
-        read_gpt(gpt, sector, &mut read)?
+    let mut table = if gpt.starts_with(b"EFI PART") {
+        Table { partitions: read_gpt(gpt, sector, &mut read)?, places: gpt_places(gpt, sector, raw_size) }
     } else if mbr[510..512] == [0x55, 0xaa] && mbr[446..510].chunks(16).any(|entry| entry[4] != 0) {
-        read_mbr(mbr, sector)
+        Table { partitions: read_mbr(mbr, sector), places: std::iter::once(0..sector).collect() }
     } else {
-        Vec::new()
+        Table::default()
     };
-    partitions.sort_by_key(|partition| partition.offset);
-    check(&partitions, raw_size)?;
-    Ok(partitions)
+    table.partitions.sort_by_key(|partition| partition.offset);
+    check(&table.partitions, raw_size)?;
+    Ok(table)
+}
+
+/// Protective MBR and header, the table, and what lies from the backup's table on to the end: nothing else belongs there.
+fn gpt_places(header: &[u8], sector: u64, raw_size: u64) -> Vec<Range<u64>> {
+    let table_len = u64::from(u32_at(header, 80)) * u64::from(u32_at(header, 84));
+    let table = u64_at(header, 72).saturating_mul(sector);
+    let backup = u64_at(header, 32).saturating_sub(table_len.div_ceil(sector)).saturating_mul(sector);
+    let places = [0..2 * sector, table..table.saturating_add(table_len), backup..raw_size];
+    places.into_iter().filter(|place| place.start < place.end).collect()
 }
 
 fn read_gpt(
@@ -108,9 +127,26 @@ fn check(partitions: &[Partition], raw_size: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// What makes a partition an encrypted region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encrypted {
+    /// The partition's number.
+    pub partition: u32,
+    /// What the region is called.
+    pub name: String,
+    /// What its container will be.
+    pub luks: Luks,
+}
+
+/// Whether a region's name is one that regions without a name of their own have.
+pub fn is_reserved(name: &str) -> bool {
+    ["end", "disk"].contains(&name) || ["partition-", "gap-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Regions that cover the whole image in order: each partition by its name (or `partition-N`), and what lies between
-/// them as `partition-table`, `gap-N`, `end`. An image without a table is one region, `disk`.
-pub fn regions(partitions: &[Partition], raw_size: u64) -> Vec<Region> {
+/// them as `partition-table`, `gap-N`, `end`. An image without a table is one region, `disk`. Those of `encrypted` are called,
+/// and are, what that says.
+pub fn regions(partitions: &[Partition], raw_size: u64, encrypted: &[Encrypted]) -> Vec<Region> {
     let plain =
         |name: String, offset, end: u64| Region { name, offset, length: end - offset, encrypt: false, luks: None };
     if partitions.is_empty() {
@@ -124,7 +160,14 @@ pub fn regions(partitions: &[Partition], raw_size: u64) -> Vec<Region> {
             regions.push(plain(name, at, partition.offset));
         }
         at = partition.offset + partition.length;
-        regions.push(plain(region_name(partition, &regions), partition.offset, at));
+        let region = match encrypted.iter().find(|one| one.partition == partition.number) {
+            Some(Encrypted { name, luks, .. }) => {
+                let clear = plain(name.clone(), partition.offset, at);
+                Region { encrypt: true, luks: Some(luks.clone()), ..clear }
+            }
+            None => plain(region_name(partition, &regions, encrypted), partition.offset, at),
+        };
+        regions.push(region);
     }
     if at < raw_size {
         regions.push(plain("end".into(), at, raw_size));
@@ -132,18 +175,13 @@ pub fn regions(partitions: &[Partition], raw_size: u64) -> Vec<Region> {
     regions
 }
 
-fn region_name(partition: &Partition, taken: &[Region]) -> String {
+fn region_name(partition: &Partition, taken: &[Region], encrypted: &[Encrypted]) -> String {
     let name: String =
         partition.name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     // What regions without a name of their own are called stays free for them.
-    let reserved =
-        ["end", "disk"].contains(&name.as_str()) || ["partition-", "gap-"].iter().any(|p| name.starts_with(p));
-    let usable = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64 && !reserved;
-    if usable && taken.iter().all(|region| region.name != name) {
-        name
-    } else {
-        format!("partition-{}", partition.number)
-    }
+    let usable = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.len() <= 64 && !is_reserved(&name);
+    let is_free = taken.iter().all(|region| region.name != name) && encrypted.iter().all(|other| other.name != name);
+    if usable && is_free { name } else { format!("partition-{}", partition.number) }
 }
 
 fn invalid(why: String) -> io::Error {
@@ -171,8 +209,9 @@ mod tests {
         image[446 + 4] = 0x83;
         image[446 + 8..446 + 12].copy_from_slice(&2048u32.to_le_bytes());
         image[446 + 12..446 + 16].copy_from_slice(&2048u32.to_le_bytes());
-        let partitions = read_table(4 << 20, 512, reader(&image)).unwrap();
-        let regions = regions(&partitions, 4 << 20);
+        let table = read_table(4 << 20, 512, reader(&image)).unwrap();
+        assert_eq!(table.places, std::slice::from_ref(&(0..512)));
+        let regions = regions(&table.partitions, 4 << 20, &[]);
         let names: Vec<_> = regions.iter().map(|region| region.name.as_str()).collect();
         assert_eq!(names, ["partition-table", "partition-1", "end"]);
         assert_eq!(regions.iter().map(|region| region.length).sum::<u64>(), 4 << 20);
@@ -195,9 +234,9 @@ mod tests {
             } else {
                 bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
             }
-            if let Ok(partitions) = read_table(bytes.len() as u64, 512, reader(&bytes)) {
-                let covered: u64 = regions(&partitions, bytes.len() as u64).iter().map(|region| region.length).sum();
-                prop_assert_eq!(covered, bytes.len() as u64);
+            if let Ok(table) = read_table(bytes.len() as u64, 512, reader(&bytes)) {
+                let regions = regions(&table.partitions, bytes.len() as u64, &[]);
+                prop_assert_eq!(regions.iter().map(|region| region.length).sum::<u64>(), bytes.len() as u64);
             }
         }
     }

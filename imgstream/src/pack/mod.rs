@@ -3,6 +3,8 @@
 //! The layout appears whole under its name or not at all. Nothing here talks to a network.
 
 mod encode;
+mod encrypt;
+mod filesystem;
 mod input;
 mod span;
 mod store;
@@ -17,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::layout::{self, Choice};
-use crate::manifest::{BlobRef, Descriptor, Span, boot, descriptor, partitions};
+use crate::manifest::{BlobRef, Descriptor, Region, Span, boot, descriptor, partitions};
+pub use encrypt::{DEFAULT_LUKS_HEADER, EncryptRegion};
 use input::Input;
 use span::SpanPacker;
 use store::Store;
@@ -56,6 +59,10 @@ pub struct PackOptions {
     pub holes: bool,
     /// Logical sector size the image was built for; found out where it is not given.
     pub sector_size: Option<u32>,
+    /// Partitions that a `split` layout puts inside LUKS.
+    pub encrypt: Vec<EncryptRegion>,
+    /// Bytes of their LUKS headers.
+    pub luks_header: u64,
     /// Threads that compress.
     pub workers: usize,
 }
@@ -83,8 +90,8 @@ pub struct Packed {
 /// Packs `input` into the new directory `output` and signs it.
 ///
 /// # Errors
-/// [`Kind::Usage`] when options are out of bounds or `output` exists; [`Kind::Image`] when the raw image contradicts
-/// itself; [`Kind::Source`] when the input cannot be read or changes; [`Kind::Device`] when the output cannot be
+/// [`Kind::Usage`] when options are out of bounds, name no partition, or `output` exists; [`Kind::Image`] when the raw image
+/// contradicts itself, or a partition cannot be encrypted; [`Kind::Source`] when the input cannot be read or changes; [`Kind::Device`] when the output cannot be
 /// written; `Cancelled`. On any error nothing is left under `output`.
 pub fn pack(
     input: &Path,
@@ -108,7 +115,7 @@ pub fn pack(
         ));
     }
     progress.total.store(input.size(), std::sync::atomic::Ordering::Relaxed);
-    let (regions, boot) = look_inside(&input, sector_size)?;
+    let (regions, boot) = look_inside(&input, sector_size, options)?;
     let store = Store::create(output)?;
     let spans = pack_spans(&input, &store, options, progress, cancel)?;
     input.check_unchanged()?;
@@ -157,13 +164,17 @@ fn check(options: &PackOptions) -> Result<()> {
     if options.expires.is_some_and(|expires| expires <= options.created) {
         return Err(Error::usage("the image would expire before it is created"));
     }
-    Ok(())
+    encrypt::check_options(&options.encrypt, options.luks_header)
 }
 
 /// The regions and boot facts of a raw image.
-fn look_inside(input: &Input, sector_size: u32) -> Result<(Vec<descriptor::Region>, Option<boot::BootFacts>)> {
+fn look_inside(
+    input: &Input,
+    sector_size: u32,
+    options: &PackOptions,
+) -> Result<(Vec<Region>, Option<boot::BootFacts>)> {
     let refuse = |error: &dyn std::fmt::Display| Error::image(format!("{}: {error}", input.name()));
-    let partitions =
+    let table =
         partitions::read_table(input.size(), sector_size, |at, into| input.read(at, into)).map_err(|error| {
             refuse(&error).with_hint("the image's partition table and size must agree; was it truncated?")
         })?;
@@ -172,7 +183,9 @@ fn look_inside(input: &Input, sector_size: u32) -> Result<(Vec<descriptor::Regio
     let boot = boot::detect(&record, input.size(), |at, into| input.read(at, into))
         .map_err(|error| refuse(&error))?
         .map_err(|why| refuse(&why).with_hint("run zipl in the image again"))?;
-    Ok((partitions::regions(&partitions, input.size()), boot))
+    let (wanted, header) = (&options.encrypt, options.luks_header);
+    let encrypted = encrypt::encrypted(input, &table, boot.as_ref(), &options.name, wanted, header)?;
+    Ok((partitions::regions(&table.partitions, input.size(), &encrypted), boot))
 }
 
 fn pack_spans(

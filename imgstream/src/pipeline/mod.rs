@@ -73,7 +73,7 @@ pub struct WriteOptions {
     pub connections: usize,
     /// Bytes per request.
     pub request_size: u64,
-    /// Writes in flight.
+    /// Writes in flight, each of a chunk; more where a device takes only shorter ones.
     pub depth: usize,
     /// Bytes of decoded chunks that may exist at once.
     pub chunk_memory: u64,

@@ -1,10 +1,9 @@
-//! An engine with faults, for tests: a device that fails, dawdles, forgets or lies. What is not faulty is done by a real
+//! An engine with faults, for tests: devices that fail, dawdle, forget or lie. What is not faulty is done by a real
 //! engine underneath.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,18 +65,15 @@ impl<F: FnMut(usize, &Write) -> Fault + Send> Script for F {
 /// What reached a device's cache or was made durable, in order.
 #[derive(Debug, Clone)]
 pub(crate) enum Logged {
-    Write { offset: u64, bytes: Vec<u8>, before: Vec<u8> },
-    Flush,
+    Write { device: usize, offset: u64, bytes: Vec<u8>, before: Vec<u8> },
+    Flush { device: usize },
 }
 
 /// The part of a faulty engine that a test holds on to.
 #[derive(Clone)]
 pub(crate) struct Bench(Arc<Shared>);
 
-struct Shared {
-    media: PathBuf,
-    state: Mutex<State>,
-}
+struct Shared(Mutex<State>);
 
 struct State {
     script: Box<dyn Script>,
@@ -88,10 +84,10 @@ struct State {
 }
 
 impl Bench {
-    /// A device whose bytes lie in the file `media` and which behaves as `script` says.
-    pub(crate) fn new(media: PathBuf, script: impl Script + 'static) -> Self {
+    /// Devices, whose bytes lie in files, that behave as `script` says.
+    pub(crate) fn new(script: impl Script + 'static) -> Self {
         let state = State { script: Box::new(script), writes: 0, flushes: 0, log: Vec::new(), hanging: Vec::new() };
-        Bench(Arc::new(Shared { media, state: Mutex::new(state) }))
+        Bench(Arc::new(Shared(Mutex::new(state))))
     }
 
     /// What a writer is started with.
@@ -108,18 +104,18 @@ impl Bench {
 
     /// How many writes and flushes came.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        let state = self.0.state.lock().unwrap();
+        let state = self.0.0.lock().unwrap();
         (state.writes, state.flushes)
     }
 
     /// What came, in order.
     pub(crate) fn log(&self) -> Vec<Logged> {
-        self.0.state.lock().unwrap().log.clone()
+        self.0.0.lock().unwrap().log.clone()
     }
 
     /// Drops what hangs.
     pub(crate) fn release(&self) {
-        drop(std::mem::take(&mut self.0.state.lock().unwrap().hanging));
+        drop(std::mem::take(&mut self.0.0.lock().unwrap().hanging));
     }
 }
 
@@ -152,23 +148,28 @@ impl Engine for Faulty {
     }
 
     fn flush(&self, device: &Device) -> crate::error::Result<()> {
-        let mut state = self.shared.state.lock().unwrap();
+        let this = self.devices.iter().position(|other| std::ptr::eq(other, device)).unwrap();
+        let mut state = self.shared.0.lock().unwrap();
         let number = state.flushes;
         state.flushes += 1;
         match state.script.flush(number) {
             FlushFault::None => device.flush()?,
             FlushFault::Fails => return Err(crate::error::Error::device("flushing: Input/output error")),
             FlushFault::PowerCut => {
-                let media = File::options().write(true).open(&self.shared.media).unwrap();
-                let lost = state.log.iter().rev().take_while(|logged| !matches!(logged, Logged::Flush));
-                for logged in lost {
-                    let Logged::Write { offset, before, .. } = logged else { unreachable!() };
-                    media.write_all_at(before, *offset).unwrap();
+                let media = File::options().write(true).open(device.name()).unwrap();
+                for logged in state.log.iter().rev() {
+                    match logged {
+                        Logged::Flush { device } if *device == this => break,
+                        Logged::Write { device, offset, before, .. } if *device == this => {
+                            media.write_all_at(before, *offset).unwrap();
+                        }
+                        _ => {}
+                    }
                 }
                 device.flush()?;
             }
         }
-        state.log.push(Logged::Flush);
+        state.log.push(Logged::Flush { device: this });
         Ok(())
     }
 }
@@ -177,10 +178,12 @@ impl Faulty {
     /// What happens to one write; hands back what is to be written next in its place.
     fn step(&self, write: Write) -> Result<Option<Write>, Refused> {
         let fault = {
-            let mut state = self.shared.state.lock().unwrap();
+            let mut state = self.shared.0.lock().unwrap();
             let mut before = vec![0; write.len];
-            let _ = File::open(&self.shared.media).unwrap().read_at(&mut before, write.offset).unwrap();
-            state.log.push(Logged::Write { offset: write.offset, bytes: write.bytes().to_vec(), before });
+            let media = File::open(self.devices[write.device].name()).unwrap();
+            let _ = media.read_at(&mut before, write.offset).unwrap();
+            let (device, offset, bytes) = (write.device, write.offset, write.bytes().to_vec());
+            state.log.push(Logged::Write { device, offset, bytes, before });
             let number = state.writes;
             state.writes += 1;
             state.script.write(number, &write)
@@ -202,7 +205,7 @@ impl Faulty {
                 return Ok((self.on_outcome)(write, Ok(len)));
             }
             Fault::AlsoAt(elsewhere) => {
-                let (media, bytes) = (self.shared.media.clone(), write.bytes().to_vec());
+                let (media, bytes) = (self.devices[device].name(), write.bytes().to_vec());
                 let inner = Arc::clone(&self.inner);
                 std::thread::spawn(move || {
                     // By now the chunk there has been proven, if it is one of those that are proven early.
@@ -227,7 +230,7 @@ impl Faulty {
                 });
             }
             Fault::Lost => drop(write),
-            Fault::Hangs => self.shared.state.lock().unwrap().hanging.push(write),
+            Fault::Hangs => self.shared.0.lock().unwrap().hanging.push(write),
         }
         Ok(None)
     }

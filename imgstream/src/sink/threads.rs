@@ -76,3 +76,46 @@ impl Drop for Threads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::buffer::Pool;
+    use crate::sink::engine::{EngineChoice, Payload, ZeroBuffer};
+    use crate::sink::queue::{Depth, Queue};
+    use crate::sink::{OpenOptions, Target};
+
+    #[test]
+    fn what_waits_in_the_queue_of_a_run_that_is_over_is_not_written() {
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        std::fs::write(file.path(), [7; 4096]).unwrap();
+        let open = OpenOptions { buffered: true, create: false, raw_size: 4096 };
+        let target = Arc::new(Target::single(Device::open(file.path(), open).unwrap(), 4096));
+        let (pool, over) = (Pool::new(1, 4096).unwrap(), CancellationToken::new());
+        let queue = Queue::new(Arc::clone(&target), Depth { writes: 2, bytes: 8192 }, over.clone());
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let on_outcome: OnOutcome = {
+            let told = Arc::clone(&told);
+            Arc::new(move |_, outcome| {
+                told.lock().unwrap().push(outcome.map_err(|error| error.raw_os_error()));
+                None
+            })
+        };
+        let (choice, devices) = (EngineChoice::Auto, Arc::clone(target.devices()));
+        let parts = Parts { choice, devices, pool: Arc::clone(&pool), depth: 1, on_outcome };
+        let threads = Threads::start(EngineKind::Buffered, &parts).unwrap();
+        let zeros = Payload::Zeros(Arc::new(ZeroBuffer::new(pool.acquire().unwrap())));
+        let ticket = queue.enter(0, 0, 4096).unwrap();
+        over.cancel();
+        threads
+            .submit(Write { payload: zeros, from: 0, len: 4096, device: 0, offset: 0, interruptions: 0, ticket })
+            .unwrap();
+        drop(threads);
+        assert_eq!(*told.lock().unwrap(), [Err(Some(libc::ECANCELED))]);
+        assert_eq!(std::fs::read(file.path()).unwrap(), [7; 4096]);
+    }
+}

@@ -319,3 +319,79 @@ fn count(progress: &Progress, write: &Write, written: usize) {
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::sink::OpenOptions;
+
+    const BUFFER: usize = 1 << 20;
+    const DEPTH: usize = 4;
+
+    /// A device that is asked and does not answer until it is told to.
+    #[derive(Default)]
+    struct Slow(Mutex<Vec<Write>>);
+
+    impl Engine for Arc<Slow> {
+        fn kind(&self) -> EngineKind {
+            EngineKind::Null
+        }
+
+        fn submit(&self, write: Write) -> Result<(), Refused> {
+            self.0.lock().unwrap().push(write);
+            Ok(())
+        }
+    }
+
+    /// Starts to write twice the depth's worth of zeros; the lengths of the writes in flight when nothing more fits, and of all.
+    fn in_flight(largest: Option<usize>) -> (Vec<usize>, Vec<usize>) {
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        let raw_size = (2 * DEPTH * BUFFER) as u64;
+        file.as_file().set_len(raw_size).unwrap();
+        let device = Device::open(file.path(), OpenOptions { buffered: false, create: false, raw_size }).unwrap();
+        let device = largest.into_iter().fold(device, Device::with_largest_write);
+        let (slow, pool) = (Arc::<Slow>::default(), Pool::new(1, BUFFER).unwrap());
+        let engine = Arc::clone(&slow);
+        let start = move |parts: Parts| {
+            assert_eq!(parts.depth, DEPTH * largest.map_or(1, |largest| BUFFER / largest), "what a ring is made for");
+            Ok((Arc::new(Arc::clone(&engine)) as Arc<dyn Engine>, None))
+        };
+        let (target, over) = (Arc::new(Target::single(device, raw_size)), CancellationToken::new());
+        let writer =
+            Writer::start_with(&start, EngineChoice::Auto, target, &pool, DEPTH, Arc::default(), over).unwrap();
+        let lens = |writes: &[Write]| writes.iter().map(|write| write.len).collect::<Vec<_>>();
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| writer.write_zeros(0, 0, raw_size));
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            let waiting = lens(&slow.0.lock().unwrap());
+            let mut all = Vec::new();
+            while !writing.is_finished() || !writer.queue.is_idle() {
+                let landed = std::mem::take(&mut *slow.0.lock().unwrap());
+                all.extend(lens(&landed));
+                landed.into_iter().for_each(|mut write| write.ticket.ends(Ok(())));
+                std::thread::yield_now();
+            }
+            writing.join().unwrap().unwrap();
+            (waiting, all)
+        })
+    }
+
+    #[test]
+    fn shorter_writes_are_as_many_bytes_in_flight() {
+        assert_eq!(in_flight(None), (vec![BUFFER; DEPTH], vec![BUFFER; 2 * DEPTH]));
+        let short = 128 << 10;
+        assert_eq!(in_flight(Some(short)), (vec![short; 8 * DEPTH], vec![short; 16 * DEPTH]));
+    }
+
+    #[test]
+    fn a_ring_stays_of_bounded_size() {
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        let open = OpenOptions { buffered: true, create: false, raw_size: 0 };
+        let device = Device::open(file.path(), open).unwrap().with_largest_write(4096);
+        let target = Target::single(device, 0);
+        assert_eq!(depth_of(&target, 8 << 20, 16).writes, MAX_WRITES);
+        assert_eq!(depth_of(&target, 4096, 9999).writes, 9999, "what was asked for is never less");
+    }
+}

@@ -56,7 +56,7 @@ fn partitions() -> impl Strategy<Value = Vec<(String, u64, u64)>> {
 
 /// Regions of an image are what a descriptor may say, or nothing could be packed.
 fn can_be_described(partitions: &[Partition], raw_size: u64) {
-    let regions = regions(partitions, raw_size);
+    let regions = regions(partitions, raw_size, &[]);
     let mut names = std::collections::HashSet::new();
     let mut end = 0;
     for region in &regions {
@@ -74,8 +74,8 @@ proptest! {
         let image = gpt(&partitions);
         for image in [damaged(&image, &edits), image] {
             let raw_size = (image.len() / SECTOR * SECTOR) as u64;
-            if let Ok(partitions) = read_table(raw_size, 512, reader(&image)) {
-                can_be_described(&partitions, raw_size);
+            if let Ok(table) = read_table(raw_size, 512, reader(&image)) {
+                can_be_described(&table.partitions, raw_size);
             }
         }
     }
@@ -92,8 +92,8 @@ proptest! {
             entry[8..12].copy_from_slice(&start.to_le_bytes());
             entry[12..].copy_from_slice(&count.to_le_bytes());
         }
-        if let Ok(partitions) = read_table(image.len() as u64, 512, reader(&image)) {
-            can_be_described(&partitions, image.len() as u64);
+        if let Ok(table) = read_table(image.len() as u64, 512, reader(&image)) {
+            can_be_described(&table.partitions, image.len() as u64);
         }
     }
 
@@ -134,6 +134,6 @@ fn a_partition_of_all_sectors_there_can_be_is_an_error() {
 #[test]
 fn a_partition_may_be_called_like_another_ones_number() {
     let image = gpt(&[("partition-2".into(), 6, 9), (String::new(), 11, 14)]);
-    let partitions = read_table(image.len() as u64, 512, reader(&image)).unwrap();
-    can_be_described(&partitions, image.len() as u64);
+    let table = read_table(image.len() as u64, 512, reader(&image)).unwrap();
+    can_be_described(&table.partitions, image.len() as u64);
 }

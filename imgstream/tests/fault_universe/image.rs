@@ -69,6 +69,8 @@ impl Packed {
             level: 1,
             holes: true,
             sector_size: Some(512),
+            encrypt: Vec::new(),
+            luks_header: pack::DEFAULT_LUKS_HEADER,
             workers: 1,
         };
         let packed =

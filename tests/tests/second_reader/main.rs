@@ -8,6 +8,7 @@ mod envelopes;
 mod flips;
 mod json;
 mod layouts;
+mod regions;
 mod unpack;
 mod wishes;
 

@@ -7,7 +7,7 @@ use fuzz_targets::keys;
 use imgstream::digest::Digest;
 use imgstream::manifest::Descriptor;
 use imgstream::manifest::layout::envelope_of;
-use imgstream::pack::{PackOptions, PackProgress, pack};
+use imgstream::pack::{DEFAULT_LUKS_HEADER, PackOptions, PackProgress, pack};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,8 @@ pub fn image() -> Packed {
         level: 3,
         holes: false,
         sector_size: Some(512),
+        encrypt: Vec::new(),
+        luks_header: DEFAULT_LUKS_HEADER,
         workers: 1,
     };
     pack(&raw, &layout, &options, keys::first(), &PackProgress::default(), &CancellationToken::new()).unwrap();
