@@ -52,7 +52,11 @@ impl Mapping {
 
 impl Held {
     pub(super) fn attached(&mut self, fabric: Fabric, attached: Attached) {
-        self.adapters = Some((fabric, attached));
+        self.adapters = Some((fabric, attached)).filter(|(_, attached)| !attached.is_empty());
+    }
+
+    pub(super) fn has_set_adapters(&self) -> bool {
+        self.adapters.is_some()
     }
 
     pub(super) fn map_appeared(&mut self, map: &Map) {

@@ -5,7 +5,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use imgstream::error::{Error, Result};
+use imgstream::error::{Error, Kind, Result};
 use imgstream::manifest::Descriptor;
 use imgstream::sink::{Device, Extent, OpenOptions, Place as ExtentPlace, Target, ZeroPolicy, open_patiently};
 use protocol::event::{Body, Container as ContainerFacts, Paths, Phase, ReservationFacts, Step, TargetFacts};
@@ -143,12 +143,17 @@ impl Wish<'_> {
             self.step(Step::Attach);
             let fabric = Fabric::default();
             let (attached, outcome) = fabric.attach(&lun.fcp, wait, &tell, self.cancel).await;
+            let ways_up = attached.ways_up();
             held.attached(fabric, attached);
-            outcome?;
+            match outcome {
+                // How many paths are enough is for the next step to say.
+                Err(error) if ways_up > 0 && error.kind() != Kind::Cancelled => self.warn(error.to_string()),
+                outcome => outcome?,
+            }
         }
         self.step(Step::Paths);
         let (map, paths) = multipath::wait(lun, deadline, &tell, self.cancel).await?;
-        if !was_there && !lun.fcp.is_empty() {
+        if !was_there && held.has_set_adapters() {
             held.map_appeared(&map);
         }
         map.check_queueing().await?;

@@ -115,6 +115,10 @@ async fn keep_or_make(container: &Container, wanted: &Wanted<'_>, held: &mut Hel
     }
     if !wanted.wipe {
         let mut there = signatures::on(&container.slot.path()).await?;
+        // A container that was being made when the power went has a magic number, and nothing that could be opened.
+        if wanted.resume && found.is_none() {
+            there.retain(|signature| signature.kind != "crypto_LUKS");
+        }
         // To resume means to go on with a container of this run; where there is none, what lies around is not this run's either.
         there.extend(wanted.around.iter().cloned());
         if !there.is_empty() {

@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_names_a_port_is_not_the_lun() {
-        assert_eq!(wwids_of(&page(&[(1, 0x93, &[5; 8]), (1, 0x94, &[0, 0, 0, 1])])), [String::new(); 0]);
+        assert_eq!(wwids_of(&page(&[(1, 0x93, &[5; 8]), (1, 0x94, &[0, 0, 0, 1])])), Vec::<String>::new());
     }
 
     #[test]
@@ -86,7 +86,7 @@ mod tests {
             let found = wwids_of(&whole[..len]);
             assert!(found.iter().all(|wwid| wwid.len() == 33), "{found:?}");
         }
-        assert_eq!(wwids_of(&[0, 0x80, 0, 4, 1, 3, 0, 0]), [String::new(); 0]);
+        assert_eq!(wwids_of(&[0, 0x80, 0, 4, 1, 3, 0, 0]), Vec::<String>::new());
     }
 
     proptest::proptest! {

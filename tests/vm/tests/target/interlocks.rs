@@ -37,7 +37,7 @@ fn a_lun_that_is_used_or_not_empty_is_refused_and_untouched() {
     failed(agent(&guest, &spec).done(), 4, &["read-only"]);
     guest.sh(&format!("blockdev --setrw {map}"));
 
-    nothing_is_left(&guest, &lun);
+    nothing_is_left(&guest, &lun.wwid());
     let summary = finished(agent(&guest, &with(&spec, "/target/wipe", json!(true))).done());
     assert!(summary["target"]["wiped"][0].as_str().unwrap().contains("payroll"), "{summary}");
 }
@@ -46,12 +46,7 @@ fn a_lun_that_is_used_or_not_empty_is_refused_and_untouched() {
 fn a_lun_that_is_too_small_by_one_sector_is_refused() {
     let stage = Stage::new();
     let (plain, whole) = (Disk::new(stage.size - 512).paths(2), Disk::new(stage.size + WHOLE_HEADER - 512).paths(2));
-    let guest = vm::Guest::builder()
-        .disk(&plain)
-        .disk(&whole)
-        .network()
-        .file("/etc/image.pub", 0o644, stage.public_key())
-        .boot();
+    let guest = stage.guests().disk(&plain).disk(&whole).boot();
     let maps = guest.start_multipath_with(crate::stage::MULTIPATH_CONF);
     maps.map(&plain.wwid(), 2);
     maps.map(&whole.wwid(), 2);
@@ -59,7 +54,7 @@ fn a_lun_that_is_too_small_by_one_sector_is_refused() {
     make_key(&guest);
     let spec = with(&stage.spec(&whole.wwid()), "/target/layout", json!("whole"));
     failed(agent_with_key(&guest, &spec).done(), 4, &["inside a LUKS container", "512 B are missing"]);
-    nothing_is_left(&guest, &whole);
+    nothing_is_left(&guest, &whole.wwid());
     for disk in [&plain, &whole] {
         assert!(std::fs::read(disk.path()).unwrap().iter().all(|byte| *byte == 0), "a refused run writes nothing");
     }

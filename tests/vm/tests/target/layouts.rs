@@ -30,7 +30,7 @@ fn a_plain_image_is_on_the_lun_byte_for_byte() {
     assert_eq!(summary["target"]["paths"], json!({"live": 2, "total": 2}));
     // QEMU's SCSI disks know no reservations, and that was said.
     assert_eq!(summary["target"]["reservation"], "unsupported");
-    nothing_is_left(&guest, &lun);
+    nothing_is_left(&guest, &lun.wwid());
     guest.power_off();
     e2e::lab::cmp(&stage.raw, lun.path(), stage.size).ok();
 }
@@ -49,7 +49,7 @@ fn a_whole_image_is_inside_luks_and_nowhere_else() {
         (&container["region"], &container["kept"], &container["sector_size"]),
         (&json!("disk"), &json!(false), &json!(512))
     );
-    nothing_is_left(&guest, &lun);
+    nothing_is_left(&guest, &lun.wwid());
 
     // The key is typed, not given as a file: so it is at a console.
     let map = format!("/dev/mapper/{}", lun.wwid());

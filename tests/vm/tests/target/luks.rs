@@ -16,7 +16,7 @@ fn resuming_under_the_same_key_keeps_what_is_there_and_another_key_is_refused() 
 
     // Without --resume it is somebody's, and not touched.
     failed(agent_with_key(&guest, &spec).done(), 4, &["is not empty", "crypto_LUKS", "wipe"]);
-    nothing_is_left(&guest, &lun);
+    nothing_is_left(&guest, &lun.wwid());
 
     let resume = with(&spec, "/options/resume", json!(true));
     let again = finished(agent_with_key(&guest, &resume).done());
@@ -27,7 +27,7 @@ fn resuming_under_the_same_key_keeps_what_is_there_and_another_key_is_refused() 
     make_key(&guest);
     failed(agent_with_key(&guest, &resume).done(), 4, &["is not opened by this run's key", "wipe"]);
     assert!(before == std::fs::read(lun.path()).unwrap(), "a wrong key changes nothing");
-    nothing_is_left(&guest, &lun);
+    nothing_is_left(&guest, &lun.wwid());
 
     // With leave to wipe it is made anew, under the new key, and nobody's old key opens it.
     let wipe = with(&resume, "/target/wipe", json!(true));

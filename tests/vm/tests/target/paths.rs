@@ -2,16 +2,16 @@
 
 use serde_json::json;
 
-use crate::stage::{Stage, agent, events, failed, finished, multipath, with};
+use crate::stage::{Stage, agent, events, failed, finished, multipath, until_writing, with};
 
 #[test]
 fn one_path_lost_and_back_is_no_error_and_each_change_is_an_event() {
-    let stage = Stage::slow("250k");
+    let stage = Stage::new();
     let lun = stage.lun(0);
     let guest = stage.guest(&lun);
     multipath(&guest, &lun);
-    let running = agent(&guest, &stage.spec(&lun.wwid())).start();
-    running.until("writing", |out, _| out.contains(r#""step":"write""#));
+    let running = agent(&guest, &stage.slow_spec(&lun.wwid())).start();
+    until_writing(&running);
     guest.unplug(&lun, 1);
     running.until("the loss of a path", |out, _| out.contains(r#""kind":"path-changed""#));
     guest.plug(&lun, 1);

@@ -6,7 +6,7 @@ use e2e::server::Server;
 use e2e::{Image, Lab, sample};
 use serde_json::{Value, json};
 use vm::multipath::Multipath;
-use vm::{Disk, Done, Guest, MIB, Run};
+use vm::{Builder, Disk, Done, Guest, MIB, Process, Run};
 
 /// The configuration that comes with the agent.
 pub const MULTIPATH_CONF: &str = include_str!("../../../../provisioner/multipath.conf");
@@ -14,33 +14,35 @@ pub const MULTIPATH_CONF: &str = include_str!("../../../../provisioner/multipath
 /// Bytes of the header of a container that holds a whole image.
 pub const WHOLE_HEADER: u64 = 16 * MIB;
 
-/// An image and who serves it.
+/// An image, and who serves it.
 pub struct Stage {
-    _lab: Lab,
     pub raw: PathBuf,
     pub size: u64,
     image: Image,
     server: Server,
+    slow: Server,
+    _lab: Lab,
 }
 
 impl Stage {
     /// The sample disk: a GPT, an ext4 with files, noise.
     pub fn new() -> Self {
-        Self::of(sample::disk(512), "--chunk-size 512KiB", None)
-    }
-
-    /// The same from a server that gives each connection so many bytes per second, such as `300k`.
-    pub fn slow(rate: &str) -> Self {
-        Self::of(sample::disk(512), "--chunk-size 512KiB", Some(rate))
+        Self::of(sample::disk(512), "--chunk-size 512KiB")
     }
 
     /// Another raw image, packed with other options.
-    pub fn of(raw: PathBuf, options: &str, rate: Option<&str>) -> Self {
-        let lab = Lab::new();
+    pub fn of(raw: PathBuf, options: &str) -> Self {
+        Self::packed(Lab::new(), raw, options)
+    }
+
+    /// The same, with the raw image in a lab that lives as long as this.
+    pub fn packed(lab: Lab, raw: PathBuf, options: &str) -> Self {
         let size = std::fs::metadata(&raw).unwrap().len();
         let image = lab.pack(&raw, options);
-        let server = Server::nginx(&lab, &image.dir, rate);
-        Stage { _lab: lab, raw, size, image, server }
+        let server = Server::nginx(&lab, &image.dir, None);
+        // Slow enough to do something meanwhile: half a minute for the sample disk on two connections.
+        let slow = Server::nginx(&lab, &image.dir, Some("200k"));
+        Stage { raw, size, image, server, slow, _lab: lab }
     }
 
     /// A LUN with two paths, of which `more` bytes are not the image's.
@@ -48,16 +50,21 @@ impl Stage {
         Disk::new(self.size + more).paths(2)
     }
 
+    /// A guest that can fetch the image.
+    pub fn guests(&self) -> Builder {
+        Guest::builder().network().file("/etc/image.pub", 0o644, self.public_key())
+    }
+
     /// A guest with this LUN.
     pub fn guest(&self, lun: &Disk) -> Guest {
-        Guest::builder().disk(lun).network().file("/etc/image.pub", 0o644, self.public_key()).boot()
+        self.guests().disk(lun).boot()
     }
 
     pub fn public_key(&self) -> Vec<u8> {
         std::fs::read(&self.image.key.public).unwrap()
     }
 
-    /// A spec of run `r`: this image onto the LUN, which knows no reservations.
+    /// A spec of run `r`: this image onto the LUN, which may know no reservations.
     pub fn spec(&self, wwid: &str) -> Value {
         json!({
             "run": "r",
@@ -69,6 +76,12 @@ impl Stage {
             "target": { "lun": { "wwid": wwid, "wait": 30 }, "reservation": "prefer" },
             "options": { "connections": 2, "request_size": MIB },
         })
+    }
+
+    /// The same with a source that takes half a minute.
+    pub fn slow_spec(&self, wwid: &str) -> Value {
+        let source = format!("http://10.0.2.2:{}/", self.slow.port());
+        with(&self.spec(wwid), "/image/sources", json!([source]))
     }
 }
 
@@ -137,12 +150,26 @@ pub fn failed(done: Done, code: i32, words: &[&str]) -> Value {
     last
 }
 
+/// A spec of the next attempt, which goes on with what is there.
+pub fn next_attempt(spec: &Value) -> Value {
+    let epoch = spec.get("epoch").and_then(Value::as_u64).unwrap_or(1);
+    let mut spec = with(spec, "/options/resume", json!(true));
+    spec["epoch"] = json!(epoch + 1);
+    spec
+}
+
+/// Waits until the agent is writing.
+#[track_caller]
+pub fn until_writing(running: &Process) {
+    running.until("writing", |out, _| out.contains(r#""step":"write""#));
+}
+
 /// Demands that nothing of a run is left: no mapping of ours, nobody who holds the map, no key in its place.
 #[track_caller]
-pub fn nothing_is_left(guest: &Guest, lun: &Disk) {
+pub fn nothing_is_left(guest: &Guest, wwid: &str) {
     let mappings = guest.sh("dmsetup ls --target linear; dmsetup ls --target crypt");
     assert!(!mappings.contains("zprov"), "{mappings}");
-    let open = guest.sh(&format!("dmsetup info -c --noheadings -o open {}", lun.wwid()));
+    let open = guest.sh(&format!("dmsetup info -c --noheadings -o open {wwid}"));
     assert_eq!(open.trim(), "0", "somebody has the map open");
 }
 

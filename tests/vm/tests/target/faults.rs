@@ -1,0 +1,148 @@
+//! Devices that fail: an error that names the place, a target that does not boot, and nothing left open.
+
+use serde_json::json;
+use vm::{Disk, Guest, MIB};
+
+use crate::stage::{
+    MULTIPATH_CONF, Stage, WHOLE_HEADER, agent, agent_with_key, digest_of, digest_of_file, failed, finished, make_key,
+    multipath, next_attempt, nothing_is_left, until_writing, with,
+};
+
+/// A spec for a device that is no LUN.
+fn device_spec(stage: &Stage, device: &str) -> serde_json::Value {
+    let mut spec = stage.spec("x");
+    spec["target"] = json!({ "device": device });
+    spec
+}
+
+fn starts_with_zeros(guest: &Guest, device: &str, len: u64) -> bool {
+    guest.sh(&format!("head -c {len} {device} | tr -d '\\000' | wc -c")) == "0"
+}
+
+#[test]
+fn a_device_that_fails_at_an_offset_is_named_and_does_not_boot_and_can_be_finished() {
+    let stage = Stage::new();
+    let disk = Disk::new(stage.size + WHOLE_HEADER).virtio_blk();
+    let guest = stage.guests().disk(&disk).boot();
+    guest.start_udev();
+    let odd = guest.map("odd", "/dev/vda");
+    let spec = device_spec(&stage, &odd.device());
+    odd.fail_at(18 * MIB / 512, 8);
+    let failure = failed(agent(&guest, &spec).done(), 6, &["odd", "Input/output error"]);
+    assert_eq!(failure["target"], "not-bootable", "{failure}");
+    assert!(starts_with_zeros(&guest, "/dev/vda", 512 * 1024));
+    odd.heal();
+    finished(agent(&guest, &with(&spec, "/options/resume", json!(true))).done());
+    assert_eq!(digest_of(&guest, "/dev/vda", stage.size - 64 * 1024), {
+        let raw = std::fs::read(&stage.raw).unwrap();
+        let head = e2e::Lab::new().file("head", &raw[..raw.len() - 64 * 1024]);
+        digest_of_file(&head)
+    });
+}
+
+#[test]
+fn a_device_that_fails_below_luks_leaves_nothing_open_and_one_that_flakes_is_an_error_too() {
+    let stage = Stage::new();
+    let disk = Disk::new(stage.size + WHOLE_HEADER).virtio_blk();
+    let guest = stage.guests().disk(&disk).boot();
+    guest.start_udev();
+    make_key(&guest);
+    let odd = guest.map("odd", "/dev/vda");
+    let spec = with(&device_spec(&stage, &odd.device()), "/target/layout", json!("whole"));
+    odd.fail_at((WHOLE_HEADER + 10 * MIB) / 512, 8);
+    let failure = failed(agent_with_key(&guest, &spec).done(), 6, &["zprov-r-luks0", "Input/output error"]);
+    assert_eq!(failure["target"], "not-bootable", "{failure}");
+    assert!(!guest.sh("dmsetup ls").contains("zprov"), "{failure}");
+
+    odd.flake(2, 600);
+    let spec = with(&spec, "/target/wipe", json!(true));
+    failed(agent_with_key(&guest, &spec).done(), 6, &[]);
+    odd.heal();
+    finished(agent_with_key(&guest, &spec).done());
+}
+
+#[test]
+fn when_all_paths_are_lost_for_longer_than_allowed_the_run_ends_and_can_be_resumed() {
+    let stage = Stage::new();
+    let lun = stage.lun(WHOLE_HEADER);
+    let guest = stage.guest(&lun);
+    // Three looks, a second apart, instead of twelve that are five apart.
+    let quick = MULTIPATH_CONF
+        .replace("no_path_retry       12", "no_path_retry 3")
+        .replace("polling_interval    5", "polling_interval 1");
+    let maps = guest.start_multipath_with(&quick);
+    maps.map(&lun.wwid(), 2);
+    make_key(&guest);
+    let spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let running = agent_with_key(&guest, &spec).start();
+    until_writing(&running);
+    let paths = [0, 1].map(|path| guest.path(&lun, path));
+    paths.iter().for_each(vm::scsi::Path::offline);
+    let lost = std::time::Instant::now();
+    let done = running.finish();
+    assert!(lost.elapsed().as_secs() < 120, "{:?}", lost.elapsed());
+    let failure = failed(done, 6, &["no path to LUN", "resume"]);
+    assert_eq!((&failure["retryable"], &failure["target"]), (&json!(true), &json!("not-bootable")), "{failure}");
+    paths.iter().for_each(vm::scsi::Path::online);
+    maps.map(&lun.wwid(), 2);
+    nothing_is_left(&guest, &lun.wwid());
+    let again = next_attempt(&with(&spec, "/image/sources", stage.spec("x")["image"]["sources"].clone()));
+    let summary = finished(agent_with_key(&guest, &again).done());
+    assert_eq!(summary["target"]["containers"][0]["kept"], true, "what may be resumed keeps its key slots");
+}
+
+#[test]
+fn a_lun_exchanged_for_another_of_the_same_size_is_noticed_before_it_is_written() {
+    let stage = Stage::new();
+    let (lun, other) = (stage.lun(WHOLE_HEADER), stage.lun(WHOLE_HEADER));
+    let guest = stage.guests().disk(&lun).disk(&other).boot();
+    let maps = multipath(&guest, &lun);
+    maps.map(&other.wwid(), 2);
+    make_key(&guest);
+    let spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let spec = with(&spec, "/target/lun/min_paths", json!(1));
+    // multipathd would notice as well, at some time; it is not what this is about.
+    let exchange = |guest: &Guest| {
+        let paths = [0, 1].map(|path| guest.path(&other, path).name());
+        let number = |name: &String| guest.sh(&format!("cat /sys/block/{name}/dev"));
+        let sectors = guest.sh(&format!("blockdev --getsz /dev/{}", paths[0]));
+        let (one, two) = (number(&paths[0]), number(&paths[1]));
+        let table = format!("0 {sectors} multipath 0 0 1 1 service-time 0 2 2 {one} 1 1 {two} 1 1");
+        guest.sh("multipathd shutdown; sleep 1");
+        guest.sh(&format!("multipath -f {}", other.wwid()));
+        guest.sh(&format!(
+            "dmsetup suspend --noflush {w}; dmsetup load {w} --table '{table}'; dmsetup resume {w}",
+            w = lun.wwid()
+        ));
+    };
+    let running = agent_with_key(&guest, &spec).start();
+    running.until("the check", |out, _| out.contains(r#""step":"check""#));
+    running.signal(vm::Signal::SIGSTOP);
+    exchange(&guest);
+    running.signal(vm::Signal::SIGCONT);
+    let failure = failed(running.finish(), 4, &[&lun.wwid(), &other.wwid(), "another LUN"]);
+    assert_eq!(failure["target"], "untouched", "{failure}");
+    assert!(std::fs::read(other.path()).unwrap().iter().all(|byte| *byte == 0), "the other LUN was written");
+}
+
+#[test]
+fn a_lun_with_sectors_of_4096_takes_images_built_for_them_and_no_others() {
+    let (small, large) = (Stage::new(), Stage::of(e2e::sample::disk(4096), "--chunk-size 512KiB"));
+    let size = (large.size + WHOLE_HEADER).next_multiple_of(4096);
+    let lun = Disk::new(size).paths(2).blocks(4096, 4096);
+    let guest = large.guests().disk(&lun).boot();
+    multipath(&guest, &lun);
+    make_key(&guest);
+    guest.put("/etc/other.pub", 0o644, small.public_key());
+    let wrong = with(&small.spec(&lun.wwid()), "/image/trust", json!(["/etc/other.pub"]));
+    failed(agent(&guest, &wrong).done(), 4, &["sectors of 4096 bytes", "built for 512"]);
+    let whole = with(&wrong, "/target/layout", json!("whole"));
+    failed(agent_with_key(&guest, &whole).done(), 4, &["sectors of 4096 bytes", "built for 512"]);
+    finished(agent(&guest, &large.spec(&lun.wwid())).done());
+    let whole = with(&large.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let summary = finished(agent_with_key(&guest, &with(&whole, "/target/wipe", json!(true))).done());
+    assert_eq!(summary["target"]["containers"][0]["sector_size"], 4096);
+    let map = format!("/dev/mapper/{}", lun.wwid());
+    guest.sh(&format!("cryptsetup open --key-file - {map} content < /run/luks-key || head -c 64 /run/luks-key | cryptsetup open --key-file - {map} content"));
+    assert_eq!(digest_of(&guest, "/dev/mapper/content", large.size), digest_of_file(&large.raw));
+}

@@ -1,0 +1,158 @@
+//! A header is not authenticated: somebody on the storage network may have edited it. What it says, and what the kernel makes of
+//! it, are compared with what they must be, each time.
+
+use e2e::Lab;
+use serde_json::{Value, json};
+use vm::{Disk, Guest, MIB};
+
+use crate::stage::{
+    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, next_attempt, nothing_is_left, with,
+};
+
+/// Bytes of one copy of the metadata, and where its parts lie ("LUKS2 On-Disk Format Specification" 1.1.1, 2.1).
+const COPY: usize = 16 << 10;
+const JSON: usize = 4096;
+const CHECKSUM: std::ops::Range<usize> = 448..512;
+
+/// Edits the JSON of both copies of a header, and makes their checksums right again.
+fn edit(disk: &Disk, change: &dyn Fn(&mut Value)) {
+    use std::os::unix::fs::FileExt;
+    let lab = Lab::new();
+    let file = std::fs::File::options().read(true).write(true).open(disk.path()).unwrap();
+    for copy in 0..2 {
+        let mut header = vec![0; COPY];
+        file.read_exact_at(&mut header, (copy * COPY) as u64).unwrap();
+        let end = header[JSON..].iter().position(|byte| *byte == 0).unwrap();
+        let mut metadata: Value = serde_json::from_slice(&header[JSON..JSON + end]).unwrap();
+        change(&mut metadata);
+        let text = metadata.to_string();
+        header[JSON..].fill(0);
+        header[JSON..JSON + text.len()].copy_from_slice(text.as_bytes());
+        header[CHECKSUM].fill(0);
+        let digest = crate::stage::digest_of_file(&lab.file("header", &header));
+        for (at, pair) in digest.as_bytes().chunks(2).enumerate() {
+            header[CHECKSUM.start + at] = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        }
+        file.write_all_at(&header, (copy * COPY) as u64).unwrap();
+    }
+    file.sync_all().unwrap();
+}
+
+fn forget_what_was_read(guest: &Guest, disk: &Disk) {
+    guest.sh(&format!("blockdev --flushbufs /dev/mapper/{}; echo 3 >/proc/sys/vm/drop_caches", disk.wwid()));
+}
+
+#[test]
+fn an_edited_header_is_refused_with_the_difference_and_nothing_is_written() {
+    let stage = Stage::new();
+    let lun = stage.lun(WHOLE_HEADER);
+    let guest = stage.guest(&lun);
+    multipath(&guest, &lun);
+    make_key(&guest);
+    let spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    finished(agent_with_key(&guest, &spec).done());
+    let good = std::fs::read(lun.path()).unwrap();
+    let resume = next_attempt(&spec);
+
+    type Edit<'a> = (&'a str, &'a dyn Fn(&mut Value));
+    let edits: [Edit; 4] = [
+        ("cipher_null", &|metadata| metadata["segments"]["0"]["encryption"] = json!("cipher_null-ecb")),
+        ("online-reencrypt", &|metadata| {
+            metadata["config"]["requirements"] = json!({"mandatory": ["online-reencrypt-v2"]});
+        }),
+        ("2 segments", &|metadata| {
+            let mut second = metadata["segments"]["0"].clone();
+            metadata["segments"]["0"]["size"] = json!((8 * MIB).to_string());
+            second["offset"] = json!((WHOLE_HEADER + 8 * MIB).to_string());
+            second["iv_tweak"] = json!((8 * MIB / 512).to_string());
+            metadata["segments"]["1"] = second;
+            metadata["digests"]["0"]["segments"] = json!(["0", "1"]);
+        }),
+        ("key slots", &|metadata| {
+            metadata["keyslots"]["1"] = metadata["keyslots"]["0"].clone();
+            metadata["keyslots"]["1"]["area"]["offset"] = json!("290816");
+            metadata["digests"]["0"]["keyslots"] = json!(["0", "1"]);
+        }),
+    ];
+    for (named, change) in edits {
+        std::fs::write(lun.path(), &good).unwrap();
+        edit(&lun, change);
+        forget_what_was_read(&guest, &lun);
+        let edited = std::fs::read(lun.path()).unwrap();
+        let done = agent_with_key(&guest, &resume).done();
+        let failure = failed(done, 4, &[]);
+        println!("{named}: {}", failure["message"]);
+        assert!(edited == std::fs::read(lun.path()).unwrap(), "{named}: something was written");
+        nothing_is_left(&guest, &lun.wwid());
+    }
+    // It was the edits: the header as it was is kept.
+    std::fs::write(lun.path(), &good).unwrap();
+    forget_what_was_read(&guest, &lun);
+    assert_eq!(finished(agent_with_key(&guest, &resume).done())["target"]["containers"][0]["kept"], true);
+}
+
+#[test]
+fn a_mapping_that_is_not_what_was_asked_for_is_closed_and_refused() {
+    let stage = Stage::new();
+    let lun = stage.lun(WHOLE_HEADER);
+    let guest = stage.guest(&lun);
+    multipath(&guest, &lun);
+    make_key(&guest);
+    let spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    // As if cryptsetup had been led astray: the kernel maps something else than the header that was checked.
+    guest.sh("mv /usr/sbin/cryptsetup /usr/sbin/cryptsetup.real");
+    let change = |table: &str| {
+        let script = format!(
+            r#"#!/bin/sh
+/usr/sbin/cryptsetup.real "$@" || exit
+case "$1 $*" in *test-passphrase*) ;; "open "*)
+  for name; do :; done
+  set -- $(dmsetup table --showkeys $name)
+  dmsetup suspend $name; dmsetup load $name --table "{table}"; dmsetup resume $name ;; esac
+exit 0
+"#
+        );
+        guest.put("/usr/sbin/cryptsetup", 0o755, script);
+    };
+    // Words of a crypt table: start, length, kind, cipher, key, IV offset, device, offset, options.
+    let tables = [
+        ("cipher", "$1 $2 crypt cipher_null-ecb - $6 $7 $8"),
+        ("2 ranges", "0 2048 crypt $4 $5 0 $7 $8\n2048 $(($2 - 2048)) linear $7 $8"),
+        ("kind", "$1 $2 linear $7 $8"),
+        ("offset", "$1 $2 crypt $4 $5 $6 $7 0"),
+    ];
+    for (named, table) in tables {
+        change(table);
+        let wipe = with(&spec, "/target/wipe", json!(true));
+        failed(agent_with_key(&guest, &wipe).done(), 4, &["the mapping the kernel made", named]);
+        nothing_is_left(&guest, &lun.wwid());
+    }
+    guest.sh("mv /usr/sbin/cryptsetup.real /usr/sbin/cryptsetup");
+    finished(agent_with_key(&guest, &with(&spec, "/target/wipe", json!(true))).done());
+}
+
+#[test]
+fn a_destroyed_header_is_made_anew_and_a_damaged_first_copy_is_no_loss() {
+    use std::os::unix::fs::FileExt;
+    let stage = Stage::new();
+    let lun = stage.lun(WHOLE_HEADER);
+    let guest = stage.guest(&lun);
+    multipath(&guest, &lun);
+    make_key(&guest);
+    let spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    finished(agent_with_key(&guest, &spec).done());
+    let destroy = |range: std::ops::Range<usize>| {
+        let file = std::fs::File::options().write(true).open(lun.path()).unwrap();
+        file.write_all_at(&e2e::sample::noise(3, range.len()), range.start as u64).unwrap();
+        forget_what_was_read(&guest, &lun);
+    };
+    destroy(0..4096);
+    let kept = finished(agent_with_key(&guest, &next_attempt(&spec)).done());
+    assert_eq!(kept["target"]["containers"][0]["kept"], true, "the second copy is as good");
+    destroy(0..2 * COPY);
+    let anew = finished(agent_with_key(&guest, &next_attempt(&spec)).done());
+    assert_eq!((&anew["target"]["containers"][0]["kept"], &anew["kept_bytes"]), (&json!(false), &json!(0)));
+    // Key slots destroyed, header whole: nobody's key opens it.
+    destroy(2 * COPY..WHOLE_HEADER as usize);
+    failed(agent_with_key(&guest, &next_attempt(&spec)).done(), 4, &["is not opened by this run's key", "wipe"]);
+}
