@@ -34,6 +34,9 @@ pub struct Findings {
     pub whole: Option<Whole>,
     /// One setting varied at a time.
     pub sweeps: Vec<Sweep>,
+    /// What a map of many extents costs, where that was asked for.
+    #[serde(default)]
+    pub routing: Option<Routing>,
     /// What limits, in words.
     pub verdict: Option<Verdict>,
     /// Other tools that do the job, beside us: the file that `--peers` names.
@@ -146,6 +149,30 @@ pub struct StageAlone {
     pub rate: Spread,
     /// CPU seconds per GiB of the raw image, all threads together.
     pub cpu_per_gib: f64,
+}
+
+/// What it costs to be led along a map of many extents.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Routing {
+    /// How many extents, of equal length and not of whole chunks.
+    pub extents: usize,
+    /// The device alone.
+    pub alone: Option<Turns>,
+    /// The whole data path.
+    pub whole: Option<Turns>,
+}
+
+/// Runs with a map of many extents that took turns with such of one extent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Turns {
+    /// Bytes of the raw image per second, of one extent.
+    pub one: Spread,
+    /// The same of many.
+    pub many: Spread,
+    /// How many times the rate of one that of many is, pair by pair.
+    pub rate_ratio: Spread,
+    /// How many times the CPU seconds of one those of many are, pair by pair.
+    pub cpu_ratio: Spread,
 }
 
 /// The whole data path.

@@ -10,6 +10,7 @@
 //! | `sink` | nowhere, a file, a device |
 //! | `alone/` | each stage with nothing else going on |
 //! | `whole`, `sweep` | the data path, with these settings and with others |
+//! | `turns` | one extent and many |
 //! | [`verdict`] | what limits, in words |
 //! | [`findings`] | all of it as data |
 
@@ -22,6 +23,7 @@ pub mod report;
 mod sink;
 mod sweep;
 mod synthetic;
+mod turns;
 pub mod verdict;
 mod watch;
 mod whole;
@@ -40,7 +42,7 @@ use crate::plan::Plans;
 use crate::sink::{EngineChoice, EngineKind};
 use crate::size::Size;
 use alone::Alone;
-use findings::{Findings, Setting, Settings, Subject};
+use findings::{Findings, Routing, Setting, Settings, Subject};
 use whole::Path;
 
 pub use content::RATIOS;
@@ -76,6 +78,8 @@ pub struct Bench {
     pub limit: Duration,
     /// What to sweep.
     pub sweeps: Vec<Setting>,
+    /// How many extents the map of a target has whose costs are compared with those of one.
+    pub extents: Option<usize>,
     /// The command line, for the findings.
     pub command: String,
 }
@@ -94,6 +98,9 @@ pub async fn run(bench: &Bench, watch: &Watch, cancel: &CancellationToken) -> (O
         }
         if bench.options.read_back && !bench.sink.is_real() {
             return Err(Error::usage("the null sink cannot be read back").with_hint("name a file or device by --sink"));
+        }
+        if bench.extents.is_some() && !bench.sink.is_real() {
+            return Err(Error::usage("the null sink has no extents").with_hint("name a file or device by --sink"));
         }
         // What does not fit is said now, not after a minute of measuring the other stages.
         let descriptor = image.descriptor();
@@ -131,7 +138,8 @@ async fn measure(
         watch,
         cancel,
     };
-    alone.measure(|stage| findings.stages.push(stage)).await?;
+    let of_device = alone.measure(bench.extents, |stage| findings.stages.push(stage)).await?;
+    findings.routing = bench.extents.map(|extents| Routing { extents, alone: of_device, whole: None });
     let path = Path { sink: &bench.sink, watch, cancel };
     let (whole, outcome) = path.measure(image, &bench.options, bench.runs).await;
     if let Some((whole, engine)) = whole {
@@ -141,6 +149,10 @@ async fn measure(
     outcome?;
     if let Some(whole) = &findings.whole {
         estimate(bench, findings.subject.data_bytes as f64 / whole.rate.median, watch);
+    }
+    if let Some(routing) = &mut findings.routing {
+        let once = async |extents| path.sample("one extent and many", extents, image, &bench.options).await;
+        routing.whole = turns::take(bench.runs * turns::PAIRS, routing.extents, once).await?;
     }
     for setting in &bench.sweeps {
         let (sweep, outcome) = sweep::sweep(&path, bench, image, *setting).await;
@@ -196,6 +208,7 @@ async fn begin(bench: &Bench, image: &Image) -> Result<Findings> {
         stages: Vec::new(),
         whole: None,
         sweeps: Vec::new(),
+        routing: None,
         verdict: None,
         peers: None,
         interrupted: false,

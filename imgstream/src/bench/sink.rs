@@ -89,6 +89,17 @@ impl Sink {
         engine: EngineChoice,
         cancel: &CancellationToken,
     ) -> Result<Target> {
+        self.target_of(1, raw_size, engine, cancel).await
+    }
+
+    /// The same with its map cut into so many extents.
+    pub(super) async fn target_of(
+        &self,
+        extents: usize,
+        raw_size: u64,
+        engine: EngineChoice,
+        cancel: &CancellationToken,
+    ) -> Result<Target> {
         let buffered = engine == EngineChoice::Only(EngineKind::Buffered);
         let options = OpenOptions { buffered, create: false, raw_size };
         let device = match &self.place {
@@ -99,7 +110,7 @@ impl Sink {
             }
             Place::Path(path) | Place::Made(path) => open_patiently(path, options, cancel).await?,
         };
-        Ok(Target::single(device, raw_size))
+        Ok(Target::in_pieces(device, raw_size, extents))
     }
 
     /// Starts the engine for it.

@@ -70,9 +70,32 @@ impl Path<'_> {
         )
     }
 
+    /// Writes the image once, to a target of so many extents.
+    pub(super) async fn sample(
+        &self,
+        what: &'static str,
+        extents: usize,
+        image: &Image,
+        options: &WriteOptions,
+    ) -> Result<Sample> {
+        let (run, ended) = self.run_to(extents, what, image, options).await;
+        ended?;
+        run.map(|run| run.sample).ok_or_else(|| Error::device("a run was not measured"))
+    }
+
     /// Writes the image once; what a run that failed did until then is handed back with its error.
     pub(super) async fn run(
         &self,
+        what: &'static str,
+        image: &Image,
+        options: &WriteOptions,
+    ) -> (Option<Run>, Result<()>) {
+        self.run_to(1, what, image, options).await
+    }
+
+    async fn run_to(
+        &self,
+        extents: usize,
         what: &'static str,
         image: &Image,
         options: &WriteOptions,
@@ -82,7 +105,7 @@ impl Path<'_> {
         }
         let raw_size = image.descriptor().raw_size;
         let progress = self.watch.begin(what, raw_size, Duration::MAX, Snapshot::landed);
-        let target = match self.sink.target(raw_size, options.engine, self.cancel).await {
+        let target = match self.sink.target_of(extents, raw_size, options.engine, self.cancel).await {
             Ok(target) => target,
             Err(error) => return (None, Err(error)),
         };

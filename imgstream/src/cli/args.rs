@@ -350,6 +350,10 @@ pub struct Bench {
     /// Threads that verify and decode. Default: one per core.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
+    /// Also compare a map of so many extents, as a target of many regions has, with one: the device alone and the whole, in pairs
+    /// of runs that take turns.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..))]
+    pub extents: Option<u16>,
     /// Read back what was written, as `write` does unless told not to.
     #[arg(long)]
     pub read_back: bool,

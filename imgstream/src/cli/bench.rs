@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imgstream::abort::unless_cancelled;
-use imgstream::bench::findings::{Findings, Part, Peers, Setting, Spread, StageAlone};
+use imgstream::bench::findings::{Findings, Part, Peers, Setting, Spread, StageAlone, Turns};
 use imgstream::bench::{self, ALL_SETTINGS, Bench, Origin, Recipe, Sink, Watch};
 use imgstream::error::{Error, Result};
 use imgstream::open::Image;
@@ -37,7 +37,8 @@ pub async fn bench(arguments: args::Bench, cancel: &CancellationToken) -> Result
     let origin = foreign.map_or(Origin::Synthetic(recipe), |image| Origin::Image(Box::new(image)));
     let limit = Duration::from_secs(arguments.seconds);
     let command = std::env::args().collect::<Vec<_>>().join(" ");
-    let bench = Bench { origin, sink, options, runs: arguments.runs.into(), limit, sweeps, command };
+    let (runs, extents) = (arguments.runs.into(), arguments.extents.map(usize::from));
+    let bench = Bench { origin, sink, options, runs, limit, sweeps, extents, command };
     let watch = Arc::new(Watch::new(Box::new(|remark| say!("{remark}"))));
     let drawn = Display::start(look(Arc::clone(&watch)), arguments.json.then_some(|_| ()));
     let (found, outcome) = bench::run(&bench, &watch, cancel).await;
@@ -204,6 +205,17 @@ fn show(findings: &Findings) {
             }
         }
     }
+    if let Some(routing) = &findings.routing {
+        let (one, many) = ("1 extent", format!("{} extents", routing.extents));
+        for (what, turns) in [("the device alone", &routing.alone), ("the whole", &routing.whole)] {
+            if let Some(Turns { one: of_one, many: of_many, rate_ratio, cpu_ratio }) = turns {
+                say!("{what}, in {} pairs", rate_ratio.samples);
+                say!("  {one:22} {}", columns(of_one));
+                say!("  {many:22} {}", columns(of_many));
+                say!("  {:22} {}, CPU seconds {}", "times the rate", times(rate_ratio), times(cpu_ratio));
+            }
+        }
+    }
     if findings.interrupted {
         say!("interrupted: this is what was measured until then");
     }
@@ -229,6 +241,11 @@ fn stage_name(stage: &StageAlone) -> String {
 fn columns(rate: &Spread) -> String {
     let mib = f64::from(1 << 20);
     format!("{:>12.1} {:>10.1}", rate.median / mib, (rate.max - rate.median).max(rate.median - rate.min) / mib)
+}
+
+/// The median, and the least and the most.
+fn times(ratio: &Spread) -> String {
+    format!("{:.3} ({:.3} to {:.3})", ratio.median, ratio.min, ratio.max)
 }
 
 fn bar(share: f64) -> String {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::device::Device;
+use crate::buffer::ALIGNMENT;
 use crate::error::{Error, Result};
 use crate::zeros;
 
@@ -121,6 +122,21 @@ impl Target {
         Self::of(vec![device], vec![Extent { raw_offset: 0, len: raw_size, place }], 0)
     }
 
+    /// The whole image at the start of one device, in `count` extents: what it costs to be led along many of them is measured
+    /// with this. They are of equal length, but not of whole chunks.
+    pub(crate) fn in_pieces(device: Device, raw_size: u64, count: usize) -> Self {
+        let len = (raw_size / count.max(1) as u64 / ALIGNMENT as u64).max(1) * ALIGNMENT as u64;
+        let pieces = (raw_size / len).clamp(1, count.max(1) as u64);
+        let extent = |number: u64| {
+            let offset = number * len;
+            let end = if number + 1 == pieces { raw_size } else { offset + len };
+            let place = Place::Device { device: 0, offset, zero: ZeroPolicy::Device, skip_holes: device.is_fresh() };
+            Extent { raw_offset: offset, len: end - offset, place }
+        };
+        let extents = (0..pieces).map(extent).collect();
+        Self::of(vec![device], extents, 0)
+    }
+
     fn of(devices: Vec<Device>, extents: Vec<Extent>, home: usize) -> Self {
         let at_home = || {
             extents.iter().filter_map(move |extent| match extent.place {
@@ -189,6 +205,11 @@ impl Target {
     /// How zeros get onto it.
     pub fn home_zero(&self) -> ZeroPolicy {
         self.home_zero
+    }
+
+    /// Whether a chunk may lie in more than one place.
+    pub(super) fn has_borders(&self) -> bool {
+        self.extents.len() > 1
     }
 
     /// Raw bytes it maps.

@@ -247,11 +247,12 @@ impl Writer {
     }
 }
 
-/// What may be in flight: `depth` buffers' worth, in as many writes as that makes on a device that takes only short ones.
+/// What may be in flight: `depth` buffers' worth, in as many writes as that makes on a device that takes only short ones, or where
+/// a border of extents cuts chunks in two.
 fn depth_of(target: &Target, buffer_len: usize, depth: usize) -> Depth {
     let shortest = target.devices().iter().filter_map(Device::largest_write).min().unwrap_or(buffer_len);
-    let writes = (depth * buffer_len.div_ceil(shortest)).min(MAX_WRITES.max(depth));
-    Depth { writes, bytes: depth * buffer_len }
+    let per_chunk = buffer_len.div_ceil(shortest) * if target.has_borders() { 2 } else { 1 };
+    Depth { writes: (depth * per_chunk).min(MAX_WRITES.max(depth)), bytes: depth * buffer_len }
 }
 
 impl Drop for Writer {

@@ -47,6 +47,7 @@ pub fn full() -> Findings {
         },
         stages: stages(),
         whole: Some(whole()),
+        routing: None,
         sweeps: sweeps(),
         verdict: Some(Verdict {
             limited_by: "write".into(),

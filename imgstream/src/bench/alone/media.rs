@@ -21,12 +21,13 @@ use crate::sink::{Target, Writer, ZeroPolicy};
 use crate::watchdog::Watchdog;
 
 impl Alone<'_> {
-    /// Writes all places once, or as many as can be in `limit`, and flushes.
-    pub(super) async fn write(&self, chunks: &Arc<Chunks>, limit: Duration) -> Result<Sample> {
+    /// Writes all places of a target of so many extents once, or as many as can be in `limit`, and flushes.
+    pub(super) async fn write(&self, extents: usize, chunks: &Arc<Chunks>, limit: Duration) -> Result<Sample> {
         let descriptor = self.image.descriptor();
         let (raw_size, chunk_size) = (descriptor.raw_size, descriptor.chunk_size);
         let progress = self.watch.begin("the device alone", raw_size, limit, |now| now.written);
-        let target = Arc::new(self.sink.target(raw_size, self.options.engine, self.cancel).await?);
+        let target = self.sink.target_of(extents, raw_size, self.options.engine, self.cancel).await?;
+        let target = Arc::new(target);
         // As much memory as the whole has: whether it lies in large pages decides how a write is cut for the device.
         let Shape { depth, buffers, .. } = Shape::of(self.options, chunk_size);
         let pool = Pool::new(buffers, chunk_size as usize).context(Kind::Device, || "getting buffers".into())?;

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Watch;
-use super::findings::{Part, StageAlone};
+use super::findings::{Part, StageAlone, Turns};
 use super::meter::{self, Sample};
 use super::sink::Sink;
+use super::turns;
 use crate::abort::unless_cancelled;
 use crate::error::{Error, Result};
 use crate::manifest::ChunkRow;
@@ -47,8 +48,12 @@ struct Chunk {
 }
 
 impl Alone<'_> {
-    /// Measures every stage, in the data's order, and hands each to `found`.
-    pub(super) async fn measure(&self, mut found: impl FnMut(StageAlone)) -> Result<()> {
+    /// Measures every stage, in the data's order, and hands each to `found`; and what so many extents cost the device.
+    pub(super) async fn measure(
+        &self,
+        extents: Option<usize>,
+        mut found: impl FnMut(StageAlone),
+    ) -> Result<Option<Turns>> {
         let plans = Arc::new(Plans::new(self.image.clone()));
         let samples = self.repeated(async |limit| self.receive(&plans, limit).await).await?;
         meter::stage(Part::Source, 1, &samples).map(&mut found);
@@ -65,14 +70,20 @@ impl Alone<'_> {
             meter::stage(part, threads, &samples).map(&mut found);
         }
         if self.sink.is_real() {
-            let samples = self.repeated(async |limit| self.write(&chunks, limit).await).await?;
+            let samples = self.repeated(async |limit| self.write(1, &chunks, limit).await).await?;
             meter::stage(Part::Write, 1, &samples).map(&mut found);
         }
         if self.options.read_back {
             let samples = self.repeated(async |limit| self.read(limit).await).await?;
             meter::stage(Part::Read, 1, &samples).map(&mut found);
         }
-        Ok(())
+        match extents {
+            Some(extents) => {
+                let (pairs, limit) = (self.runs * turns::PAIRS, self.limit / turns::PAIRS as u32);
+                turns::take(pairs, extents, async |extents| self.write(extents, &chunks, limit).await).await
+            }
+            None => Ok(None),
+        }
     }
 
     /// One run to warm up, a quarter as long, and those that count.

@@ -76,6 +76,7 @@ fn findings(source: f64, write: Option<f64>, whole: Whole) -> Findings {
         stages,
         whole: Some(whole),
         sweeps: Vec::new(),
+        routing: None,
         verdict: None,
         peers: None,
         interrupted: false,

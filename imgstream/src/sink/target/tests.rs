@@ -111,6 +111,23 @@ fn what_continues_is_one_extent() {
 }
 
 #[test]
+fn pieces_of_one_device_are_the_device() {
+    let dir = on_disk();
+    let lens = |raw_size, count| -> Vec<u64> {
+        let target = Target::in_pieces(device(&dir, "lun", 4 * MIB), raw_size, count);
+        assert_eq!((target.raw_len(), target.beyond()), (raw_size, Some(raw_size..4 * MIB)));
+        let at_its_offset =
+            |extent: &Extent| matches!(extent.place, Place::Device { offset, .. } if offset == extent.raw_offset);
+        assert!(target.extents.iter().all(at_its_offset));
+        target.extents.iter().map(|extent| extent.len).collect()
+    };
+    assert_eq!(lens(MIB + 512, 1), [MIB + 512]);
+    assert_eq!(lens(MIB + 512, 3), [348_160, 348_160, 352_768]);
+    assert_eq!(lens(3 * BLOCK, 100), [BLOCK; 3]);
+    assert_eq!(lens(512, 9), [512]);
+}
+
+#[test]
 fn each_device_must_hold_its_part_and_the_lun_the_slots_as_well() {
     let dir = on_disk();
     split(&dir, 13 * MIB, 6 * MIB).unwrap().check_fits(13 * MIB, 512).unwrap();
