@@ -20,10 +20,10 @@ pub(super) const CHUNKS: usize = 9;
 /// The last chunk is not whole, nor whole blocks of 4096.
 pub(super) const SIZE: usize = CHUNKS * CHUNK - 3 * 512;
 
-/// Raw bytes that a split target has in the mapping, and those that it has nowhere. The first chunk lies on both devices, and so
-/// that it matters in which order its parts land.
-const MAPPED: Range<usize> = CHUNK / 2..6 * CHUNK + CHUNK / 4;
-const NOWHERE: Range<usize> = MAPPED.end..7 * CHUNK;
+/// Raw bytes that a split target has in the mapping, and those that it has nowhere. The first chunk lies on both devices, so that it
+/// matters in which order its parts land; one chunk ends nowhere, and one begins there.
+pub(super) const MAPPED: Range<usize> = CHUNK / 2..5 * CHUNK + CHUNK / 4 * 3;
+pub(super) const NOWHERE: Range<usize> = MAPPED.end..6 * CHUNK + CHUNK / 2;
 
 /// How the image lies on the devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
