@@ -143,6 +143,24 @@ fn the_media_are_read_back_when_that_is_asked_for() {
 }
 
 #[test]
+fn a_map_of_many_extents_takes_turns_with_one() {
+    let lab = Lab::new();
+    let target = Target::device(&lab, 64 * MIB, "");
+    let bench = || Run::imgstream().words("bench --size 64MiB --runs 1 --seconds 1 --json --extents 100");
+    let done = bench().arg("--sink").arg(target.path()).arg("--yes-destroy").arg(target.path()).done().ok();
+    let routing = findings(&done)["routing"].clone();
+    assert_eq!(routing["extents"], 100, "{routing}");
+    for part in ["alone", "whole"] {
+        let turns = &routing[part];
+        let rate = |of: &str| turns[of]["median"].as_f64().unwrap();
+        assert!(rate("one") > MIB as f64 && rate("many") > MIB as f64, "{part}: {turns}");
+        assert_eq!((&turns["rate_ratio"]["samples"], &turns["cpu_ratio"]["samples"]), (&8.into(), &8.into()));
+    }
+    done.says("the device alone, in 8 pairs").says("100 extents");
+    bench().done().exits(exit::USAGE).says("the null sink has no extents");
+}
+
+#[test]
 fn nothing_is_destroyed_unasked() {
     let lab = Lab::new();
     for target in [Target::device(&lab, 16 * MIB, ""), Target::file(&lab, 16 * MIB)] {

@@ -395,4 +395,13 @@ mod tests {
         assert_eq!(depth_of(&target, 8 << 20, 16).writes, MAX_WRITES);
         assert_eq!(depth_of(&target, 4096, 9999).writes, 9999, "what was asked for is never less");
     }
+
+    #[test]
+    fn a_chunk_that_is_cut_in_two_still_counts_as_one() {
+        let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        file.as_file().set_len(2 << 20).unwrap();
+        let device = || Device::open(file.path(), OpenOptions { buffered: true, create: false, raw_size: 0 }).unwrap();
+        let writes = |extents| depth_of(&Target::in_pieces(device(), 2 << 20, extents), 1 << 20, 16).writes;
+        assert_eq!((writes(1), writes(2), writes(300)), (16, 32, 32));
+    }
 }

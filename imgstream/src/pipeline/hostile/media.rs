@@ -20,10 +20,10 @@ pub(super) const CHUNKS: usize = 9;
 /// The last chunk is not whole, nor whole blocks of 4096.
 pub(super) const SIZE: usize = CHUNKS * CHUNK - 3 * 512;
 
-/// Raw bytes that a split target has in the mapping, and those that it has nowhere. The first chunk lies on both devices, and so
-/// that it matters in which order its parts land.
-const MAPPED: Range<usize> = CHUNK / 2..6 * CHUNK + CHUNK / 4;
-const NOWHERE: Range<usize> = MAPPED.end..7 * CHUNK;
+/// Raw bytes that a split target has in the mapping, and those that it has nowhere. The first chunk lies on both devices, so that it
+/// matters in which order its parts land; one chunk ends nowhere, and one begins there.
+pub(super) const MAPPED: Range<usize> = CHUNK / 2..5 * CHUNK + CHUNK / 4 * 3;
+pub(super) const NOWHERE: Range<usize> = MAPPED.end..6 * CHUNK + CHUNK / 2;
 
 /// How the image lies on the devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,14 +205,15 @@ impl Media {
     /// Writes raw bytes to their places, as an earlier run did.
     pub(super) fn put(&self, raw: Range<usize>, bytes: &[u8]) {
         use std::os::unix::fs::FileExt;
-        let open = |path| std::fs::File::options().write(true).open(path).unwrap();
-        for (at, byte) in raw.zip(bytes) {
-            let (path, offset) = match self.layout {
-                Layout::Split if NOWHERE.contains(&at) => continue,
-                Layout::Split if MAPPED.contains(&at) => (self.mapping(), at - MAPPED.start),
-                _ => (self.lun(), at),
-            };
-            open(path).write_all_at(&[*byte], offset as u64).unwrap();
+        for Extent { raw_offset, len, place } in self.layout.extents() {
+            let Place::Device { device, offset, .. } = place else { continue };
+            let (start, end) = (raw.start.max(raw_offset as usize), raw.end.min((raw_offset + len) as usize));
+            if start < end {
+                let path = if device == 0 { self.lun() } else { self.mapping() };
+                let file = std::fs::File::options().write(true).open(path).unwrap();
+                let part = &bytes[start - raw.start..end - raw.start];
+                file.write_all_at(part, offset + start as u64 - raw_offset).unwrap();
+            }
         }
     }
 

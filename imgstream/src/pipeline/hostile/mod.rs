@@ -189,7 +189,7 @@ fn lies_about_the_commit_are_found_and_taken_back() {
 /// A device that is smaller than it says, and keeps what is beyond its end in place of what it had there before.
 #[test]
 fn a_late_write_that_also_lands_on_a_proven_chunk_is_found() {
-    let (behind, late) = (3 * CHUNK as u64, 5 * CHUNK as u64);
+    let (behind, late) = (2 * CHUNK as u64, 4 * CHUNK as u64);
     each_engine(
         || {
             move |_: usize, write: &Write| {

@@ -1,6 +1,6 @@
 //! Runs that are to resume what may never have begun, and images that have something where a target has no place.
 
-use super::media::Sample;
+use super::media::{MAPPED, NOWHERE, Sample};
 use super::*;
 
 fn none(_: usize, _: &Write) -> Fault {
@@ -77,24 +77,25 @@ fn resuming_onto_several_devices_finds_nothing_to_do() {
 
 #[test]
 fn a_byte_that_has_no_place_is_refused_before_its_chunk_is_written() {
-    let mut raw = sample().raw.clone();
-    let at = 7 * CHUNK - 1;
-    raw[at] = 1;
-    let (image, bench) = (media::packed(raw), Bench::new(none));
-    let media = Media::new(Layout::Split);
-    let error = write(&image, &media, &bench, &WriteOptions::default()).unwrap_err();
-    let said = error.to_string();
-    assert_eq!(error.kind(), Kind::Image, "{said}");
-    let region = format!("the encrypted region at raw offset {}", CHUNK / 2);
-    assert!(said.contains(&format!("byte {at} of the image")) && said.contains(&region), "{said}");
-    let is_of_it = |logged: &Logged| match logged {
-        Logged::Write { device, offset, .. } => media::raw_at(*device, *offset) as usize / CHUNK == 6,
-        Logged::Flush { .. } => false,
-    };
-    assert!(!bench.log().iter().any(is_of_it), "part of the chunk was written");
-    media.does_not_boot();
-    // One device has a place for everything.
-    let media = Media::new(Layout::Single);
-    write(&image, &media, &Bench::new(none), &WriteOptions::default()).unwrap();
-    assert!(media.now() == image.raw);
+    // In the chunk that ends nowhere, and in the one that begins there.
+    for (at, chunk) in [(NOWHERE.start, 5), (NOWHERE.end - 1, 6)] {
+        let mut raw = sample().raw.clone();
+        raw[at] = 1;
+        let (image, bench, media) = (media::packed(raw), Bench::new(none), Media::new(Layout::Split));
+        let error = write(&image, &media, &bench, &WriteOptions::default()).unwrap_err();
+        let said = error.to_string();
+        assert_eq!(error.kind(), Kind::Image, "{said}");
+        let region = format!("the encrypted region at raw offset {}", MAPPED.start);
+        assert!(said.contains(&format!("byte {at} of the image")) && said.contains(&region), "{said}");
+        let is_of_it = |logged: &Logged| match logged {
+            Logged::Write { device, offset, .. } => media::raw_at(*device, *offset) as usize / CHUNK == chunk,
+            Logged::Flush { .. } => false,
+        };
+        assert!(!bench.log().iter().any(is_of_it), "part of the chunk was written");
+        media.does_not_boot();
+        // One device has a place for everything.
+        let media = Media::new(Layout::Single);
+        write(&image, &media, &Bench::new(none), &WriteOptions::default()).unwrap();
+        assert!(media.now() == image.raw);
+    }
 }
