@@ -108,22 +108,21 @@ impl Guest {
         bytes
     }
 
-    /// Waits until a line in the guest's shell succeeds, looking twice a second, and returns what it wrote to standard output.
+    /// Waits until a line in the guest's shell succeeds, looking several times a second, and returns what it wrote to standard output.
     ///
     /// # Panics
     /// When it does not within so many seconds.
     #[track_caller]
     pub fn until(&self, what: &str, seconds: u64, line: &str) -> String {
-        let script =
-            format!("for i in $(seq {}); do {{ {line}\n}} && exit 0; usleep 500000; done; exit 99", seconds * 2);
-        let began = Instant::now();
-        let done = self.run(&script).limit(seconds * 3 + 30).done();
+        let now = "read up rest </proc/uptime; up=${up%.*}";
+        let script = format!(
+            "{now}; end=$((up + {seconds})); until {{ {line}\n}}; do {now}; [ $up -lt $end ] || exit 99; usleep 200000; done"
+        );
+        let done = self.run(&script).limit(seconds + 60).done();
         if done.end != End::Exit(0) {
-            let (took, said) = (began.elapsed(), format!("{}{}", done.stdout, done.stderr));
-            self.fail(&format!(
-                "{what} did not come within {took:.1?}; asked was `{line}`, and it said last: {}",
-                last(&said)
-            ));
+            let said = format!("{}{}", done.stdout, done.stderr);
+            let last = said.trim_end().lines().last().unwrap_or("nothing");
+            self.fail(&format!("{what} did not come within {seconds} s; asked was `{line}`, and it said last: {last}"));
         }
         done.stdout.trim_end().to_owned()
     }
@@ -306,8 +305,4 @@ impl Drop for Guest {
         eprintln!("the console of guest {} is kept: {}; its end:", self.builder.name, kept.display());
         eprintln!("{}", self.running.console.last_lines());
     }
-}
-
-fn last(said: &str) -> &str {
-    said.trim_end().lines().last().unwrap_or("nothing")
 }

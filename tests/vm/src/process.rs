@@ -171,10 +171,12 @@ impl Process<'_> {
             let now = so(&text(&heard.stdout), &text(&heard.stderr));
             (now || heard.end.is_some()).then_some(now)
         });
-        if waited != Ok(true) {
-            let why = waited.err().unwrap_or_else(|| format!("`{}` ended first", self.line));
-            self.guest.fail(&format!("{what} never came: {why}\n{}{}", self.stdout(), self.stderr()));
-        }
+        let why = match waited {
+            Ok(true) => return,
+            Ok(false) => format!("`{}` ended before {what} came", self.line),
+            Err(why) => why,
+        };
+        self.guest.fail(&format!("{why}\n{}{}", self.stdout(), self.stderr()));
     }
 
     /// Waits for its end.
