@@ -139,6 +139,8 @@ pub fn pipe(from: &mut Command, to: &mut Command) -> Outcome<()> {
     let _tracked = Tracked::new(first.id());
     let between = first.stdout.take().map_or_else(Stdio::null, Stdio::from);
     let second = to.stdin(between).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    // Ours is the last but one: the first must not write into a pipe that nobody reads any more.
+    to.stdin(Stdio::null());
     let second = second.and_then(std::process::Child::wait_with_output);
     let first = first.wait().tried(format_args!("wait for `{}`", line(from)))?;
     let second = second.tried(format_args!("run `{}`", line(to)))?;

@@ -19,6 +19,8 @@ pub struct Board {
 pub struct Notes {
     /// How often the guest has booted.
     pub boots: u32,
+    /// How often it was to boot again.
+    pub resets: u32,
     /// Commands by number.
     pub commands: BTreeMap<u32, Heard>,
     /// QEMU's answers, by the number of the request.
@@ -70,6 +72,9 @@ impl Board {
             }
             if let Some(trouble) = &notes.trouble {
                 return Err(format!("{what} never came: {trouble}"));
+            }
+            if notes.over {
+                return Err(format!("{what} never came: the guest is switched off"));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

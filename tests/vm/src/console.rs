@@ -7,7 +7,7 @@ const FAILED: &[&str] = &[
     "Kernel panic",
     "Oops:",
     "kernel BUG at",
-    "BUG: ",
+    " BUG: ",
     "Unable to handle kernel",
     "illegal operation:",
     "Kernel stack overflow",
@@ -65,6 +65,7 @@ mod tests {
     fn a_panic_is_told_from_a_warning() {
         let text = "[    1.0] MODE SENSE: unimplemented page\n[    2.0] Kernel panic - not syncing: x\n[    3.0] y\n";
         assert_eq!(failure(text), Some("[    2.0] Kernel panic - not syncing: x"));
-        assert_eq!(failure("[    1.0] I/O error, dev sda, sector 0\n"), None);
+        assert_eq!(failure("[    1.0] I/O error, dev sda, sector 0\n[    1.0] DEBUG: x\n"), None);
+        assert_eq!(failure("[    1.0] BUG: soft lockup\n"), Some("[    1.0] BUG: soft lockup"));
     }
 }

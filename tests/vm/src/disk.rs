@@ -53,9 +53,10 @@ impl Disk {
         }
     }
 
-    /// With so many paths, each through an adapter of its own.
+    /// With so many paths, 16 at most, each through an adapter of its own.
     #[must_use]
     pub fn paths(mut self, paths: u16) -> Self {
+        assert!(paths <= 16, "a disk has at most 16 paths");
         self.paths = paths;
         self
     }

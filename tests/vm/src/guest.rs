@@ -1,21 +1,21 @@
 //! A running guest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use guest_init::frames::{Ask, End};
+use guest_init::frames::End;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::board::{Board, Notes};
+use crate::board::Notes;
 use crate::builder::Builder;
 use crate::channel::Channel;
 use crate::disk::Disk;
 use crate::lane;
 use crate::process::Run;
 use crate::qmp::Qmp;
-use crate::running::{LOOK, Running};
+use crate::running::Running;
 
 /// How long a guest may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(60);
@@ -25,9 +25,8 @@ pub struct Guest {
     pub(crate) builder: Builder,
     folder: TempDir,
     running: Arc<Running>,
-    channel: Channel,
+    channel: Arc<Channel>,
     qmp: Qmp,
-    next: AtomicU32,
     /// How long it took from QEMU's start to the first answer.
     booted_in: Duration,
 }
@@ -45,9 +44,9 @@ impl Guest {
         let began = Instant::now();
         let (running, streams) = Running::start(&builder, folder.path());
         let qmp = Qmp::open(streams.qmp, Arc::clone(&running.board)).expect("QEMU's control channel");
-        let channel = Channel::open(streams.channel, Arc::clone(&running.board)).expect("the guest's channel");
-        let mut guest =
-            Self { builder, folder, running, channel, qmp, next: AtomicU32::new(1), booted_in: Duration::ZERO };
+        let channel = Channel::open(streams.channel, Arc::clone(&running.board), &builder.name);
+        let channel = Arc::new(channel.expect("the guest's channel"));
+        let mut guest = Self { builder, folder, running, channel, qmp, booted_in: Duration::ZERO };
         guest.qmp("qmp_capabilities", Value::Null);
         guest.wait("the guest's first answer", guest.builder.limit, |notes| (notes.boots > 0).then_some(()));
         guest.booted_in = began.elapsed();
@@ -68,13 +67,13 @@ impl Guest {
     }
 
     /// A line for the guest's shell, which ends at the first command that fails.
-    pub fn run(&self, line: &str) -> Run<'_> {
+    pub fn run(&self, line: &str) -> Run {
         self.program(["sh", "-ec", line])
     }
 
     /// A program of the guest and its arguments.
-    pub fn program<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run<'_> {
-        Run::new(self, arguments.into_iter().map(str::to_owned).collect())
+    pub fn program<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Run {
+        Run::new(&self.channel, arguments.into_iter().map(str::to_owned).collect())
     }
 
     /// Runs a line in the guest's shell, demands success, and returns what it wrote to standard output, without blanks at its end.
@@ -108,22 +107,21 @@ impl Guest {
         bytes
     }
 
-    /// Waits until a line in the guest's shell succeeds, looking twice a second, and returns what it wrote to standard output.
+    /// Waits until a line in the guest's shell succeeds, looking several times a second, and returns what it wrote to standard output.
     ///
     /// # Panics
     /// When it does not within so many seconds.
     #[track_caller]
     pub fn until(&self, what: &str, seconds: u64, line: &str) -> String {
-        let script =
-            format!("for i in $(seq {}); do {{ {line}\n}} && exit 0; usleep 500000; done; exit 99", seconds * 2);
-        let began = Instant::now();
-        let done = self.run(&script).limit(seconds * 3 + 30).done();
+        let now = "read up rest </proc/uptime; up=${up%.*}";
+        let script = format!(
+            "{now}; end=$((up + {seconds})); until {{ {line}\n}}; do {now}; [ $up -lt $end ] || exit 99; usleep 200000; done"
+        );
+        let done = self.run(&script).limit(seconds + 60).done();
         if done.end != End::Exit(0) {
-            let (took, said) = (began.elapsed(), format!("{}{}", done.stdout, done.stderr));
-            self.fail(&format!(
-                "{what} did not come within {took:.1?}; asked was `{line}`, and it said last: {}",
-                last(&said)
-            ));
+            let said = format!("{}{}", done.stdout, done.stderr);
+            let last = said.trim_end().lines().last().unwrap_or("nothing");
+            self.fail(&format!("{what} did not come within {seconds} s; asked was `{line}`, and it said last: {last}"));
         }
         done.stdout.trim_end().to_owned()
     }
@@ -137,26 +135,16 @@ impl Guest {
         self.qmp.ask(command, &arguments).unwrap_or_else(|why| self.fail(&why))
     }
 
-    /// Waits for an event of QEMU's.
+    /// Waits for an event of QEMU's whose data are the ones that are meant, and returns those.
     ///
     /// # Panics
     /// When it does not come within so many seconds.
     #[track_caller]
-    pub fn event(&self, name: &str, seconds: u64) -> Value {
+    pub fn event(&self, name: &str, seconds: u64, meant: impl Fn(&Value) -> bool) -> Value {
         self.wait(&format!("QEMU's event {name}"), Duration::from_secs(seconds), |notes| {
-            let place = notes.events.iter().position(|event| event["event"] == name)?;
-            notes.events.remove(place)
+            let place = notes.events.iter().position(|event| event["event"] == name && meant(&event["data"]))?;
+            notes.events.remove(place).map(|mut event| event["data"].take())
         })
-    }
-
-    /// Waits for an event of QEMU's about one of its devices.
-    #[track_caller]
-    pub(crate) fn event_about(&self, device: &str, name: &str, seconds: u64) {
-        self.wait(&format!("QEMU's event {name} of {device}"), Duration::from_secs(seconds), |notes| {
-            let about = |event: &Value| event["event"] == name && event["data"]["device"] == device;
-            let place = notes.events.iter().position(about)?;
-            notes.events.remove(place)
-        });
     }
 
     /// A URL of a server that listens on 127.0.0.1 of this machine, as a guest with a network reaches it.
@@ -200,25 +188,11 @@ impl Guest {
     /// When it does not.
     #[track_caller]
     pub fn reset(&self) {
-        let boots = self.board().note(|notes| {
-            notes.commands.clear();
-            notes.boots
-        });
+        self.running.board.note(|notes| notes.resets += 1);
         self.qmp("system_reset", Value::Null);
-        let again = |notes: &mut Notes| (notes.boots > boots).then_some(());
+        let again = |notes: &mut Notes| (notes.boots > notes.resets).then_some(());
         self.wait("the guest's first answer after a reset", self.builder.limit, again);
         self.set_up();
-    }
-
-    /// Waits for trouble, where that is what is wanted, and returns what it is.
-    ///
-    /// # Panics
-    /// When it does not come within so many seconds.
-    #[track_caller]
-    pub fn trouble(&self, seconds: u64) -> String {
-        self.running.ending.store(true, Ordering::SeqCst);
-        let limit = Duration::from_secs(seconds);
-        self.wait("trouble", limit, |notes| notes.trouble.clone())
     }
 
     /// What its console has shown so far.
@@ -262,34 +236,13 @@ impl Guest {
 
     #[track_caller]
     fn wait<T>(&self, what: &str, limit: Duration, look: impl FnMut(&mut Notes) -> Option<T>) -> T {
-        self.board().wait(what, limit, look).unwrap_or_else(|why| self.fail(&why))
+        self.running.board.wait(what, limit, look).unwrap_or_else(|why| self.fail(&why))
     }
 
     /// Fails the test.
     #[track_caller]
     pub(crate) fn fail(&self, why: &str) -> ! {
-        panic!("guest {}: {why}", self.builder.name)
-    }
-
-    pub(crate) fn board(&self) -> &Board {
-        &self.running.board
-    }
-
-    pub(crate) fn number(&self) -> u32 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    #[track_caller]
-    pub(crate) fn ask(&self, number: u32, ask: &Ask) {
-        if let Err(error) = self.channel.ask(number, ask) {
-            // Whoever watches QEMU knows more in a moment.
-            let over = self.board().wait("the reason", LOOK * 20, |notes| notes.trouble.clone());
-            self.fail(&format!("it cannot be reached: {error}; {}", over.unwrap_or_default()));
-        }
-    }
-
-    pub(crate) fn try_ask(&self, number: u32, ask: &Ask) {
-        let _ = self.channel.ask(number, ask);
+        self.channel.fail(why)
     }
 }
 
@@ -306,8 +259,4 @@ impl Drop for Guest {
         eprintln!("the console of guest {} is kept: {}; its end:", self.builder.name, kept.display());
         eprintln!("{}", self.running.console.last_lines());
     }
-}
-
-fn last(said: &str) -> &str {
-    said.trim_end().lines().last().unwrap_or("nothing")
 }

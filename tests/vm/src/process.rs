@@ -1,28 +1,29 @@
 //! Commands in a guest.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use guest_init::frames::{Ask, End, Program};
 use nix::sys::signal::Signal;
 
-use crate::guest::Guest;
+use crate::channel::Channel;
 
 /// How long a command may take unless told otherwise.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A command to run in a guest.
-pub struct Run<'g> {
-    guest: &'g Guest,
+pub struct Run {
+    channel: Arc<Channel>,
     program: Program,
     input: Option<Vec<u8>>,
     limit: Duration,
 }
 
-impl<'g> Run<'g> {
-    pub(crate) fn new(guest: &'g Guest, arguments: Vec<String>) -> Self {
+impl Run {
+    pub(crate) fn new(channel: &Arc<Channel>, arguments: Vec<String>) -> Self {
         let program = Program { arguments, environment: Vec::new(), directory: "/".into() };
-        Self { guest, program, input: Some(Vec::new()), limit: LIMIT }
+        Self { channel: Arc::clone(channel), program, input: Some(Vec::new()), limit: LIMIT }
     }
 
     /// Sets an environment variable, besides `PATH`, `HOME`, `LC_ALL` and `TERM`.
@@ -65,11 +66,11 @@ impl<'g> Run<'g> {
     /// # Panics
     /// When the guest cannot be reached.
     #[track_caller]
-    pub fn start(self) -> Process<'g> {
-        let number = self.guest.number();
+    pub fn start(self) -> Process {
+        let number = self.channel.number();
         let line = self.program.arguments.join(" ");
         let process = Process {
-            guest: self.guest,
+            channel: self.channel,
             number,
             line,
             started: Instant::now(),
@@ -103,9 +104,9 @@ impl<'g> Run<'g> {
     }
 }
 
-/// A command that runs in a guest. Its process group is killed when this is dropped before its end.
-pub struct Process<'g> {
-    guest: &'g Guest,
+/// A command that runs in a guest. Its process group is killed when this is dropped before its end; the guest may be gone by then.
+pub struct Process {
+    channel: Arc<Channel>,
     number: u32,
     line: String,
     started: Instant,
@@ -113,7 +114,7 @@ pub struct Process<'g> {
     over: AtomicBool,
 }
 
-impl Process<'_> {
+impl Process {
     /// What it has written to standard output so far.
     pub fn stdout(&self) -> String {
         self.heard(|heard| String::from_utf8_lossy(&heard.stdout).into_owned())
@@ -164,17 +165,19 @@ impl Process<'_> {
     /// When it ends first, or its time does.
     #[track_caller]
     pub fn until(&self, what: &str, mut so: impl FnMut(&str, &str) -> bool) {
-        let board = self.guest.board();
+        let board = self.channel.board();
         let waited = board.wait(&format!("{what} of `{}`", self.line), self.left(), |notes| {
             let heard = notes.commands.entry(self.number).or_default();
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let now = so(&text(&heard.stdout), &text(&heard.stderr));
             (now || heard.end.is_some()).then_some(now)
         });
-        if waited != Ok(true) {
-            let why = waited.err().unwrap_or_else(|| format!("`{}` ended first", self.line));
-            self.guest.fail(&format!("{what} never came: {why}\n{}{}", self.stdout(), self.stderr()));
-        }
+        let why = match waited {
+            Ok(true) => return,
+            Ok(false) => format!("`{}` ended before {what} came", self.line),
+            Err(why) => why,
+        };
+        self.channel.fail(&format!("{why}\n{}{}", self.stdout(), self.stderr()));
     }
 
     /// Waits for its end.
@@ -192,7 +195,7 @@ impl Process<'_> {
     /// Waits for its end, and hands its output on as it came.
     #[track_caller]
     pub(crate) fn raw(&self) -> (End, Vec<u8>, Vec<u8>) {
-        let waited = self.guest.board().wait(&format!("the end of `{}`", self.line), self.left(), |notes| {
+        let waited = self.channel.board().wait(&format!("the end of `{}`", self.line), self.left(), |notes| {
             notes.commands.get(&self.number)?.end.as_ref()?;
             notes.commands.remove(&self.number)
         });
@@ -201,8 +204,9 @@ impl Process<'_> {
             Ok(heard) => (heard.end.expect("it has ended"), heard.stdout, heard.stderr),
             Err(why) => {
                 let (stdout, stderr) = (self.stdout(), self.stderr());
-                self.signal_group(Signal::SIGKILL);
-                self.guest.fail(&format!("{why}\n{stdout}{stderr}"))
+                let kill = Ask::Signal { number: Signal::SIGKILL as i32, group: true };
+                let _ = self.channel.try_ask(self.number, &kill);
+                self.channel.fail(&format!("{why}\n{stdout}{stderr}"))
             }
         }
     }
@@ -212,19 +216,19 @@ impl Process<'_> {
     }
 
     fn heard<T>(&self, look: impl FnOnce(&crate::board::Heard) -> T) -> T {
-        self.guest.board().note(|notes| look(notes.commands.entry(self.number).or_default()))
+        self.channel.board().note(|notes| look(notes.commands.entry(self.number).or_default()))
     }
 
     #[track_caller]
     fn ask(&self, ask: &Ask) {
-        self.guest.ask(self.number, ask);
+        self.channel.ask(self.number, ask);
     }
 }
 
-impl Drop for Process<'_> {
+impl Drop for Process {
     fn drop(&mut self) {
         if !self.over.load(Ordering::Relaxed) && self.ended().is_none() {
-            self.guest.try_ask(self.number, &Ask::Signal { number: Signal::SIGKILL as i32, group: true });
+            let _ = self.channel.try_ask(self.number, &Ask::Signal { number: Signal::SIGKILL as i32, group: true });
         }
     }
 }

@@ -100,7 +100,7 @@ impl Guest {
     pub fn unplug(&self, disk: &Disk, path: u16) {
         let id = Disk::id(self.index(disk), path);
         self.qmp("device_del", json!({"id": id}));
-        self.event_about(&id, "DEVICE_DELETED", 30);
+        self.event("DEVICE_DELETED", 30, |data| data["device"] == id.as_str());
     }
 
     /// Brings a path back.

@@ -105,7 +105,7 @@ fn a_wait_has_a_limit_and_says_what_for() {
     assert!(why.contains("the end of `sh -ec echo working; sleep 60` did not come within"), "{why}");
     assert!(why.contains("working"), "{why}");
     let why = said(catch_unwind(AssertUnwindSafe(|| guest.until("the impossible", 1, "echo no; false"))));
-    assert!(why.contains("the impossible did not come within") && why.contains("said last: no"), "{why}");
+    assert!(why.contains("the impossible did not come within 1 s") && why.contains("said last: no"), "{why}");
 }
 
 #[test]
@@ -156,7 +156,11 @@ fn a_power_cut_keeps_what_was_flushed_and_loses_what_was_not() {
     let guest = Guest::builder().disk(&disk).boot();
     guest.sh("mke2fs -q -t ext4 /dev/sda; mount /dev/sda /mnt; sync");
     guest.sh("dd if=/dev/zero bs=1M count=2 conv=fsync of=/mnt/flushed; dd if=/dev/zero bs=1M count=2 of=/mnt/lost");
+    let busy = guest.run("echo busy; sleep 50").start();
+    busy.until("a word", |out, _| out.contains("busy"));
     let guest = guest.power_cut().boot();
+    let why = said(catch_unwind(AssertUnwindSafe(|| busy.finish())));
+    assert!(why.contains("never came: the guest is switched off"), "{why}");
     guest.sh("mount /dev/sda /mnt");
     assert_eq!(guest.sh("stat -c %s /mnt/flushed"), (2 * MIB).to_string());
     assert_ne!(guest.run("stat -c %s /mnt/lost").done().stdout.trim(), (2 * MIB).to_string());
@@ -173,4 +177,6 @@ fn a_reset_boots_again_with_the_same_disks() {
     guest.reset();
     assert_eq!(guest.sh("dd if=/dev/vda bs=4096 count=1 iflag=direct | head -c 4"), "kept");
     guest.sh("! [ -e /tmp/lost ]");
+    let why = said(catch_unwind(AssertUnwindSafe(|| guest.run("reboot -f; sleep 50").done())));
+    assert!(why.contains("has booted again, and nobody asked it to"), "{why}");
 }

@@ -73,9 +73,10 @@ fn two_machines_share_a_disk_over_iscsi() {
             &format!("10.9.1.{}/24", end + 1),
         )
     };
-    let target = at(0).named("target").boot();
+    let disk = Disk::new(16 * MIB).virtio_blk();
+    let target = at(0).named("target").disk(&disk).boot();
     let initiator = at(1).named("initiator").boot();
-    let lun = target.lun_in_memory(32);
+    let lun = target.lun_on("/dev/vda");
     let (iqn, me) = ("iqn.2026-01.example:lun", "iqn.2026-01.example:initiator");
     let portals = ["10.9.0.1", "10.9.1.1"];
     lun.offer(iqn, me, &portals);

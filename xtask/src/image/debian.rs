@@ -71,7 +71,13 @@ fn unpack(root: &Path, suite: &str) -> Outcome<()> {
     }
     let mut mmdebstrap = mmdebstrap(root, suite, &format!("deb {} {suite} main", mirror::main_archive()?));
     eprintln!("$ {}", line(&mmdebstrap));
-    run(&mut mmdebstrap)
+    run(&mut mmdebstrap)?;
+    let release = std::fs::read_to_string(root.join("etc/os-release")).tried("read the image's /etc/os-release")?;
+    // An alias is given to the next suite one day.
+    if release.lines().any(|line| line == format!("VERSION_CODENAME={SUITE}")) {
+        return Ok(());
+    }
+    Err(Fail::new(format!("{suite} is not {SUITE} any more")))
 }
 
 fn mmdebstrap(root: &Path, suite: &str, source: &str) -> Command {

@@ -104,8 +104,9 @@ pub fn ensure(root: &Root, finish: impl FnOnce(&Path) -> Outcome<()>) -> Outcome
         fill(half, root, section)?;
         finish(half)
     })?;
-    if let Ok(differences) = std::fs::read_to_string(folder.join(DIFFERS)) {
-        eprintln!("xtask: {}\nxtask: `cargo xtask lock {}` records today's", differences.trim_end(), root.name);
+    let list = folder.join(DIFFERS);
+    if let Some(summary) = std::fs::read_to_string(&list).unwrap_or_default().lines().next() {
+        eprintln!("xtask: {summary} ({}); `cargo xtask lock {}` records today's", list.display(), root.name);
     }
     Ok(folder)
 }
@@ -124,6 +125,7 @@ fn fill(half: &Path, root: &Root, section: &Section) -> Outcome<()> {
             )));
         }
         let differences = newest.differences(Some(section));
+        eprintln!("xtask: {differences}");
         std::fs::write(half.join(DIFFERS), &differences).tried("note what differs from the lock")?;
         return fetch::unpack(&newest.packages, &debs, &target);
     }

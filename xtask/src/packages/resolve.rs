@@ -20,6 +20,11 @@ pub fn newest(root: &Root) -> Outcome<Section> {
         prepare(&scratch.path(""), &source)?;
         let apt = || private_apt(&scratch.path(""), root.architectures);
         run(apt().args(["--error-on=any", "update"]), suite)?;
+        // Aliases are given to the next suite one day.
+        let codenames = run(apt().args(["indextargets", "--format", "$(CODENAME)", "Created-By: Packages"]), suite)?;
+        if let Some(other) = codenames.lines().find(|codename| *codename != root.suite) {
+            return Err(Fail::new(format!("{suite} is {other} now, not {}", root.suite)));
+        }
         // Nothing is installed: the addresses of what would have to be are all that is wanted.
         let mut install = apt();
         install.args(["install", "--print-uris", "--no-install-recommends"]).args(root.wanted.split_whitespace());
