@@ -88,6 +88,7 @@ pub const MODULES: &[&str] = &[
     "virtio_scsi",
     // device mapper and its ciphers
     "aes_s390",
+    "crypto_null",
     "dm-crypt",
     "dm-delay",
     "dm-flakey",

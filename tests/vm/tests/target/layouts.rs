@@ -96,7 +96,7 @@ const UUID: &str = "7a707276-0000-4000-8000-000000000004";
 
 /// Maps the partitions of a LUN, opens the second one with the key, and mounts what is inside.
 fn mount_root(guest: &Guest, map: &str, key: &str, kind: &str) {
-    guest.sh(&format!("modprobe {kind}; kpartx -a -s {map}; mkdir -p /mnt/root"));
+    guest.sh(&format!("modprobe {kind}; kpartx -a -s -p -part {map}; mkdir -p /mnt/root"));
     guest.sh(&format!("[ $(cryptsetup luksUUID {map}-part2) = {UUID} ]"));
     guest
         .run(&format!("cryptsetup open --type luks2 {map}-part2 root"))
@@ -131,7 +131,7 @@ fn a_split_image_is_clear_where_it_must_be_and_encrypted_where_it_says() {
     mount_root(&guest, &map, &key, "ext4");
     assert_eq!(guest.sh("sort -u /mnt/root/text"), "what is to be found again");
     assert_eq!(guest.get("/mnt/root/noise"), e2e::sample::noise(31, 300 << 10));
-    guest.sh(&format!("umount /mnt/root; cryptsetup close root; kpartx -d -s {map}"));
+    guest.sh(&format!("umount /mnt/root; cryptsetup close root; kpartx -d -s -p -part {map}"));
 
     // Mounting has written to it. The next attempt puts back what differs, and that alone.
     let again = finished(agent_with_key(&guest, &next_attempt(&spec)).done());

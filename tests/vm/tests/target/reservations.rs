@@ -15,7 +15,7 @@ fn keys(guest: &Guest, device: &str) -> Vec<String> {
 
 /// A guest with a LUN of its own target on a disk of this machine, two loopback paths to it, and multipathd.
 fn reserved_guest(stage: &Stage) -> (Guest, Disk) {
-    let disk = stage.lun(0).virtio_blk();
+    let disk = Disk::new(stage.size).virtio_blk();
     (stage.guests().disk(&disk).boot(), disk)
 }
 
@@ -44,7 +44,7 @@ fn a_run_reserves_the_lun_and_gives_it_back() {
 #[test]
 fn a_newer_epoch_on_another_machine_takes_the_lun_and_the_first_writes_nothing_more() {
     let stage = Stage::new();
-    let disk = stage.lun(0).virtio_blk();
+    let disk = Disk::new(stage.size).virtio_blk();
     let (left, right) = (Link::new(), Link::new());
     let at = |end: u8| {
         let end_of = |link, net| (link, end, format!("10.9.{net}.{}/24", end + 1));

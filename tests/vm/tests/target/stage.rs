@@ -101,16 +101,16 @@ pub fn with(spec: &Value, pointer: &str, value: Value) -> Value {
 }
 
 /// The agent, with this spec.
-pub fn agent<'g>(guest: &'g Guest, spec: &Value) -> Run<'g> {
+pub fn agent(guest: &Guest, spec: &Value) -> Run {
     agent_with(guest, spec, &[])
 }
 
 /// The agent, with this spec and the key of the guest.
-pub fn agent_with_key<'g>(guest: &'g Guest, spec: &Value) -> Run<'g> {
+pub fn agent_with_key(guest: &Guest, spec: &Value) -> Run {
     agent_with(guest, spec, &["--luks-key", "/run/luks-key"])
 }
 
-fn agent_with<'g>(guest: &'g Guest, spec: &Value, more: &[&str]) -> Run<'g> {
+fn agent_with(guest: &Guest, spec: &Value, more: &[&str]) -> Run {
     guest.put("/run/spec.json", 0o600, spec.to_string());
     let arguments = ["z-provisioner", "run", "--json", "--spec", "/run/spec.json"];
     guest.program(arguments.into_iter().chain(more.iter().copied())).limit(300)

@@ -105,6 +105,7 @@ fn a_mapping_that_is_not_what_was_asked_for_is_closed_and_refused() {
         let script = format!(
             r#"#!/bin/sh
 /usr/sbin/cryptsetup.real "$@" || exit
+set -e
 case "$1 $*" in *test-passphrase*) ;; "open "*)
   for name; do :; done
   set -- $(dmsetup table --showkeys $name)
