@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use imgstream::error::{Error, Result};
+use imgstream::pipeline::Permit;
 use protocol::event::TornDown;
 
 use super::fcp::{Attached, Fabric};
@@ -79,8 +80,18 @@ impl Held {
         self.mappings.push(Mapping::Container(container.name.clone()));
     }
 
-    pub(super) fn guarded_by(&mut self, guard: Arc<Guard>) {
-        self.guard = guard;
+    pub(super) fn guarded_by(&mut self, guard: Guard) {
+        self.guard = Arc::new(guard);
+    }
+
+    /// Asks whether this run may write now.
+    ///
+    /// # Errors
+    /// `Target` when it may not; `Device` when the storage does not say.
+    pub(super) async fn may_write(&self) -> Result<()> {
+        let guard = Arc::clone(&self.guard);
+        let asked = tokio::task::spawn_blocking(move || Permit::may_write(&*guard)).await;
+        asked.unwrap_or_else(|error| Err(Error::device(format!("the thread that asks whether to write died: {error}"))))
     }
 
     /// What says whether this run may still write.
@@ -132,9 +143,7 @@ impl Held {
         if self.containers.is_empty() {
             return;
         }
-        let guard = Arc::clone(&self.guard);
-        let allowed = tokio::task::spawn_blocking(move || imgstream::pipeline::Permit::may_write(&*guard)).await;
-        let allowed = allowed.unwrap_or_else(|error| Err(Error::device(format!("a thread died: {error}"))));
+        let allowed = self.may_write().await;
         for container in &self.containers {
             let what = format!("the key slots of container {} ({})", container.uuid, container.region);
             let destroyed = match &allowed {

@@ -2,7 +2,6 @@
 //! what it holds is known before anything is changed, and nobody else can write to it from then on.
 
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use imgstream::error::{Error, Kind, Result};
@@ -18,8 +17,8 @@ use super::held::Held;
 use super::layout::{self, Piece, Plan};
 use super::multipath::{self, Map};
 use super::reservation::{self, ReservedLun};
+use super::signatures;
 use super::volumes::{self, Opened, Wanted};
-use super::{identity, signatures};
 use crate::block::{self, Block};
 use crate::dm;
 use crate::luks::Key;
@@ -63,14 +62,14 @@ pub async fn take(wish: Wish<'_>, held: &mut Held) -> Result<Taken> {
     wish.step(Step::Check);
     let claimed = wish.claim(&found, held).await?;
     let (size, there) = (claimed.size, wish.look(&claimed).await?);
+    held.guarded_by(Guard::new(None, found.map()));
+    held.may_write().await?;
     let reservation = wish.reserve(&found, held).await?;
-    let guard = Arc::new(Guard::new(reservation.as_ref().and_then(reservation::Taken::held), found.map()));
-    held.guarded_by(Arc::clone(&guard));
-    found.check_identity().await?;
-    let wiped = wish.wipe(&claimed, &there).await?;
+    held.guarded_by(Guard::new(reservation.as_ref().and_then(reservation::Taken::held), found.map()));
+    let wiped = wish.wipe(&claimed, &there, held).await?;
     let (target, opened) = wish.open(claimed, &there, held).await?;
-    // Between the first look and this one the storage may have put another LUN in the place.
-    found.check_identity().await?;
+    // Since the first look the storage may have put another LUN in the place.
+    held.may_write().await?;
     let facts = wish.facts(&found, size, &opened, reservation.as_ref(), wiped);
     // What containers have to do with it has been decided by their keys.
     let is_open_question = !there.is_empty() && !wish.spec.target.wipe && opened.is_empty();
@@ -92,12 +91,6 @@ impl Found {
 
     fn paths(&self) -> Option<Paths> {
         self.lun.as_ref().map(|(_, paths)| multipath::count(paths))
-    }
-
-    async fn check_identity(&self) -> Result<()> {
-        let Some(map) = self.map() else { return Ok(()) };
-        let asked = tokio::task::spawn_blocking(move || identity::check(&map)).await;
-        asked.unwrap_or_else(|error| Err(Error::device(format!("a thread died: {error}")))).map(drop)
     }
 }
 
@@ -251,12 +244,13 @@ impl Wish<'_> {
     }
 
     /// Makes the target forget what it held, where that was allowed. Returns it, in words.
-    async fn wipe(&self, claimed: &Claimed, there: &[signatures::Signature]) -> Result<Vec<String>> {
+    async fn wipe(&self, claimed: &Claimed, there: &[signatures::Signature], held: &Held) -> Result<Vec<String>> {
         // A resumed run may find its own; what is foreign shows when the media are compared.
         if there.is_empty() || !self.spec.target.wipe || self.spec.options.resume {
             return Ok(Vec::new());
         }
         self.warn(format!("{} held {}, which goes", self.spec.target.name(), signatures::listed(there)));
+        held.may_write().await?;
         signatures::wipe(FilePath::new(&claimed.device.name())).await?;
         Ok(there.iter().map(ToString::to_string).collect())
     }

@@ -126,6 +126,7 @@ async fn keep_or_make(container: &Container, wanted: &Wanted<'_>, held: &mut Hel
             return Err(signatures::refusal(&name, &there));
         }
     }
+    held.may_write().await?;
     held.container(container);
     container.format(wanted.key).await?;
     Ok(false)

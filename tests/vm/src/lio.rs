@@ -72,6 +72,11 @@ impl<'g> Lun<'g> {
         &self.wwid
     }
 
+    /// The file that holds it, where it is one in memory.
+    pub fn file(&self) -> String {
+        format!("/run/{}", self.store.rsplit('/').next().unwrap_or_default())
+    }
+
     /// Connects a new loopback adapter to it. Each is an initiator that can register and reserve for itself.
     ///
     /// # Panics
@@ -104,6 +109,23 @@ impl<'g> Lun<'g> {
              mkdir $T/lun/lun_0; ln -s {TARGET}/{} $T/lun/lun_0/store; echo 0 >$T/attrib/authentication; \
              mkdir -p $T/acls/{initiator}/lun_0; ln -s {TARGET}/$T/lun/lun_0 $T/acls/{initiator}/lun_0/lun; \
              echo 1 >$T/enable",
+            self.store
+        ));
+    }
+}
+
+impl Lun<'_> {
+    /// Takes the place of what is offered by [`Lun::offer`] under this name, as if somebody mapped it there at the storage. The
+    /// initiator keeps its session and its disk.
+    ///
+    /// # Panics
+    /// When it cannot be exchanged.
+    #[track_caller]
+    pub fn offer_instead(&self, target: &str, initiator: &str) {
+        self.guest.sh(&format!(
+            "set -e; cd {TARGET}; T=iscsi/{target}/tpgt_1; rm $T/acls/{initiator}/lun_0/lun; rmdir $T/acls/{initiator}/lun_0; \
+             rm $T/lun/lun_0/store; ln -s {TARGET}/{} $T/lun/lun_0/store; \
+             mkdir -p $T/acls/{initiator}/lun_0; ln -s {TARGET}/$T/lun/lun_0 $T/acls/{initiator}/lun_0/lun",
             self.store
         ));
     }

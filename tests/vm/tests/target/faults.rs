@@ -1,7 +1,7 @@
 //! Devices that fail: an error that names the place, a target that does not boot, and nothing left open.
 
 use serde_json::json;
-use vm::{Disk, Guest, MIB};
+use vm::{Disk, Guest, Link, MIB};
 
 use crate::stage::{
     MULTIPATH_CONF, Stage, WHOLE_HEADER, agent, agent_with_key, digest_of, digest_of_file, failed, finished, make_key,
@@ -91,36 +91,36 @@ fn when_all_paths_are_lost_for_longer_than_allowed_the_run_ends_and_can_be_resum
 #[test]
 fn a_lun_exchanged_for_another_of_the_same_size_is_noticed_before_it_is_written() {
     let stage = Stage::new();
-    let (lun, other) = (stage.lun(WHOLE_HEADER), stage.lun(WHOLE_HEADER));
-    let guest = stage.guests().disk(&lun).disk(&other).boot();
-    let maps = multipath(&guest, &lun);
-    maps.map(&other.wwid(), 2);
-    make_key(&guest);
-    let spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
-    let spec = with(&spec, "/target/lun/min_paths", json!(1));
-    // multipathd would notice as well, at some time; it is not what this is about.
-    let exchange = |guest: &Guest| {
-        let paths = [0, 1].map(|path| guest.path(&other, path).name());
-        let number = |name: &String| guest.sh(&format!("cat /sys/block/{name}/dev"));
-        let sectors = guest.sh(&format!("blockdev --getsz /dev/{}", paths[0]));
-        let (one, two) = (number(&paths[0]), number(&paths[1]));
-        let table = format!("0 {sectors} multipath 0 0 1 1 service-time 0 2 2 {one} 1 1 {two} 1 1");
-        guest.sh("multipathd shutdown || true");
-        guest.until("multipathd's end", 20, "! multipathd show daemon >/dev/null 2>&1");
-        guest.sh(&format!("multipath -f {}", other.wwid()));
-        guest.sh(&format!(
-            "dmsetup suspend --noflush {w}; dmsetup load {w} --table '{table}'; dmsetup resume {w}",
-            w = lun.wwid()
-        ));
+    let (left, right) = (Link::new(), Link::new());
+    let ends = |guests: vm::Builder, end: u8| {
+        guests.link(&left, end, &format!("10.9.0.{}/24", end + 1)).link(&right, end, &format!("10.9.1.{}/24", end + 1))
     };
-    let running = agent_with_key(&guest, &spec).start();
-    running.until("the check", |out, _| out.contains(r#""step":"check""#));
-    running.signal(vm::Signal::SIGSTOP);
-    exchange(&guest);
-    running.signal(vm::Signal::SIGCONT);
-    let failure = failed(running.finish(), 4, &[&lun.wwid(), &other.wwid(), "another LUN"]);
-    assert_eq!(failure["target"], "untouched", "{failure}");
-    assert!(std::fs::read(other.path()).unwrap().iter().all(|byte| *byte == 0), "the other LUN was written");
+    let storage = ends(Guest::builder(), 0).named("storage").boot();
+    let guest = ends(stage.guests(), 1).named("server").boot();
+    let (iqn, me, portals) = ("iqn.2026-01.example:lun", "iqn.2026-01.example:server", ["10.9.0.1", "10.9.1.1"]);
+    let [lun, other] = [(); 2].map(|()| storage.lun_in_memory((stage.size + WHOLE_HEADER).div_ceil(MIB)));
+    lun.offer(iqn, me, &portals);
+    guest.iscsi_login(me, iqn, &portals);
+    guest.start_multipath_with(MULTIPATH_CONF).map(lun.wwid(), 2);
+    make_key(&guest);
+    let spec = with(&stage.spec(lun.wwid()), "/target/layout", json!("whole"));
+    let spec = with(&spec, "/target/reservation", json!("require"));
+    // Whether before the first write or between two of them: what the paths lead to is asked again each time.
+    for step in ["check", "unlock"] {
+        let running =
+            agent_with_key(&guest, &with(&spec, "/epoch", json!(if step == "check" { 1 } else { 2 }))).start();
+        running.until(step, |out, _| out.contains(&format!(r#""step":"{step}""#)));
+        running.signal(vm::Signal::SIGSTOP);
+        other.offer_instead(iqn, me);
+        running.signal(vm::Signal::SIGCONT);
+        let failure = failed(running.finish(), 4, &[lun.wwid(), other.wwid(), "another LUN"]);
+        assert_eq!(failure["target"], "untouched", "{failure}");
+        let written = storage.sh(&format!("tr -d '\\000' <{} | wc -c", other.file()));
+        assert_eq!(written, "0", "the other LUN was written");
+        lun.offer_instead(iqn, me);
+        guest.run(&format!("z-provisioner release-reservation {} --all", lun.wwid())).limit(120).done();
+    }
+    finished(agent_with_key(&guest, &with(&with(&spec, "/target/wipe", json!(true)), "/epoch", json!(3))).done());
 }
 
 #[test]
