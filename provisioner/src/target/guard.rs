@@ -101,13 +101,11 @@ impl Guard {
     }
 
     fn ask(&self) -> Result<()> {
-        if let Some(held) = &self.reservation {
-            held.check_now()?;
+        // In this order: on another LUN the reservation is not ours either, and that would say less.
+        if let Some(map) = &self.map {
+            identity::check(map)?;
         }
-        match &self.map {
-            Some(map) => identity::check(map).map(drop),
-            None => Ok(()),
-        }
+        self.reservation.as_ref().map_or(Ok(()), reservation::Held::check_now)
     }
 
     // One value is put in once, so a poisoned lock is used as it is.
