@@ -57,15 +57,41 @@ impl Abort {
         &self.token
     }
 
+    /// `Ok` while the run goes on; else `Cancelled`. For whoever works beside others: why it is over is told once, to whoever
+    /// started them.
+    ///
+    /// # Errors
+    /// `Cancelled` while `what` was being done.
+    pub fn unless_over(&self, what: &str) -> Result<(), Error> {
+        if self.is_over() { Err(Error::cancelled(what)) } else { Ok(()) }
+    }
+
     /// `Ok` while the run goes on; else why it is over: `what` was being done.
     ///
     /// # Errors
-    /// The first error, or `Cancelled`.
+    /// The first error, the first time it is asked for; else `Cancelled`.
     pub fn check(&self, what: &str) -> Result<(), Error> {
         if !self.is_over() {
             return Ok(());
         }
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         Err(first.unwrap_or_else(|| Error::cancelled(what)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn the_first_error_is_left_for_whoever_started_the_others() {
+        let abort = Abort::new(&CancellationToken::new());
+        assert!(abort.unless_over("a").is_ok() && abort.check("a").is_ok());
+        abort.fail(Error::device("first"));
+        abort.fail(Error::proof("second"));
+        assert_eq!(abort.unless_over("reading").unwrap_err().kind(), Kind::Cancelled);
+        assert_eq!(abort.check("writing").unwrap_err().kind(), Kind::Device);
+        assert_eq!(abort.check("writing").unwrap_err().kind(), Kind::Cancelled, "told twice");
     }
 }

@@ -269,5 +269,5 @@ fn in_parallel(
     if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    abort.check("reading back")
+    abort.unless_over("reading back")
 }

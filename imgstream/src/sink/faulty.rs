@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::device::Device;
 use super::engine::{self, Engine, EngineKind, OnOutcome, Parts, Payload, Refused, Started, Write, ZeroBuffer};
-use crate::buffer::Pool;
+use crate::buffer::{ALIGNMENT, Pool};
 
 /// What happens to one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +119,15 @@ impl Bench {
     }
 }
 
+/// Writes to a device in the way its engine does: where writes past the page cache meet one that goes through it, the kernel reports
+/// an error of the device.
+fn put_back(device: &Device, bytes: &[u8], offset: u64) {
+    let mut aligned = vec![0; bytes.len() + ALIGNMENT];
+    let start = aligned.as_ptr().align_offset(ALIGNMENT);
+    aligned[start..start + bytes.len()].copy_from_slice(bytes);
+    device.file().write_all_at(&aligned[start..start + bytes.len()], offset).unwrap();
+}
+
 struct Faulty {
     inner: Arc<dyn Engine>,
     shared: Arc<Shared>,
@@ -156,12 +165,11 @@ impl Engine for Faulty {
             FlushFault::None => device.flush()?,
             FlushFault::Fails => return Err(crate::error::Error::device("flushing: Input/output error")),
             FlushFault::PowerCut => {
-                let media = File::options().write(true).open(device.name()).unwrap();
                 for logged in state.log.iter().rev() {
                     match logged {
-                        Logged::Flush { device } if *device == this => break,
-                        Logged::Write { device, offset, before, .. } if *device == this => {
-                            media.write_all_at(before, *offset).unwrap();
+                        Logged::Flush { device: of } if *of == this => break,
+                        Logged::Write { device: of, offset, before, .. } if *of == this => {
+                            put_back(device, before, *offset);
                         }
                         _ => {}
                     }

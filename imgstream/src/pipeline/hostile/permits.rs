@@ -123,7 +123,8 @@ fn a_reservation_conflict_while_writing_is_known_without_matching_text() {
     each_engine(
         || on_chunk(7, Fault::Errno(libc::EBADE)),
         |media, outcome| {
-            assert!(outcome.unwrap_err().is_reservation_conflict());
+            let error = outcome.unwrap_err();
+            assert!(error.is_reservation_conflict(), "{error:?}");
             media.does_not_boot();
         },
     );
@@ -224,7 +225,7 @@ struct Late {
 impl Permit for Late {
     fn may_write(&self) -> Result<()> {
         if self.asked.fetch_add(1, Relaxed) >= self.from {
-            std::thread::sleep(Duration::from_millis(1500));
+            std::thread::sleep(Duration::from_secs(4));
         }
         Ok(())
     }
@@ -232,7 +233,7 @@ impl Permit for Late {
 
 fn late(from: usize) -> WriteOptions {
     let permit = Some(Arc::new(Late { from, asked: AtomicUsize::new(0) }) as Arc<dyn Permit>);
-    WriteOptions { permit, stall_limit: Duration::from_millis(300), ..WriteOptions::default() }
+    WriteOptions { permit, stall_limit: Duration::from_secs(1), ..WriteOptions::default() }
 }
 
 #[test]
@@ -242,10 +243,10 @@ fn a_permit_that_comes_too_late_is_named_and_of_no_use() {
     block_on(async {
         let since = Instant::now();
         let error = media.write(&bench, EngineKind::Direct, &late(0)).await.unwrap_err();
-        assert!(since.elapsed() < Duration::from_millis(1400), "{:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_millis(3900), "{:?}", since.elapsed());
         assert_eq!((error.kind(), error.retry()), (Kind::Target, Retry::Temporary), "{error}");
         assert!(error.to_string().contains("whether this run may still write has not been answered"), "{error}");
-        tokio::time::sleep(Duration::from_millis(1800)).await;
+        tokio::time::sleep(Duration::from_millis(4500)).await;
     });
     assert!(media.now() == media.old && bench.counts() == (0, 0), "something was written");
 }
@@ -261,7 +262,7 @@ fn a_permit_to_clean_up_that_comes_too_late_is_of_no_use() {
     block_on(async {
         let error = media.write(&Bench::new(failing), EngineKind::Direct, &late(1)).await.unwrap_err();
         assert!(error.to_string().contains("given up"), "{error}");
-        tokio::time::sleep(Duration::from_millis(1800)).await;
+        tokio::time::sleep(Duration::from_millis(4500)).await;
     });
     assert_eq!(std::fs::metadata(media.lun()).unwrap().len(), SIZE as u64 + 4096, "the file was cut");
 }
