@@ -9,6 +9,7 @@
 mod all;
 mod children;
 mod failure;
+mod guest;
 mod lab;
 mod limits;
 mod machine;
@@ -67,6 +68,8 @@ enum Command {
     Pack(pack::Pack),
     /// Peak memory and time of pack and write for images from 1 GiB to 1 TiB
     Memory(memory::Memory),
+    /// In an emulated guest: dm-crypt beside the plain device, two paths beside one
+    Guest(guest::OfGuest),
     #[command(hide = true)]
     Tally { result: PathBuf, job: String },
 }
@@ -101,6 +104,7 @@ fn dispatch(command: &Command) -> Result<bool> {
         Command::Resume(options) => one(resume::run(options)?, &options.options),
         Command::Pack(options) => one(pack::run(options)?, &options.options),
         Command::Memory(options) => one(memory::run(options)?, &options.options),
+        Command::Guest(options) => one(guest::run(options)?, &options.options),
         Command::Tally { result, job } => measure::tally(result, job).map(|()| true),
     }
 }

@@ -106,7 +106,7 @@ fn a_larger_device_is_cleared_beyond_the_image_and_a_second_run_finds_nothing_to
     let again = events(&again);
     let steps: Vec<_> =
         again.iter().filter(|event| event["kind"] == "step-started").map(|event| &event["step"]).collect();
-    assert_eq!(steps, ["compare", "clear-tail", "flush"]);
+    assert_eq!(steps, ["check", "compare", "clear-tail", "flush"]);
     assert_eq!(again.last().unwrap()["kept_bytes"], sample::DISK_SIZE);
     assert_eq!((target.loop_device().sectors_written(), target.now()), written);
 }
@@ -125,7 +125,8 @@ fn phases_and_steps_come_in_their_order() {
     let phases = ["spec", "image", "target", "stream", "hand-over"];
     assert_eq!(named("phase-started", "phase"), phases);
     assert_eq!(named("phase-finished", "phase"), phases);
-    assert_eq!(named("step-started", "step"), ["invalidate", "write", "flush", "read-back", "commit"]);
+    let steps = ["check", "invalidate", "write", "flush", "read-back", "commit"];
+    assert_eq!(named("step-started", "step"), steps);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! The benchmarks: release builds of everything, then the `benches` crate with the arguments as given; without any, it
 //! measures everything. The peers are installed first, unless what is measured has none.
 
+use std::process::Command;
+
 use crate::fail::{Fail, Outcome};
 use crate::peers;
 use crate::prerequisites::{Lane, ensure};
 use crate::shell::{cargo, line, release_binary, run as run_tool, status};
+use crate::vm;
 
 /// The command line of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -22,6 +25,9 @@ const MISSED: i32 = 3;
 
 /// Builds and runs the benchmarks.
 pub fn run(options: &Options) -> Outcome<()> {
+    if is_in_guest(&options.arguments) {
+        return in_guest(&options.arguments);
+    }
     ensure(Lane::Bench)?;
     let mut build = cargo();
     run_tool(build.args(["build", "--release", "-p", "imgstream", "-p", "provisioner", "-p", "benches"]))?;
@@ -33,6 +39,22 @@ pub fn run(options: &Options) -> Outcome<()> {
         let peers = peers::install()?;
         bench.env("PATH", peers.path).env("BENCHES_NOT_INSTALLED", peers.missing);
     }
+    measure(bench)
+}
+
+/// The same for what is measured in a guest, which needs other things.
+fn in_guest(arguments: &[String]) -> Outcome<()> {
+    let mut bench = cargo();
+    bench.args(["run", "--quiet", "--release", "-p", "benches", "--"]).args(arguments);
+    vm::provide(&mut bench)?;
+    measure(bench)
+}
+
+fn is_in_guest(arguments: &[String]) -> bool {
+    arguments.first().is_some_and(|word| word == "guest")
+}
+
+fn measure(mut bench: Command) -> Outcome<()> {
     eprintln!("$ {}", line(&bench));
     let ended = status(&mut bench)?;
     match ended.code() {

@@ -50,7 +50,7 @@ pub fn tests(soak: bool, filter: &[String]) -> Outcome<Command> {
 }
 
 /// Makes all that guests need, and names it in the environment.
-fn provide(command: &mut Command) -> Outcome<()> {
+pub fn provide(command: &mut Command) -> Outcome<()> {
     ensure(Lane::Vm)?;
     let toolchain = Toolchain::ensure()?;
     println!("{}", toolchain.versions()?);

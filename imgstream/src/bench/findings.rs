@@ -95,6 +95,9 @@ pub struct Settings {
     pub engine: String,
     /// Writes in flight.
     pub depth: usize,
+    /// The most bytes of one write; `None`: a whole chunk.
+    #[serde(default)]
+    pub largest_write: Option<usize>,
     /// Raw bytes per chunk.
     pub chunk_size: u32,
     /// Bytes per request.

@@ -199,6 +199,7 @@ async fn begin(bench: &Bench, image: &Image) -> Result<Findings> {
         settings: Settings {
             engine: asked_engine(bench).into(),
             depth,
+            largest_write: bench.sink.largest_write(),
             chunk_size: descriptor.chunk_size,
             request_size: bench.options.request_size,
             connections,

@@ -11,7 +11,7 @@ use super::findings;
 use crate::error::{IoContext, Kind, Result};
 use crate::sink::engine::{self, Parts, Started};
 use crate::sink::facts::FileKind;
-use crate::sink::{EngineChoice, EngineKind, OpenOptions, Target, null, open_patiently};
+use crate::sink::{Device, EngineChoice, EngineKind, OpenOptions, Target, null, open_patiently};
 
 /// A sink.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Sink {
     place: Place,
     sector_size: u32,
     name: String,
+    largest_write: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -39,7 +40,8 @@ impl Sink {
     pub fn null() -> Result<Self> {
         let file = memfd_create(c"imgstream-null", MFdFlags::MFD_CLOEXEC);
         let file = file.device(|| "making the null sink's file in memory".into())?.into();
-        Ok(Sink { place: Place::Null(file), sector_size: 512, name: "null: every write is done at once".into() })
+        let name = "null: every write is done at once".into();
+        Ok(Sink { place: Place::Null(file), sector_size: 512, name, largest_write: None })
     }
 
     /// A block device, or a file; a file that is not there is made with room for `size` bytes.
@@ -53,13 +55,26 @@ impl Sink {
         let made = device.is_fresh();
         let place = if made { Place::Made(path.to_owned()) } else { Place::Path(path.to_owned()) };
         let sector_size = if facts.kind == FileKind::Block { facts.sector_size } else { 512 };
-        let sink = Sink { place, sector_size, name: describe(path, facts.kind, facts.number) };
+        let name = describe(path, facts.kind, facts.number);
+        let sink = Sink { place, sector_size, name, largest_write: None };
         if made {
             drop(device);
             // Else the first run would be about finding room and the others about writing.
             allocate(path, size)?;
         }
         Ok(sink)
+    }
+
+    /// Cuts what is written into writes of at most so many bytes.
+    #[must_use]
+    pub fn with_largest_write(mut self, bytes: Option<usize>) -> Self {
+        self.largest_write = bytes;
+        self
+    }
+
+    /// The most bytes of one write, where that was limited.
+    pub fn largest_write(&self) -> Option<usize> {
+        self.largest_write
     }
 
     /// Logical sector size that an image for it has.
@@ -110,6 +125,7 @@ impl Sink {
             }
             Place::Path(path) | Place::Made(path) => open_patiently(path, options, cancel).await?,
         };
+        let device = self.largest_write.into_iter().fold(device, Device::with_largest_write);
         Ok(Target::in_pieces(device, raw_size, extents))
     }
 

@@ -25,7 +25,8 @@ pub async fn bench(arguments: args::Bench, cancel: &CancellationToken) -> Result
     let peers = arguments.peers.as_deref().map(read_peers).transpose()?;
     let foreign = foreign_image(&arguments, cancel).await?;
     let size = foreign.as_ref().map_or(arguments.size.0, |image| image.descriptor().raw_size);
-    let sink = sink(&arguments, size, cancel).await?;
+    let largest_write = arguments.largest_write.map(|size| usize::try_from(size.0).unwrap_or(usize::MAX));
+    let sink = sink(&arguments, size, cancel).await?.with_largest_write(largest_write);
     let options = options(&arguments);
     let recipe = Recipe {
         size,

@@ -39,6 +39,7 @@ pub fn full() -> Findings {
         settings: Settings {
             engine: "uring".into(),
             depth: 16,
+            largest_write: None,
             chunk_size: 2 << 20,
             request_size: 16 << 20,
             connections: 4,

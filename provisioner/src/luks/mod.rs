@@ -11,4 +11,4 @@ pub mod probe;
 mod volume;
 
 pub use key::Key;
-pub use volume::{Container, Volume};
+pub use volume::{Container, Volume, largest_write};

@@ -1,5 +1,6 @@
 //! A container on its slot: made, opened, compared, closed, made useless. `cryptsetup` does it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use imgstream::error::{Error, Kind, Result};
@@ -190,6 +191,13 @@ impl Container {
             "somebody changed it, or another run made it: find out who writes to this LUN; `target.wipe: true` makes it anew",
         )
     }
+}
+
+/// The most bytes of one write to a container; `None` where the kernel cuts larger ones itself, so that more than one core encrypts
+/// them. Linux does since 6.11 (0d815e3400e6), and has a parameter for it since.
+pub fn largest_write() -> Option<usize> {
+    const CUT: usize = 128 << 10;
+    (!Path::new("/sys/module/dm_crypt/parameters/max_write_size").exists()).then_some(CUT)
 }
 
 fn cryptsetup() -> Tool<'static> {

@@ -21,7 +21,7 @@ use super::signatures;
 use super::volumes::{self, Opened, Wanted};
 use crate::block::{self, Block};
 use crate::dm;
-use crate::luks::Key;
+use crate::luks::{self, Key};
 use crate::report::Reporter;
 
 /// Devices to write to, and what is known about them.
@@ -288,7 +288,8 @@ impl Wish<'_> {
         let mut devices: Vec<Device> = clear.into_iter().collect();
         let first = devices.len();
         for one in &opened {
-            devices.push(self.open_device(&one.volume.mapping.path()).await?);
+            let device = self.open_device(&one.volume.mapping.path()).await?;
+            devices.push(luks::largest_write().into_iter().fold(device, Device::with_largest_write));
         }
         let extents = plan.pieces.iter().map(|piece| extent(piece, first)).collect();
         Ok((Target::new(devices, extents, 0)?, opened))

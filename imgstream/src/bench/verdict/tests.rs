@@ -67,6 +67,7 @@ fn findings(source: f64, write: Option<f64>, whole: Whole) -> Findings {
         settings: Settings {
             engine: "uring".into(),
             depth: 16,
+            largest_write: None,
             chunk_size: 2 << 20,
             request_size: 16 << 20,
             connections: 4,
