@@ -276,6 +276,39 @@ mod tests {
     }
 
     #[test]
+    fn what_guards_a_lun_and_what_it_held_are_said() {
+        let mut summary = done();
+        summary.target = TargetFacts {
+            device: "LUN 36005".into(),
+            paths: Some(Paths { live: 2, total: 4 }),
+            reservation: Some(ReservationFacts::Held { key: "0x5a01".into(), preempted: vec!["0x5a00".into()] }),
+            containers: vec![Container {
+                region: "root".into(),
+                uuid: "7a70".into(),
+                cipher: "aes-xts-plain64".into(),
+                sector_size: 4096,
+                kept: true,
+            }],
+            wiped: vec!["xfs (a file system)".into(), "dos (a partition table)".into()],
+            ..summary.target
+        };
+        summary.torn_down = TornDown { undone: vec!["mapping a".into(), "key 0x5a01".into()], left: vec!["b".into()] };
+        let text = self::summary(&summary);
+        for line in [
+            "  paths      2 of 4 live when it was taken",
+            "  reserved   key 0x5a01; shut out: 0x5a00",
+            "  LUKS2      root: 7a70, aes-xts-plain64, sectors of 4096, kept",
+            "  wiped      xfs (a file system), dos (a partition table)",
+            "  closed     mapping a; key 0x5a01",
+            "  LEFT OPEN  b",
+        ] {
+            assert!(text.lines().any(|said| said == line), "{line:?} is missing in\n{text}");
+        }
+        summary.target.reservation = Some(ReservationFacts::Unsupported);
+        assert!(self::summary(&summary).contains("  reserved   NONE: the storage knows none"));
+    }
+
+    #[test]
     fn a_failure_is_told_without_writing_on_the_terminal() {
         let failure = Failure {
             phase: Phase::Image,
@@ -286,11 +319,12 @@ mod tests {
             causes: vec!["reset\nerror: forged".into()],
             retryable: true,
             target: TargetState::Untouched,
-            torn_down: TornDown::default(),
+            torn_down: TornDown { undone: Vec::new(), left: vec!["a map:\rit is in use".into()] },
         };
         assert_eq!(
             failed(&failure, true),
-            "error: http://a/: \u{fffd}[2Jgone\nhint: check\n  caused by: reset\u{fffd}error: forged\ntarget: not touched"
+            "error: http://a/: \u{fffd}[2Jgone\nhint: check\n  caused by: reset\u{fffd}error: forged\ntarget: not touched\n\
+             LEFT OPEN: a map:\u{fffd}it is in use"
         );
         assert!(!failed(&failure, false).contains("caused by"));
     }

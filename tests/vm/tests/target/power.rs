@@ -1,5 +1,6 @@
 //! Power cuts: the guest is killed at any moment, boots again, and the next attempt goes on under the same key.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -9,6 +10,12 @@ use crate::stage::{
     nothing_is_left, until_writing, with,
 };
 
+/// At least 0, less than 1.
+fn random() -> f64 {
+    let number = RandomState::new().build_hasher().finish() >> 32;
+    number as f64 / 2_f64.powi(32)
+}
+
 fn power_cuts(count: u32) {
     let stage = Stage::new();
     let lun = stage.lun(WHOLE_HEADER);
@@ -17,8 +24,8 @@ fn power_cuts(count: u32) {
     let key = make_key(&guest);
     let mut spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
     for cut in 0..count {
-        // Spread over all that an attempt does: making the container, writing, and so on, a little later each time.
-        let after = Duration::from_millis(u64::from(cut) * 40_000 / u64::from(count));
+        // At random, and all the same spread over all that an attempt does: making the container, writing, and so on.
+        let after = Duration::from_millis(40_000).mul_f64((f64::from(cut) + random()) / f64::from(count));
         let running = agent_with_key(&guest, &spec).start();
         running.until("the target's phase", |out, _| out.contains(r#""phase":"target""#));
         let since = Instant::now();
