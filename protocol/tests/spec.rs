@@ -160,6 +160,7 @@ fn a_refusal_names_the_key() {
         (put("/target/reservation", json!("require")), "target.reservation"),
         (put("/target/reservation", json!("prefer")), "target.reservation"),
         (put("/target/tail", json!("wipe")), "wipe"),
+        (put("/target", json!({"device": "/dev/sda", "layout": "whole", "tail": "discard"})), "target.luks.discards"),
         (put("/options/readback", json!(false)), "readback"),
         (put("/options/engine", json!("fast")), "fast"),
         (put("/run", json!("../x")), "run id"),

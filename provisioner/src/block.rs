@@ -112,11 +112,6 @@ impl Block {
         known.filter(leads_here).unwrap_or_else(|| Path::new("/dev").join(&self.kernel_name))
     }
 
-    /// The devices that lie directly on it.
-    pub fn holders(&self) -> Vec<String> {
-        sysfs::names(&self.node().join("holders"))
-    }
-
     /// The devices that it lies on.
     pub fn slaves(&self) -> Vec<String> {
         sysfs::names(&self.node().join("slaves"))

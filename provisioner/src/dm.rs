@@ -1,11 +1,11 @@
 //! The device mapper, through `dmsetup`: linear mappings of our own, tables and states of anybody's.
 //!
-//! Ours are named and marked (`ZPROV-RUN-…` in their UUID), so that what an agent that was killed has left can be told from
-//! everybody else's.
+//! Ours are named and marked (`ZPROV-RUN-…` in their UUID): what an agent that was killed has left is told from everybody else's by
+//! both.
 
 use std::time::Duration;
 
-use imgstream::error::{Result, Retry};
+use imgstream::error::Result;
 
 use crate::block::{self, Block, Number};
 use crate::tool::Tool;
@@ -24,22 +24,27 @@ pub fn mark(run: &str) -> String {
 /// Maps `len` bytes of a device from `offset` on, as a device of its own.
 ///
 /// # Errors
-/// `Target`; `Temporary` when somebody else has the device.
+/// `Target`. Nothing stays mapped.
 pub async fn create_linear(name: &str, uuid: &str, below: Number, offset: u64, len: u64) -> Result<Block> {
     let table = format!("0 {} linear {below} {}", len / SECTOR, offset / SECTOR);
     let create = Tool::new("dmsetup").args(["create", name, "--uuid", uuid, "--table", &table]);
     // Nobody else shall look at it, or build on it: udev's rules for disks are not for our pieces.
-    let created = create.args(["--noudevrules", "--noudevsync"]).end().await?;
-    if created.code != Some(0) {
-        let error = created.failure();
-        return Err(match created.stderr.contains("busy") {
-            true => {
-                error.with_retry(Retry::Temporary).with_hint("somebody else uses the device below: find out with lsblk")
-            }
-            false => error,
-        });
+    let created = match create.args(["--noudevrules", "--noudevsync"]).end().await {
+        Ok(ended) if ended.code == Some(0) => Block::of_mapping(name),
+        Ok(ended) if ended.stderr.contains("busy") => {
+            return Err(ended.failure().with_hint("somebody else uses the device below: find out with lsblk"));
+        }
+        Ok(ended) => return Err(ended.failure()),
+        Err(error) => Err(error),
+    };
+    match created {
+        Ok(block) => Ok(block),
+        // It was made, or may have been by a tool that was given up on.
+        Err(error) => match remove(name).await {
+            Ok(()) => Err(error),
+            Err(stays) => Err(error.in_addition(&format!("and {name} could not be removed: {stays}"))),
+        },
     }
-    Block::of_mapping(name)
 }
 
 /// The table of a mapping, without keys.

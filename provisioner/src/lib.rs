@@ -1,7 +1,9 @@
 //! The agent: puts one signed image onto one target, proves it, and is gone.
 //!
 //! [`run`] is the page that tells the story; [`phase`] holds its chapters, each with an input, an output and errors of its
-//! own; [`target`] is where the image goes, [`luks`] how it is encrypted, [`block`], [`dm`] and [`tool`] what both stand on; [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines read.
+//! own; [`target`] is where the image goes, [`luks`] how it is encrypted, [`block`], [`dm`] and [`tool`] what both stand on;
+//! [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines
+//! read.
 //!
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 

@@ -1,6 +1,7 @@
 //! One attempt at a run, from spec to hand-over.
 
 use std::sync::Arc;
+use std::task::Poll;
 
 use imgstream::error::{Error, Kind, Result, Retry};
 use imgstream::progress::Progress;
@@ -33,6 +34,7 @@ async fn run(
     let facts = (image.facts()?, target.facts());
     let stream = stream::write(image, target, spec, progress, reporter, held.guard(), cancel);
     let written = reporter.phase(Phase::Stream, stream).await?;
+    held.prove_headers().await?;
     let hand_over = hand_over::hand_over(facts, &written, held, reporter);
     Ok(reporter.phase(Phase::HandOver, hand_over).await?.0)
 }
@@ -46,7 +48,8 @@ pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel:
     }));
     let progress = Arc::new(Progress::default());
     let mut held = Held::default();
-    match run(spec, files, reporter, &progress, cancel, &mut held).await {
+    let ended = unless_panicked(run(spec, files, reporter, &progress, cancel, &mut held)).await;
+    match ended {
         Ok(summary) => {
             reporter.emit(Body::RunFinished(Box::new(summary)));
             0
@@ -55,7 +58,8 @@ pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel:
             // A run that was ended because it lost the right to write was not cancelled by anybody.
             let error = Arc::clone(held.guard()).explain(error).await;
             let mut failure = failure::in_phase(&error, reporter.current_phase(), &progress);
-            failure.torn_down = hand_over::close(&mut held, ending(&error), reporter).await;
+            let ending = ending(&error, progress.snapshot().has_touched_target());
+            failure.torn_down = hand_over::close(&mut held, ending, reporter).await;
             let code = failure.exit_code;
             reporter.emit(Body::RunFailed(Box::new(failure)));
             code
@@ -63,7 +67,59 @@ pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel:
     }
 }
 
-/// Whether a later attempt may go on with what this one leaves.
-fn ending(error: &Error) -> Ending {
-    if error.kind() == Kind::Cancelled || error.retry() == Retry::Permanent { Ending::Over } else { Ending::Resumable }
+/// Whether a later attempt may go on with what this one leaves. A device that failed may be mended.
+fn ending(error: &Error, written: bool) -> Ending {
+    match error.kind() {
+        Kind::Cancelled => Ending::Over { written },
+        Kind::Device => Ending::Resumable,
+        _ if error.retry() == Retry::Permanent => Ending::Over { written },
+        _ => Ending::Resumable,
+    }
+}
+
+/// A defect of ours must not leave anything open either: it becomes an error, and the run is closed as after any other.
+async fn unless_panicked<T>(run: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut run = std::pin::pin!(run);
+    let polled = std::future::poll_fn(|context| {
+        let poll = || run.as_mut().poll(context);
+        // What it has broken is not used any more, but for what is open.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(poll)) {
+            Ok(Poll::Ready(ended)) => Poll::Ready(Ok(ended)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    });
+    polled.await.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no reason".into());
+        Err(Error::device(format!("the agent has a defect and gave up: {said}"))
+            .with_hint("keep what it has said and report it; the target does not hold the image"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_pass_is_gone_on_with_and_what_cannot_is_over() {
+        let over = Ending::Over { written: true };
+        assert_eq!(ending(&Error::cancelled("x"), true), over);
+        assert_eq!(ending(&Error::target("x"), true), over);
+        assert_eq!(ending(&Error::proof("x"), false), Ending::Over { written: false });
+        assert_eq!(ending(&Error::target("x").with_retry(Retry::Temporary), true), Ending::Resumable);
+        assert_eq!(ending(&Error::device("x"), true), Ending::Resumable);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_the_run() {
+        let error = unless_panicked(async {
+            tokio::task::yield_now().await;
+            let none: Option<u8> = std::hint::black_box(None);
+            Ok::<_, Error>(none.expect("a defect"))
+        });
+        let error = error.await.unwrap_err();
+        assert!(error.to_string().ends_with("gave up: a defect"), "{error}");
+        assert_eq!(unless_panicked(async { Ok(7) }).await.unwrap(), 7);
+    }
 }

@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first stops the run in good order, the second ends the process.
+//! Signals that end a program: the first stops the run in good order, the second ends the process. SIGHUP is one of them unless it was
+//! ignored from the start, as `nohup` does: whoever loses a terminal must not leave half a run behind.
 
 use std::sync::Arc;
 
@@ -36,10 +37,23 @@ pub fn listen(
     let listen = |kind, name: &str| signal(kind).context(Kind::Device, || format!("listening for {name}"));
     let mut interrupt = listen(SignalKind::interrupt(), "SIGINT")?;
     let mut terminate = listen(SignalKind::terminate(), "SIGTERM")?;
+    let mut quit = listen(SignalKind::quit(), "SIGQUIT")?;
+    let mut hang_up = if is_ignored(libc::SIGHUP) { None } else { Some(listen(SignalKind::hangup(), "SIGHUP")?) };
     let cancel = cancel.clone();
     tokio::spawn(async move {
         let mut next = async || {
-            tokio::select! { _ = interrupt.recv() => "SIGINT", _ = terminate.recv() => "SIGTERM" }
+            let hung_up = async {
+                match &mut hang_up {
+                    Some(hang_up) => hang_up.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+                _ = quit.recv() => "SIGQUIT",
+                _ = hung_up => "SIGHUP",
+            }
         };
         let first = next().await;
         tell(format!("{first}: stopping as soon as writes in flight have ended; a second signal ends at once"));
@@ -50,4 +64,11 @@ pub fn listen(
         std::process::exit(i32::from(Kind::Cancelled.exit_code()));
     });
     Ok(())
+}
+
+/// Whether this process was started with a signal ignored.
+fn is_ignored(signal: libc::c_int) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -121,7 +121,8 @@ impl Ended {
     /// That it failed, and what it said.
     pub fn failure(&self) -> Error {
         let how = self.code.map_or("was ended by a signal".into(), |code| format!("ended with {code}"));
-        Error::new(self.kind, format!("`{}` {how}: {}", self.line, self.said()))
+        // Why is for people to read; a path that was lost for a moment is as good a reason as any, so it may go well next time.
+        Error::new(self.kind, format!("`{}` {how}: {}", self.line, self.said())).with_retry(Retry::Temporary)
     }
 
     /// What it said, on one line. Some tools print their manual after the reason.

@@ -87,6 +87,11 @@ impl TargetSpec {
         holds(self.layout != Layout::Plain || self.luks.is_none(), || {
             "`target.luks` is given, but `target.layout` is `plain`: nothing would be encrypted".into()
         })?;
+        let discards = self.luks.as_ref().is_some_and(|luks| luks.discards);
+        holds(self.layout != Layout::Whole || self.tail != Some(Tail::Discard) || discards, || {
+            "`target.tail: discard` needs `target.luks.discards: true` in the layout `whole`: the container does not pass discards on"
+                .into()
+        })?;
         self.lun.as_ref().map_or(Ok(()), LunSpec::check)?;
         self.luks.as_ref().map_or(Ok(()), LuksSpec::check)
     }

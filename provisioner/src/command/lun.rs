@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use imgstream::error::{Error, Result};
 use protocol::{BadText, RunId, Wwid};
 use provisioner::report::Screen;
+use provisioner::signals;
 use provisioner::target::multipath::Map;
 use provisioner::target::reservation::{self, ReservedLun, Which};
 use provisioner::target::scsi::persistent::Key;
+use tokio_util::sync::CancellationToken;
 
 /// Its arguments.
 #[derive(clap::Args)]
@@ -55,8 +57,13 @@ pub(super) fn release_reservation(args: &Args, screen: &Screen) -> Result<ExitCo
     let map = Map::find(&wwid).ok_or_else(|| {
         Error::target(format!("there is no multipath map of {wwid}")).with_hint("multipath -ll lists those there are")
     })?;
-    let released =
-        super::runtime()?.block_on(async { reservation::release(&ReservedLun::open(&map)?, &which).await })?;
+    let released = super::runtime()?.block_on(async {
+        // Half of it would leave a key of ours: a signal is heard, and what was begun is finished.
+        let tell = screen.clone();
+        let told = move |_| tell.lines("this is finished first; a second signal ends at once");
+        signals::listen(&CancellationToken::new(), told, || ())?;
+        reservation::release(&ReservedLun::behind(&map), &which).await
+    })?;
     if args.json {
         println!("{}", released.to_json());
     }

@@ -1,11 +1,24 @@
-//! What a LUKS2 header must say: one segment, the cipher that was asked for, nothing half done.
+//! What a LUKS2 header must say: one segment and one key slot, encrypted as was asked for, nothing half done.
+//!
+//! The slot counts as much as the segment. One whose area is "encrypted" by the null cipher is opened by any passphrase, and hands
+//! out a volume key that whoever wrote the header has chosen (CVE-2025-59054).
 //!
 //! Source: "LUKS2 On-Disk Format Specification" 1.1.1, chapter 3 (the JSON area). Read from `cryptsetup luksDump
 //! --dump-json-metadata`, which has checked the header's own checksum.
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use protocol::spec::Pbkdf;
+use serde_json::{Map, Value, json};
+
+/// What encrypts the volume key in a key slot, whatever the cipher of the data is.
+pub const SLOT_CIPHER: &str = "aes-xts-plain64";
+/// Bits of the key for [`SLOT_CIPHER`].
+pub const SLOT_KEY_SIZE: u32 = 512;
+/// The hash of everything in a header that has one.
+pub const HASH: &str = "sha256";
+/// Stripes of the anti-forensic splitter: cryptsetup knows no other number.
+const STRIPES: u32 = 4000;
 
 /// What a container must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +33,8 @@ pub struct Shape {
     pub header_bytes: u64,
     /// Whether discards pass through it.
     pub discards: bool,
+    /// How the passphrase becomes a key.
+    pub pbkdf: Pbkdf,
 }
 
 /// In what a header or a mapping differs from its [`Shape`].
@@ -44,9 +59,10 @@ impl fmt::Display for Differs {
 /// The first difference.
 pub fn check(json: &str, shape: &Shape) -> Result<(), Differs> {
     let metadata: Value = serde_json::from_str(json).map_err(|error| Differs(format!("it is no JSON: {error}")))?;
-    check_config(&metadata["config"])?;
+    check_config(&metadata["config"], shape)?;
     check_segments(&metadata["segments"], shape)?;
     check_keyslots(&metadata["keyslots"], shape)?;
+    check_digests(&metadata)?;
     match object(&metadata["tokens"])?.len() {
         0 => Ok(()),
         count => Err(Differs(format!("it has {count} tokens, which could give the key to somebody else"))),
@@ -59,19 +75,32 @@ pub fn has_no_keyslots(json: &str) -> bool {
     metadata.is_some_and(|metadata| metadata["keyslots"].as_object().is_some_and(Map::is_empty))
 }
 
-/// A header that asks for something special is one in the middle of a reencryption, or one that we do not know.
-fn check_config(config: &Value) -> Result<(), Differs> {
-    let list = |name: &str| match &config[name] {
+/// Whether the installed system will pass discards on. One that was asked to, and whose header does not say so yet, was being made
+/// when the power went.
+pub fn passes_discards(json: &str) -> bool {
+    let metadata: Option<Value> = serde_json::from_str(json).ok();
+    metadata.is_some_and(|metadata| list(&metadata["config"], "flags").iter().any(|flag| flag == ALLOW_DISCARDS))
+}
+
+const ALLOW_DISCARDS: &str = "allow-discards";
+
+fn list(config: &Value, name: &str) -> Vec<String> {
+    match &config[name] {
         Value::Null => Vec::new(),
         Value::Array(all) => all.iter().map(|one| one.as_str().unwrap_or("?").to_owned()).collect(),
         Value::Object(parts) => parts.values().filter_map(Value::as_array).flatten().map(ToString::to_string).collect(),
         other => vec![other.to_string()],
-    };
-    let requirements = list("requirements");
+    }
+}
+
+/// A header that asks for something special is one in the middle of a reencryption, or one that we do not know.
+fn check_config(config: &Value, shape: &Shape) -> Result<(), Differs> {
+    let requirements = list(config, "requirements");
     if !requirements.is_empty() {
         return Err(Differs(format!("it requires {}", requirements.join(", "))));
     }
-    match list("flags").into_iter().find(|flag| flag != "allow-discards") {
+    let is_allowed = |flag: &String| flag == ALLOW_DISCARDS && shape.discards;
+    match list(config, "flags").into_iter().find(|flag| !is_allowed(flag)) {
         Some(flag) => Err(Differs(format!("it has the flag {flag}"))),
         None => Ok(()),
     }
@@ -109,12 +138,62 @@ fn check_keyslots(keyslots: &Value, shape: &Shape) -> Result<(), Differs> {
     let [slot] = keyslots.values().collect::<Vec<_>>()[..] else {
         return Err(Differs(format!("it has {} key slots instead of one: another key may open it", keyslots.len())));
     };
-    if slot["type"].as_str() != Some("luks2") {
-        return Err(Differs(format!("its key slot is of type {}", slot["type"])));
+    let fixed = [
+        ("/type", json!("luks2")),
+        ("/key_size", json!(shape.key_size / 8)),
+        ("/af/type", json!("luks1")),
+        ("/af/stripes", json!(STRIPES)),
+        ("/af/hash", json!(HASH)),
+        ("/area/type", json!("raw")),
+        ("/area/encryption", json!(SLOT_CIPHER)),
+        ("/area/key_size", json!(SLOT_KEY_SIZE / 8)),
+    ];
+    for (place, wanted) in fixed {
+        let found = slot.pointer(place).unwrap_or(&Value::Null);
+        if *found != wanted {
+            let name = place.replace('/', " ");
+            return Err(Differs(format!("its key slot's{name} is {found} instead of {wanted}")));
+        }
     }
-    if slot["key_size"].as_u64() != Some(u64::from(shape.key_size / 8)) {
-        let (found, wanted) = (&slot["key_size"], shape.key_size / 8);
-        return Err(Differs(format!("its key slot holds {found} bytes instead of {wanted}")));
+    check_kdf(&slot["kdf"], &shape.pbkdf)?;
+    let known = ["type", "key_size", "af", "area", "kdf"];
+    match object(slot)?.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(Differs(format!("its key slot has {name}"))),
+        None => Ok(()),
+    }
+}
+
+/// cryptsetup takes less memory and fewer threads than it was told where the machine has not as many.
+fn check_kdf(kdf: &Value, wanted: &Pbkdf) -> Result<(), Differs> {
+    let is = |name: &str, wanted: &dyn Fn(u64) -> bool| kdf[name].as_u64().is_some_and(wanted);
+    let fits = match wanted {
+        Pbkdf::Pbkdf2 { iterations } => {
+            kdf["type"] == "pbkdf2" && kdf["hash"] == HASH && is("iterations", &|found| found == u64::from(*iterations))
+        }
+        Pbkdf::Argon2id { memory, time, parallel } => {
+            kdf["type"] == "argon2id"
+                && is("time", &|found| found == u64::from(*time))
+                && is("memory", &|found| found <= u64::from(*memory))
+                && is("cpus", &|found| found <= u64::from(*parallel))
+        }
+    };
+    if fits { Ok(()) } else { Err(Differs(format!("its key slot's kdf is {kdf}, which was not asked for"))) }
+}
+
+/// What says that a volume key is the right one must speak of the one slot and the one segment.
+fn check_digests(metadata: &Value) -> Result<(), Differs> {
+    let digests = object(&metadata["digests"])?;
+    let [digest] = digests.values().collect::<Vec<_>>()[..] else {
+        return Err(Differs(format!("it has {} digests instead of one", digests.len())));
+    };
+    for part in ["keyslots", "segments"] {
+        let named: Value = object(&metadata[part])?.keys().cloned().collect();
+        if digest[part] != named {
+            return Err(Differs(format!("its digest is of {part} {} instead of {named}", digest[part])));
+        }
+    }
+    if digest["type"] != "pbkdf2" || digest["hash"] != HASH {
+        return Err(Differs(format!("its digest is of type {} and hash {}", digest["type"], digest["hash"])));
     }
     Ok(())
 }
@@ -136,6 +215,7 @@ pub(super) mod tests {
             sector_size: 4096,
             header_bytes: 16 << 20,
             discards: false,
+            pbkdf: Pbkdf::Pbkdf2 { iterations: 1000 },
         }
     }
 
@@ -167,7 +247,12 @@ pub(super) mod tests {
     #[test]
     fn what_was_asked_for_is_accepted() {
         assert_eq!(difference(|_| ()), "none");
-        assert_eq!(difference(|metadata| metadata["config"]["flags"] = json!(["allow-discards"])), "none");
+        let mut metadata = metadata();
+        assert!(!passes_discards(&metadata.to_string()));
+        metadata["config"]["flags"] = json!(["allow-discards"]);
+        assert!(passes_discards(&metadata.to_string()));
+        assert!(check(&metadata.to_string(), &shape()).is_err(), "discards were not asked for");
+        assert_eq!(check(&metadata.to_string(), &Shape { discards: true, ..shape() }), Ok(()));
     }
 
     #[test]
@@ -204,8 +289,30 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_key_slot_that_hands_out_somebody_elses_key_is_refused() {
+        let null = difference(|metadata| metadata["keyslots"]["0"]["area"]["encryption"] = json!("cipher_null-ecb"));
+        assert_eq!(null, r#"its key slot's area encryption is "cipher_null-ecb" instead of "aes-xts-plain64""#);
+        let kdf = difference(|metadata| metadata["keyslots"]["0"]["kdf"]["iterations"] = json!(1));
+        assert!(kdf.contains("was not asked for"), "{kdf}");
+    }
+
+    #[test]
+    fn argon2id_may_have_had_less_of_the_machine_and_nothing_else() {
+        let wanted = Pbkdf::Argon2id { memory: 65536, time: 4, parallel: 4 };
+        let of = |time: u32, memory: u32, cpus: u32| {
+            let kdf = json!({"type": "argon2id", "time": time, "memory": memory, "cpus": cpus, "salt": "AAAA"});
+            check_kdf(&kdf, &wanted)
+        };
+        assert_eq!((of(4, 65536, 4), of(4, 32768, 1)), (Ok(()), Ok(())));
+        for other in [of(3, 65536, 4), of(4, 65537, 4), of(4, 65536, 5)] {
+            assert!(other.is_err());
+        }
+        assert!(check_kdf(&json!({"type": "pbkdf2", "hash": "sha256", "iterations": 4}), &wanted).is_err());
+    }
+
+    #[test]
     fn every_other_edit_is_refused() {
-        let edits: [(&str, &str, Value); 12] = [
+        let edits: [(&str, &str, Value); 21] = [
             ("/segments/0", "offset", json!("8388608")),
             ("/segments/0", "size", json!("4096")),
             ("/segments/0", "iv_tweak", json!("8")),
@@ -216,6 +323,15 @@ pub(super) mod tests {
             ("", "segments", json!(null)),
             ("/keyslots", "1", json!({"type": "luks2", "key_size": 64})),
             ("/keyslots/0", "key_size", json!(32)),
+            ("/keyslots/0", "priority", json!(2)),
+            ("/keyslots/0/af", "stripes", json!(1)),
+            ("/keyslots/0/af", "hash", json!("sha1")),
+            ("/keyslots/0/area", "key_size", json!(32)),
+            ("/keyslots/0/kdf", "type", json!("argon2id")),
+            ("", "digests", json!({})),
+            ("/digests/0", "segments", json!([])),
+            ("/digests/0", "keyslots", json!(["1"])),
+            ("/digests/0", "hash", json!("sha1")),
             ("/tokens", "0", json!({"type": "clevis", "keyslots": ["0"]})),
             ("/config", "flags", json!(["no-journal"])),
         ];

@@ -23,8 +23,8 @@ const GROUP: usize = 4;
 /// Characters of a key's text.
 const TEXT: usize = LETTERS + LETTERS / GROUP - 1;
 
-/// A key, wiped when it goes.
-pub struct Key(Zeroizing<[u8; TEXT]>);
+/// A key, wiped when it goes. On the heap, because a move copies what lies inline, and nobody wipes what was moved from.
+pub struct Key(Zeroizing<Box<[u8]>>);
 
 impl Key {
     /// A new one from the kernel's random numbers.
@@ -63,16 +63,11 @@ impl Key {
     }
 
     fn parse(line: &[u8]) -> Option<Self> {
-        let mut text = Zeroizing::new([0; TEXT]);
-        if line.len() != TEXT {
-            return None;
-        }
-        text.copy_from_slice(line);
         let fits = |(at, byte): (usize, &u8)| match at % (GROUP + 1) {
             GROUP => *byte == b'-',
             _ => ALPHABET.contains(byte),
         };
-        text.iter().enumerate().all(fits).then_some(Key(text))
+        (line.len() == TEXT && line.iter().enumerate().all(fits)).then(|| Key(Zeroizing::new(line.into())))
     }
 
     /// Writes it to a new file that only its owner may read.
@@ -89,7 +84,7 @@ impl Key {
 
     /// What LUKS is given, and what a person types.
     pub fn passphrase(&self) -> &[u8] {
-        &self.0[..]
+        &self.0
     }
 }
 
@@ -99,8 +94,8 @@ impl fmt::Debug for Key {
     }
 }
 
-fn text(bytes: &[u8; BYTES]) -> Zeroizing<[u8; TEXT]> {
-    let mut text = Zeroizing::new([b'-'; TEXT]);
+fn text(bytes: &[u8; BYTES]) -> Zeroizing<Box<[u8]>> {
+    let mut text = Zeroizing::new(vec![b'-'; TEXT].into_boxed_slice());
     let letters = text.iter_mut().enumerate().filter(|(at, _)| at % (GROUP + 1) != GROUP);
     for (number, (_, letter)) in letters.enumerate() {
         let bit = number * 5;

@@ -6,13 +6,15 @@ use std::time::Duration;
 use imgstream::error::{Error, Kind, Result};
 use protocol::spec::Pbkdf;
 
+use super::copy::{Copy, Header};
 use super::header::{self, Shape};
 use super::{Key, mapping};
 use crate::block::Block;
 use crate::dm;
 use crate::tool::Tool;
 
-/// `cryptsetup`'s exit code for a passphrase that opens no key slot.
+/// `cryptsetup`'s exit codes: "no", and "this passphrase opens no key slot".
+const NO: i32 = 1;
 const WRONG_KEY: i32 = 2;
 /// How long making or opening a container may take: a slow device, and a deliberately slow PBKDF.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -33,12 +35,23 @@ pub struct Container {
     pub uuid: String,
     /// What it must be.
     pub shape: Shape,
-    /// How the passphrase becomes a key.
-    pub pbkdf: Pbkdf,
     /// The block device that it takes whole.
     pub slot: Block,
     /// The name of its mapping.
     pub name: String,
+}
+
+/// What lies in the place of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// No LUKS2 container.
+    Nothing,
+    /// One with another UUID.
+    Another,
+    /// It, with no key slot: it was being made when the power went, or its keys were destroyed. Nobody can open it.
+    WithoutKeys,
+    /// It.
+    Itself,
 }
 
 /// An open container.
@@ -48,6 +61,8 @@ pub struct Volume {
     pub mapping: Block,
     /// Whether it was there already.
     pub kept: bool,
+    /// Its header.
+    pub header: Header,
 }
 
 impl Container {
@@ -57,17 +72,23 @@ impl Container {
         self.slot.size.saturating_sub(self.shape.header_bytes) / sector * sector
     }
 
-    /// The UUID of the LUKS2 container on the slot; `None` when there is none.
+    /// What lies in its place.
     ///
     /// # Errors
-    /// When `cryptsetup` cannot be asked.
-    pub async fn found(&self) -> Result<Option<String>> {
+    /// When `cryptsetup` cannot be asked, or says neither yes nor no.
+    pub async fn found(&self) -> Result<Found> {
         let is_luks = cryptsetup().args(["isLuks", "--type", "luks2"]).arg(self.slot.path()).end().await?;
-        if is_luks.code != Some(0) {
-            return Ok(None);
+        match is_luks.code {
+            Some(0) => {}
+            Some(NO) => return Ok(Found::Nothing),
+            _ => return Err(is_luks.failure()),
         }
         let uuid = cryptsetup().arg("luksUUID").arg(self.slot.path()).run().await?;
-        Ok(Some(uuid.trim().to_owned()))
+        match uuid.trim() == self.uuid {
+            false => Ok(Found::Another),
+            true if header::has_no_keyslots(&dump(&self.slot.path()).await?) => Ok(Found::WithoutKeys),
+            true => Ok(Found::Itself),
+        }
     }
 
     /// Whether the container on the slot is opened by `key`.
@@ -80,14 +101,8 @@ impl Container {
         match tested.code {
             Some(0) => Ok(true),
             Some(WRONG_KEY) => Ok(false),
-            // Key slots that were destroyed are no key slots, which cryptsetup calls an error of its own.
-            _ if header::has_no_keyslots(&self.dump().await?) => Ok(false),
             _ => Err(tested.failure()),
         }
-    }
-
-    async fn dump(&self) -> Result<String> {
-        cryptsetup().args(["luksDump", "--dump-json-metadata"]).arg(self.slot.path()).run().await
     }
 
     /// Makes the container, whatever the slot held.
@@ -95,33 +110,45 @@ impl Container {
     /// # Errors
     /// [`Kind::Device`] when it cannot be written; [`Kind::Target`] when what was made is not what was asked for.
     pub async fn format(&self, key: &Key) -> Result<()> {
-        let Shape { cipher, key_size, sector_size, header_bytes, discards } = &self.shape;
-        let keyslots = (header_bytes - 2 * METADATA).min(MAX_KEYSLOTS);
+        let Shape { cipher, key_size, sector_size, header_bytes, discards, pbkdf } = &self.shape;
         let mut format = cryptsetup().args(["luksFormat", "--batch-mode", "--type", "luks2", "--key-file", "-"]);
         let numbers = [
             ("--key-size", u64::from(*key_size)),
             ("--sector-size", u64::from(*sector_size)),
             ("--offset", header_bytes / 512),
             ("--luks2-metadata-size", METADATA),
-            ("--luks2-keyslots-size", keyslots),
+            ("--luks2-keyslots-size", self.keyslots_size()),
+            ("--keyslot-key-size", u64::from(header::SLOT_KEY_SIZE)),
         ];
         for (option, number) in numbers {
             format = format.arg(option).arg(number.to_string());
         }
-        format = format.args(["--cipher", cipher, "--uuid", &self.uuid]).args(pbkdf_options(&self.pbkdf));
+        format = format.args(["--cipher", cipher, "--uuid", &self.uuid]).args(pbkdf_options(pbkdf));
+        format = format.args(["--keyslot-cipher", header::SLOT_CIPHER, "--hash", header::HASH]);
         format.arg(self.slot.path()).key(key).kind(Kind::Device).run().await?;
-        if *discards {
-            self.allow_discards_for_good(key).await?;
+        self.check_header().await?;
+        if *discards { self.allow_discards_for_good(key).await } else { Ok(()) }
+    }
+
+    /// Finishes a container that was being made when the power went, and is opened by `key`.
+    ///
+    /// # Errors
+    /// As [`Container::format`].
+    pub async fn finish(&self, key: &Key) -> Result<()> {
+        match self.shape.discards && !header::passes_discards(&dump(&self.slot.path()).await?) {
+            true => self.allow_discards_for_good(key).await,
+            false => Ok(()),
         }
-        self.check_header().await
     }
 
     /// The installed system passes discards on when the header says so; it is written when a mapping is opened.
     async fn allow_discards_for_good(&self, key: &Key) -> Result<()> {
         let open =
             cryptsetup().args(["open", "--type", "luks2", "--allow-discards", "--persistent", "--key-file", "-"]);
-        open.arg(self.slot.path()).arg(&self.name).key(key).kind(Kind::Device).run().await?;
-        dm::close_container(&self.name).await
+        let opened = open.arg(self.slot.path()).arg(&self.name).key(key).kind(Kind::Device).run().await;
+        // Also after an error: a tool that was given up on may have got as far as that.
+        let closed = dm::close_container(&self.name).await;
+        opened.and(closed)
     }
 
     /// Compares the header with what it must say.
@@ -129,37 +156,54 @@ impl Container {
     /// # Errors
     /// [`Kind::Target`] with the difference.
     pub async fn check_header(&self) -> Result<()> {
-        header::check(&self.dump().await?, &self.shape).map_err(|differs| self.refused("the LUKS2 header", &differs))
+        self.check_copy(&self.slot.path()).await
     }
 
-    /// Opens the container and compares what the kernel maps with what it must map. On an error nothing stays open.
+    async fn check_copy(&self, header: &Path) -> Result<()> {
+        header::check(&dump(header).await?, &self.shape).map_err(|differs| self.refused("the LUKS2 header", &differs))
+    }
+
+    /// Opens the container as a copy of its header says that was compared, and compares what the kernel maps with what it must map.
+    /// On an error nothing stays open.
     ///
     /// # Errors
     /// [`Kind::Target`] when the key is wrong, or header or mapping differ; [`Kind::Device`] when it cannot be read.
     pub async fn open(&self, key: &Key, kept: bool) -> Result<Volume> {
-        self.check_header().await?;
+        let copy = self.copy_header().await?;
+        self.check_copy(&copy.path()).await?;
+        match self.map(key, &copy).await {
+            Ok(mapping) => Ok(Volume { mapping, kept, header: copy.header() }),
+            // Also when cryptsetup failed or was given up on: it may have got as far as the mapping.
+            Err(error) => match dm::close_container(&self.name).await {
+                Ok(()) => Err(error),
+                Err(open) => Err(error.in_addition(&format!("and {} could not be closed: {open}", self.name))),
+            },
+        }
+    }
+
+    async fn copy_header(&self) -> Result<Copy> {
+        let (slot, bytes) = (self.slot.path(), (2 * METADATA + self.keyslots_size()) as usize);
+        let copied = tokio::task::spawn_blocking(move || Copy::of(&slot, bytes)).await;
+        copied.unwrap_or_else(|error| Err(Error::device(format!("the thread that copies a header died: {error}"))))
+    }
+
+    fn keyslots_size(&self) -> u64 {
+        (self.shape.header_bytes - 2 * METADATA).min(MAX_KEYSLOTS)
+    }
+
+    async fn map(&self, key: &Key, header: &Copy) -> Result<Block> {
         let open = cryptsetup().args(["open", "--type", "luks2", "--disable-external-tokens", "--key-file", "-"]);
-        let opened = open.args(SPEED).arg(self.slot.path()).arg(&self.name).key(key).end().await?;
+        let open = open.args(SPEED).arg("--header").arg(header.path());
+        let opened = open.arg(self.slot.path()).arg(&self.name).key(key).end().await?;
         match opened.code {
             Some(0) => {}
             Some(WRONG_KEY) => return Err(self.wrong_key()),
             _ => return Err(opened.failure()),
         }
-        let checked = async {
-            let table = dm::table(&self.name).await?;
-            mapping::check(&table, &self.shape, self.slot.number, self.capacity())
-                .map_err(|differs| self.refused("the mapping the kernel made", &differs))?;
-            Block::of_mapping(&self.name)
-        };
-        match checked.await {
-            Ok(mapping) => Ok(Volume { mapping, kept }),
-            Err(error) => {
-                if let Err(open) = dm::close_container(&self.name).await {
-                    return Err(error.in_addition(&format!("and {} could not be closed: {open}", self.name)));
-                }
-                Err(error)
-            }
-        }
+        let table = dm::table(&self.name).await?;
+        mapping::check(&table, &self.shape, self.slot.number, self.capacity())
+            .map_err(|differs| self.refused("the mapping the kernel made", &differs))?;
+        Block::of_mapping(&self.name)
     }
 
     /// Overwrites every key slot: nobody can open the container any more, with any key.
@@ -200,6 +244,11 @@ pub fn largest_write() -> Option<usize> {
     (!Path::new("/sys/module/dm_crypt/parameters/max_write_size").exists()).then_some(CUT)
 }
 
+/// The metadata of a header, on its device or in a file.
+async fn dump(header: &Path) -> Result<String> {
+    cryptsetup().args(["luksDump", "--dump-json-metadata"]).arg(header).run().await
+}
+
 fn cryptsetup() -> Tool<'static> {
     Tool::new("cryptsetup").limit(LIMIT)
 }
@@ -207,11 +256,7 @@ fn cryptsetup() -> Tool<'static> {
 fn pbkdf_options(pbkdf: &Pbkdf) -> Vec<String> {
     let list: Vec<(&str, String)> = match pbkdf {
         Pbkdf::Pbkdf2 { iterations } => {
-            vec![
-                ("--pbkdf", "pbkdf2".into()),
-                ("--hash", "sha256".into()),
-                ("--pbkdf-force-iterations", iterations.to_string()),
-            ]
+            vec![("--pbkdf", "pbkdf2".into()), ("--pbkdf-force-iterations", iterations.to_string())]
         }
         Pbkdf::Argon2id { memory, time, parallel } => vec![
             ("--pbkdf", "argon2id".into()),

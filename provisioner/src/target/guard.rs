@@ -2,7 +2,7 @@
 //! before what matters. What is lost once stays lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use imgstream::error::{Error, Kind, Result, Retry};
 use imgstream::pipeline::Permit;
@@ -14,6 +14,9 @@ use super::reservation;
 
 /// How often is asked while nothing else asks.
 const PERIOD: Duration = Duration::from_secs(5);
+/// How long a permit waits for a path that brings an answer, as writes wait for one (`no_path_retry` in multipath.conf).
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Why the permission to write is gone, as often as it is asked for.
 #[derive(Debug, Clone)]
@@ -53,35 +56,39 @@ impl Guard {
 
     /// Asks by time, until the right to write is lost; then ends the run by `cancel`. Storage that does not answer has not
     /// said no: if it is gone, the writes themselves say so.
-    pub async fn keep(&self, cancel: &CancellationToken) {
-        let Some(held) = &self.reservation else { return std::future::pending().await };
+    pub async fn keep(self: &Arc<Self>, cancel: &CancellationToken) {
+        if self.map.is_none() && self.reservation.is_none() {
+            return std::future::pending().await;
+        }
         loop {
             tokio::time::sleep(PERIOD).await;
-            if let Err(error) = held.check().await
-                && self.note(&error)
-            {
+            self.ask_once().await;
+            if self.lost().is_some() {
                 return cancel.cancel();
             }
         }
     }
 
-    /// Remembers a loss. `false` when the error is none.
-    fn note(&self, error: &Error) -> bool {
-        let is_loss = error.kind() == Kind::Target;
-        if is_loss {
+    /// What counts is what is noted of the answer: that it could not be asked says nothing.
+    async fn ask_once(self: &Arc<Self>) {
+        let guard = Arc::clone(self);
+        let asking = tokio::task::spawn_blocking(move || guard.ask().map_err(|error| guard.note(&error)));
+        let _ = asking.await;
+    }
+
+    /// Remembers a loss, where the error is one.
+    fn note(&self, error: &Error) {
+        if error.kind() == Kind::Target {
             let loss = Loss { message: error.to_string(), hint: error.hint().map(str::to_owned) };
             self.lock().get_or_insert(loss);
         }
-        is_loss
     }
 
     /// What is behind an error of a run: that it lost the right to write, or that its last path is gone. Else the error itself.
     pub async fn explain(self: &Arc<Self>, error: Error) -> Error {
-        let guard = Arc::clone(self);
         let is_open = self.lost().is_none() && matches!(error.kind(), Kind::Device | Kind::Proof);
         if is_open {
-            // What counts is what is noted; that it could not be asked says nothing new.
-            let _ = tokio::task::spawn_blocking(move || guard.may_write()).await;
+            self.ask_once().await;
         }
         if let Some(lost) = self.lost() {
             return match error.kind() {
@@ -116,12 +123,17 @@ impl Guard {
 
 impl Permit for Guard {
     fn may_write(&self) -> Result<()> {
-        if let Some(lost) = self.lost() {
-            return Err(lost);
+        let since = Instant::now();
+        loop {
+            if let Some(lost) = self.lost() {
+                return Err(lost);
+            }
+            match self.ask() {
+                // No path has brought an answer. Writes wait as well until one is back.
+                Err(error) if error.kind() == Kind::Device && since.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                answer => return answer.inspect_err(|error| self.note(error)),
+            }
         }
-        self.ask().inspect_err(|error| {
-            self.note(error);
-        })
     }
 }
 
@@ -137,10 +149,10 @@ mod tests {
     #[test]
     fn what_is_lost_stays_lost_and_silence_is_no_loss() {
         let guard = Guard::default();
-        assert!(!guard.note(&Error::device("no answer")));
+        guard.note(&Error::device("no answer"));
         assert!(guard.may_write().is_ok());
-        assert!(guard.note(&Error::target("the reservation is lost").with_hint("look")));
-        assert!(guard.note(&Error::target("another reason, later")));
+        guard.note(&Error::target("the reservation is lost").with_hint("look"));
+        guard.note(&Error::target("another reason, later"));
         let error = guard.may_write().unwrap_err();
         assert_eq!((error.to_string().as_str(), error.hint()), ("the reservation is lost", Some("look")));
     }

@@ -1,17 +1,20 @@
 //! What a run has opened, in the order it did, and how all of it is closed again.
 
+use std::fs::File;
 use std::sync::Arc;
 
-use imgstream::error::{Error, Result};
+use imgstream::error::{Error, IoContext, Result};
 use imgstream::pipeline::Permit;
 use protocol::event::TornDown;
+use tokio_util::sync::CancellationToken;
 
 use super::fcp::{Attached, Fabric};
 use super::guard::Guard;
 use super::multipath::Map;
 use super::reservation;
+use crate::block::Block;
 use crate::dm;
-use crate::luks::Container;
+use crate::luks::{Container, Header, Volume};
 
 /// How a run ended, as far as its target is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +23,12 @@ pub enum Ending {
     Done,
     /// It does not, and a later attempt may go on with what is there.
     Resumable,
-    /// It does not, and nobody shall: nothing on it can ever be opened again.
-    Over,
+    /// It does not, and nobody shall go on with it: what this attempt has encrypted can never be opened again.
+    Over {
+        /// Whether anything of the image, or in its place, was written. Before that, a container that was there already is not
+        /// this attempt's to destroy.
+        written: bool,
+    },
 }
 
 /// What a run has opened. Noted when it exists, closed by [`Held::close`].
@@ -32,23 +39,25 @@ pub struct Held {
     map: Option<Map>,
     reservation: Option<reservation::Held>,
     mappings: Vec<Mapping>,
-    /// Containers of this run: made, begun to be made, or kept from an earlier attempt.
-    containers: Vec<Container>,
+    containers: Vec<HeldContainer>,
     guard: Arc<Guard>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 enum Mapping {
-    Linear(String),
+    /// Open as long as it is ours: another agent of this run that takes it for a leftover cannot remove it.
+    Linear(String, Option<File>),
     Container(String),
 }
 
-impl Mapping {
-    fn name(&self) -> &str {
-        match self {
-            Mapping::Linear(name) | Mapping::Container(name) => name,
-        }
-    }
+/// A container of this run.
+#[derive(Debug)]
+struct HeldContainer {
+    container: Container,
+    /// By this attempt, be it in part; else it was there.
+    made: bool,
+    /// What its header was when it was opened.
+    header: Option<Header>,
 }
 
 impl Held {
@@ -60,24 +69,38 @@ impl Held {
         self.adapters.is_some()
     }
 
-    pub(super) fn map_appeared(&mut self, map: &Map) {
-        self.map = Some(map.clone());
+    pub(super) fn map_appeared(&mut self, map: Map) {
+        self.map = Some(map);
     }
 
     pub(super) fn reserved(&mut self, reservation: reservation::Held) {
         self.reservation = Some(reservation);
     }
 
-    pub(super) fn created_linear(&mut self, name: &str) {
-        self.mappings.push(Mapping::Linear(name.to_owned()));
+    pub(super) fn created_linear(&mut self, name: &str, block: &Block) -> Result<()> {
+        self.mappings.push(Mapping::Linear(name.to_owned(), None));
+        let file = File::open(block.path()).device(|| format!("opening mapping {name}"))?;
+        if let Some(Mapping::Linear(_, held)) = self.mappings.last_mut() {
+            *held = Some(file);
+        }
+        Ok(())
     }
 
-    pub(super) fn container(&mut self, container: &Container) {
-        self.containers.push(container.clone());
+    /// A container that was there is gone on with.
+    pub(super) fn kept(&mut self, container: &Container) {
+        self.containers.push(HeldContainer { container: container.clone(), made: false, header: None });
     }
 
-    pub(super) fn opened_container(&mut self, container: &Container) {
+    /// A container is about to be made.
+    pub(super) fn made(&mut self, container: &Container) {
+        self.containers.push(HeldContainer { container: container.clone(), made: true, header: None });
+    }
+
+    pub(super) fn opened_container(&mut self, container: &Container, volume: &Volume) {
         self.mappings.push(Mapping::Container(container.name.clone()));
+        for held in self.containers.iter_mut().filter(|held| held.container.name == container.name) {
+            held.header = Some(volume.header.clone());
+        }
     }
 
     pub(super) fn guarded_by(&mut self, guard: Guard) {
@@ -94,6 +117,30 @@ impl Held {
         asked.unwrap_or_else(|error| Err(Error::device(format!("the thread that asks whether to write died: {error}"))))
     }
 
+    /// As [`Held::may_write`], for what is changed before the image is written: then a run that is to end changes nothing more.
+    ///
+    /// # Errors
+    /// Those, and `Cancelled`.
+    pub(super) async fn may_change(&self, cancel: &CancellationToken) -> Result<()> {
+        self.may_write().await?;
+        if cancel.is_cancelled() { Err(Error::cancelled("taking the target")) } else { Ok(()) }
+    }
+
+    /// Compares the header of each container on the media with the one that was opened: the image inside is worth nothing without.
+    ///
+    /// # Errors
+    /// `Proof` when one differs; `Device` when it cannot be read.
+    pub async fn prove_headers(&self) -> Result<()> {
+        for HeldContainer { container, header, .. } in &self.containers {
+            let Some(header) = header.clone() else { continue };
+            let slot = container.slot.path();
+            let proven = tokio::task::spawn_blocking(move || header.prove(&slot)).await;
+            proven
+                .unwrap_or_else(|error| Err(Error::device(format!("the thread that reads a header died: {error}"))))?;
+        }
+        Ok(())
+    }
+
     /// What says whether this run may still write.
     pub fn guard(&self) -> &Arc<Guard> {
         &self.guard
@@ -107,16 +154,23 @@ impl Held {
     /// Closes everything, the last first. A run that has lost the right to write writes nothing here either.
     pub async fn close(&mut self, ending: Ending) -> TornDown {
         let mut told = Told::default();
-        if ending == Ending::Over {
-            self.destroy_keys(&mut told).await;
+        if let Ending::Over { written } = ending {
+            self.destroy_keys(written, &mut told).await;
         }
         self.containers.clear();
         while let Some(mapping) = self.mappings.pop() {
-            let closed = match &mapping {
-                Mapping::Linear(name) => dm::remove(name).await,
-                Mapping::Container(name) => dm::close_container(name).await,
+            let (name, closed) = match mapping {
+                Mapping::Linear(name, file) => {
+                    drop(file);
+                    let removed = dm::remove(&name).await;
+                    (name, removed)
+                }
+                Mapping::Container(name) => {
+                    let closed = dm::close_container(&name).await;
+                    (name, closed)
+                }
             };
-            told.note(closed, &format!("mapping {} closed", mapping.name()), &format!("mapping {}", mapping.name()));
+            told.note(closed, &format!("mapping {name} closed"), &format!("mapping {name}"));
         }
         if let Some(reservation) = self.reservation.take() {
             let key = reservation.key();
@@ -138,13 +192,15 @@ impl Held {
         told.0
     }
 
-    /// Makes every container useless of this run: with its key slots gone, nobody opens it, with any key.
-    async fn destroy_keys(&self, told: &mut Told) {
-        if self.containers.is_empty() {
+    /// Makes containers useless that this attempt has made, or has written to: with its key slots gone, nobody opens one, with any
+    /// key.
+    async fn destroy_keys(&self, written: bool, told: &mut Told) {
+        let mut doomed = self.containers.iter().filter(|held| held.made || written).peekable();
+        if doomed.peek().is_none() {
             return;
         }
         let allowed = self.may_write().await;
-        for container in &self.containers {
+        for HeldContainer { container, .. } in doomed {
             let what = format!("the key slots of container {} ({})", container.uuid, container.region);
             let destroyed = match &allowed {
                 Ok(()) => container.destroy_keys().await,

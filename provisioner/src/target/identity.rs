@@ -1,14 +1,11 @@
 //! Whether the paths of a map still lead to the LUN that the run names.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-
-use imgstream::error::{Error, IoContext, Kind, Result, Retry};
+use imgstream::error::{Error, Kind, Result, Retry};
 use protocol::Wwid;
 
+use super::ask::{open_path, running_paths};
 use super::multipath::Map;
 use super::scsi::identity;
-use crate::block::{self, Number};
 
 /// Asks every path that runs who it leads to, and returns how many have said that it is this LUN. One that does not answer
 /// carries no writes either. For a thread that may wait.
@@ -17,10 +14,7 @@ use crate::block::{self, Number};
 /// `Target` when one leads elsewhere; `Device` when not one answers.
 pub fn check(map: &Map) -> Result<u32> {
     let (mut right, mut silent) = (0, None);
-    for name in map.block.slaves() {
-        if block::attribute_of(&name, "device/state").is_some_and(|state| state != "running") {
-            continue;
-        }
+    for name in running_paths(map) {
         match check_path(&map.wwid, &name) {
             Ok(()) => right += 1,
             Err(error) if error.kind() == Kind::Target => return Err(error),
@@ -37,20 +31,10 @@ pub fn check(map: &Map) -> Result<u32> {
 }
 
 fn check_path(wwid: &Wwid, name: &str) -> Result<()> {
-    let asking = || format!("asking {name} which LUN it leads to");
-    // O_NONBLOCK: it is only asked, so whether it is ready does not matter.
-    let open =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(format!("/dev/{name}"));
-    let device = open.device(asking).map_err(|error| error.with_retry(Retry::Temporary))?;
-    let rdev = device.metadata().device(asking)?.rdev();
-    let opened = Number::of_rdev(rdev);
-    if block::number_of(name) != Some(opened) {
-        return Err(Error::device(format!("/dev/{name} is {opened} and no longer a path of {wwid}"))
-            .with_retry(Retry::Temporary)
-            .with_hint("devices come and go at this moment: run again when it is quiet"));
-    }
+    let device = open_path(name)?;
     let said = identity::wwids(&device).map_err(|error| {
-        Error::device(format!("{}: {error}", asking())).with_source(error).with_retry(Retry::Temporary)
+        let message = format!("asking {name} which LUN it leads to: {error}");
+        Error::device(message).with_source(error).with_retry(Retry::Temporary)
     })?;
     if said.iter().any(|one| one.eq_ignore_ascii_case(wwid.as_str())) {
         return Ok(());

@@ -3,6 +3,7 @@
 //! What is opened here is noted in [`Held`] the moment it exists, and closed in reverse on every way out of a run. Well-kept
 //! tools do the work (multipath-tools, `dmsetup`, `cryptsetup`); this drives them, checks what they did, and explains.
 
+mod ask;
 pub mod fcp;
 mod guard;
 mod held;

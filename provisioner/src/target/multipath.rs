@@ -103,8 +103,9 @@ impl Map {
             )
         })?;
         // What the configuration has to say of itself stands between.
-        let of_map = queueing.lines().find_map(|line| line.trim().strip_prefix(self.wwid.as_str()));
-        match of_map.map(str::trim) {
+        let words = queueing.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
+        let of_map = words.into_iter().find(|(wwid, _)| *wwid == self.wwid.as_str());
+        match of_map.map(|(_, queueing)| queueing.trim()) {
             Some("on") => Err(Error::target(format!("multipath map {} waits for ever when it has no path left", self.name))
                 .with_hint("set `no_path_retry` to a number in multipath.conf (overrides section) and run `multipathd reconfigure`")),
             Some(_) => Ok(()),

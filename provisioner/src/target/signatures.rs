@@ -17,6 +17,8 @@ pub struct Signature {
     pub kind: String,
     /// Its label, where it has one.
     pub label: Option<String>,
+    /// Its UUID, where it has one.
+    pub uuid: Option<String>,
     /// Where it lies, in bytes.
     pub offset: String,
 }
@@ -70,7 +72,7 @@ fn parse(said: &str) -> Option<Vec<Signature>> {
     let signature = |one: &Value| {
         let text = |name: &str| one[name].as_str().map(str::to_owned);
         let label = text("label").filter(|label| !label.is_empty());
-        Some(Signature { kind: text("type")?, label, offset: text("offset")? })
+        Some(Signature { kind: text("type")?, label, uuid: text("uuid"), offset: text("offset")? })
     };
     said["signatures"].as_array()?.iter().map(signature).collect()
 }
@@ -86,6 +88,7 @@ mod tests {
             {"device":"dm-0", "offset":"0x438", "type":"ext4", "uuid":"x", "label":"data"}]}"#;
         let found = parse(said).unwrap();
         assert_eq!(listed(&found), r#"gpt at 0x200, ext4 "data" at 0x438"#);
+        assert_eq!((found[0].uuid.as_deref(), found[1].uuid.as_deref()), (None, Some("x")));
         assert!(refusal("LUN 3600", &found).to_string().contains("LUN 3600 is not empty: it holds gpt"));
         assert_eq!(parse(""), Some(Vec::new()));
         assert_eq!((parse("{}"), parse("no JSON")), (None, None));

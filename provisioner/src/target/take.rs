@@ -19,7 +19,7 @@ use super::multipath::{self, Map};
 use super::reservation::{self, ReservedLun};
 use super::signatures;
 use super::volumes::{self, Opened, Wanted};
-use crate::block::{self, Block};
+use crate::block::{self, Block, Number};
 use crate::dm;
 use crate::luks::{self, Key};
 use crate::report::Reporter;
@@ -58,21 +58,29 @@ pub struct Wish<'a> {
 /// `Target` with what stands against it and the remedy; `Device`; `Usage` when layout and image do not suit each other;
 /// `Cancelled`.
 pub async fn take(wish: Wish<'_>, held: &mut Held) -> Result<Taken> {
+    let spec = wish.spec;
     let found = wish.find(held).await?;
     wish.step(Step::Check);
     let claimed = wish.claim(&found, held).await?;
-    let (size, there) = (claimed.size, wish.look(&claimed).await?);
+    let size = claimed.size;
     held.guarded_by(Guard::new(None, found.map()));
-    held.may_write().await?;
+    // Who may not destroy what is there looks before anything is changed, reservations included; who may, makes room first,
+    // since another's reservation can keep us from reading.
+    let looked = if spec.target.wipe { None } else { Some(wish.look(&claimed).await?) };
+    held.may_change(wish.cancel).await?;
     let reservation = wish.reserve(&found, held).await?;
+    let there = match looked {
+        Some(there) => there,
+        None => wish.look(&claimed).await?,
+    };
     held.guarded_by(Guard::new(reservation.as_ref().and_then(reservation::Taken::held), found.map()));
     let wiped = wish.wipe(&claimed, &there, held).await?;
     let (target, opened) = wish.open(claimed, &there, held).await?;
     // Since the first look the storage may have put another LUN in the place.
-    held.may_write().await?;
+    held.may_change(wish.cancel).await?;
     let facts = wish.facts(&found, size, &opened, reservation.as_ref(), wiped);
     // What containers have to do with it has been decided by their keys.
-    let is_open_question = !there.is_empty() && !wish.spec.target.wipe && opened.is_empty();
+    let is_open_question = !there.is_empty() && !spec.target.wipe && opened.is_empty();
     let foreign = is_open_question.then(|| signatures::listed(&there));
     Ok(Taken { target, facts, foreign, lun: found.lun })
 }
@@ -145,10 +153,15 @@ impl Wish<'_> {
             }
         }
         self.step(Step::Paths);
-        let (map, paths) = multipath::wait(lun, deadline, &tell, self.cancel).await?;
-        if !was_there && held.has_set_adapters() {
-            held.map_appeared(&map);
+        let waited = multipath::wait(lun, deadline, &tell, self.cancel).await;
+        // Also one with too few paths is there because of us.
+        if !was_there
+            && held.has_set_adapters()
+            && let Some(map) = Map::find(&lun.wwid)
+        {
+            held.map_appeared(map);
         }
+        let (map, paths) = waited?;
         map.check_queueing().await?;
         Ok((map, paths))
     }
@@ -167,19 +180,24 @@ impl Wish<'_> {
             device.check_fits(raw_size, sector_size)?;
             return Ok(Claimed { device, size, disk: None, plan });
         }
+        if self.spec.target.layout == Layout::Split {
+            device.check_fits(raw_size, sector_size)?;
+        }
         let below = Block::of_path(&found.path)?;
+        is_same(&device, &below)?;
         volumes::check_sectors(&below, &found.name, self.descriptor)?;
         // dm takes the place of our exclusive open: it lets nobody else in, and shows what it has.
         drop(device);
         let piece = "disk";
         let (name, uuid) = (volumes::name(&self.spec.run, piece), dm::mark(self.spec.run.as_str()) + piece);
         let disk = dm::create_linear(&name, &uuid, below.number, 0, below.size).await?;
-        held.created_linear(&name);
+        held.created_linear(&name, &disk)?;
         if disk.size != size {
             return Err(Error::target(format!("{} had {size} bytes and has {} now", found.name, disk.size))
                 .with_hint("it was exchanged or resized while it was looked at"));
         }
         let device = self.open_device(&disk.path()).await?;
+        is_same(&device, &disk)?;
         Ok(Claimed { device, size, disk: Some((disk, below)), plan })
     }
 
@@ -195,9 +213,16 @@ impl Wish<'_> {
 
     /// An agent of this run that was killed has left its mappings.
     async fn remove_leftovers(&self) -> Result<()> {
+        let mark = dm::mark(self.spec.run.as_str());
         let mine = block::mappings().into_iter().filter_map(|mapping| {
             let (run, piece) = volumes::piece_of(&mapping.name)?;
-            (run == self.spec.run.as_str()).then(|| (piece.starts_with("luks"), mapping.name.clone()))
+            let is_container = piece.starts_with("luks");
+            let marked = if is_container {
+                mapping.uuid.starts_with("CRYPT-LUKS2-")
+            } else {
+                mapping.uuid == mark.clone() + piece
+            };
+            (run == self.spec.run.as_str() && marked).then(|| (is_container, mapping.name.clone()))
         });
         let mut mine: Vec<(bool, String)> = mine.collect();
         // Containers lie on slots.
@@ -231,7 +256,7 @@ impl Wish<'_> {
             return Ok(None);
         }
         self.step(Step::Reserve);
-        let lun = ReservedLun::open(&map)?;
+        let lun = ReservedLun::behind(&map);
         let (run, epoch, wipe) = (&self.spec.run, self.spec.epoch, self.spec.target.wipe);
         let taken = reservation::take(&lun, run, epoch, policy, wipe, paths.live).await?;
         match &taken {
@@ -250,7 +275,7 @@ impl Wish<'_> {
             return Ok(Vec::new());
         }
         self.warn(format!("{} held {}, which goes", self.spec.target.name(), signatures::listed(there)));
-        held.may_write().await?;
+        held.may_change(self.cancel).await?;
         signatures::wipe(FilePath::new(&claimed.device.name())).await?;
         Ok(there.iter().map(ToString::to_string).collect())
     }
@@ -280,6 +305,7 @@ impl Wish<'_> {
             resume: self.spec.options.resume,
             wipe: self.spec.target.wipe,
             around: there,
+            cancel: self.cancel,
         };
         let is_whole = self.spec.target.layout == Layout::Whole;
         // cryptsetup takes the slot for itself, and a slot that is the whole disk is this very mapping.
@@ -289,6 +315,7 @@ impl Wish<'_> {
         let first = devices.len();
         for one in &opened {
             let device = self.open_device(&one.volume.mapping.path()).await?;
+            is_same(&device, &one.volume.mapping)?;
             devices.push(luks::largest_write().into_iter().fold(device, Device::with_largest_write));
         }
         let extents = plan.pieces.iter().map(|piece| extent(piece, first)).collect();
@@ -326,6 +353,16 @@ impl Wish<'_> {
             wiped,
         }
     }
+}
+
+/// That what was opened by a name is what was found under it: names can be pointed elsewhere meanwhile.
+fn is_same(device: &Device, block: &Block) -> Result<()> {
+    let opened = Number::of_rdev(device.facts().number);
+    if opened == block.number {
+        return Ok(());
+    }
+    Err(Error::target(format!("{} was opened as {opened} and is {} now", device.name(), block.number))
+        .with_hint("somebody renames devices at this moment: run again when it is quiet"))
 }
 
 /// Where a piece of a layout lies; the containers' devices are numbered from `first` on.

@@ -1,9 +1,10 @@
 //! The containers of a layout: slots mapped, containers made or kept, opened and compared.
 
-use imgstream::error::{Error, Result};
+use imgstream::error::{Error, Kind, Result};
 use imgstream::manifest::Descriptor;
 use protocol::RunId;
 use protocol::spec::LuksSpec;
+use tokio_util::sync::CancellationToken;
 
 use super::held::Held;
 use super::layout::Slot;
@@ -11,7 +12,7 @@ use super::signatures::{self, Signature};
 use crate::block::Block;
 use crate::dm;
 use crate::luks::header::Shape;
-use crate::luks::{Container, Key, Volume};
+use crate::luks::{Container, Found, Key, Volume};
 
 /// What decides how containers are made.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ pub(super) struct Wanted<'a> {
     pub wipe: bool,
     /// What lies on the target around the containers.
     pub around: &'a [Signature],
+    /// Ends it before anything else is changed.
+    pub cancel: &'a CancellationToken,
 }
 
 /// A container that is open, and what was found in its place.
@@ -73,14 +76,16 @@ pub(super) async fn open(
                 sector_size: wanted.sector_size,
                 header_bytes: slot.header_bytes,
                 discards: wanted.luks.discards,
+                pbkdf: wanted.luks.pbkdf.clone(),
             },
-            pbkdf: wanted.luks.pbkdf.clone(),
             slot: block,
             name: name(wanted.run, &format!("luks{number}")),
         };
-        let kept = keep_or_make(&container, wanted, held).await?;
+        // A container on all of the target has nothing around it.
+        let around = if is_all { &[] } else { wanted.around };
+        let kept = keep_or_make(&container, around, wanted, held).await?;
         let volume = container.open(wanted.key, kept).await?;
-        held.opened_container(&container);
+        held.opened_container(&container, &volume);
         opened.push(Opened { container, volume });
     }
     Ok(opened)
@@ -91,45 +96,54 @@ async fn map_slot(number: usize, slot: &Slot, below: &Block, wanted: &Wanted<'_>
     let name = name(wanted.run, &piece);
     let uuid = dm::mark(wanted.run.as_str()) + &piece;
     let block = dm::create_linear(&name, &uuid, below.number, slot.offset, slot.len).await?;
-    held.created_linear(&name);
+    held.created_linear(&name, &block)?;
     Ok(block)
 }
 
 /// Whether the container was there and is kept.
-async fn keep_or_make(container: &Container, wanted: &Wanted<'_>, held: &mut Held) -> Result<bool> {
+async fn keep_or_make(
+    container: &Container,
+    around: &[Signature],
+    wanted: &Wanted<'_>,
+    held: &mut Held,
+) -> Result<bool> {
     let found = container.found().await?;
-    let is_same = found.as_deref() == Some(container.uuid.as_str());
-    if wanted.resume && is_same {
-        if container.is_opened_by(wanted.key).await? {
-            match container.check_header().await {
-                Ok(()) => {
-                    held.container(container);
-                    return Ok(true);
-                }
-                Err(error) if !wanted.wipe => return Err(error),
-                Err(error) => tracing::warn!("{error}; it is made anew"),
+    if wanted.resume && found == Found::Itself {
+        match keep(container, wanted.key).await {
+            Ok(()) => {
+                held.kept(container);
+                return Ok(true);
             }
-        } else if !wanted.wipe {
-            return Err(container.wrong_key());
+            Err(error) if wanted.wipe && error.kind() == Kind::Target => tracing::warn!("{error}; it is made anew"),
+            Err(error) => return Err(error),
         }
     }
     if !wanted.wipe {
         let mut there = signatures::on(&container.slot.path()).await?;
-        // A container that was being made when the power went has a magic number, and nothing that could be opened.
-        if wanted.resume && found.is_none() {
-            there.retain(|signature| signature.kind != "crypto_LUKS");
+        // One of ours that was being made when the power went, or whose keys were destroyed: nobody can open it any more.
+        if wanted.resume && matches!(found, Found::Nothing | Found::WithoutKeys) {
+            there.retain(|one| one.kind != "crypto_LUKS" || one.uuid.as_deref() != Some(container.uuid.as_str()));
         }
         // To resume means to go on with a container of this run; where there is none, what lies around is not this run's either.
-        there.extend(wanted.around.iter().cloned());
+        there.extend(around.iter().cloned());
         if !there.is_empty() {
             let name = format!("the place of region {} on {}", container.region, container.slot.path().display());
             return Err(signatures::refusal(&name, &there));
         }
     }
-    held.may_write().await?;
-    held.container(container);
+    held.may_change(wanted.cancel).await?;
+    held.made(container);
     container.format(wanted.key).await?;
     Ok(false)
+}
+
+/// Compared before its key is tried: how that is done, and how much of the machine it takes, stands in the header.
+async fn keep(container: &Container, key: &Key) -> Result<()> {
+    container.check_header().await?;
+    match container.is_opened_by(key).await? {
+        true => container.finish(key).await,
+        false => Err(container.wrong_key()),
+    }
 }
 
 /// Checks that a device's sectors can carry containers with sectors of the image's size.

@@ -47,7 +47,7 @@ impl Findings {
     /// # Errors
     /// `Target` when this epoch is not the newest one, or has been on the LUN already.
     fn of(state: &State, own: Key, name: &str) -> Result<Self> {
-        let mut keys = state.registrations.keys.clone();
+        let mut keys = state.keys.clone();
         keys.extend(state.reservation.map(|reservation| reservation.key).filter(|key| key.0 != 0));
         let mut findings = Findings::default();
         for key in distinct(&keys) {
@@ -94,15 +94,19 @@ pub async fn take(lun: &ReservedLun, run: &RunId, epoch: u32, policy: Policy, wi
         return Err(held_by_others(lun.name(), &foreign));
     }
     let victims: Vec<Key> = earlier.into_iter().chain(foreign).collect();
-    lun.register(own).await?;
     let held = Held { lun: lun.clone(), key: own, preempted: victims.clone() };
-    match held.shut_out(&victims).await {
-        Ok(()) => held.confirm(paths).await.map(|()| Taken::Held(held)),
-        Err(error) => {
-            // What was registered a moment ago is taken back; if that fails too, the first error says more.
-            let _ = lun.unregister(own).await;
-            Err(error)
-        }
+    let taken = async {
+        lun.register(own).await?;
+        held.shut_out(&victims).await?;
+        held.confirm(paths).await
+    };
+    match taken.await {
+        Ok(()) => Ok(Taken::Held(held)),
+        // Also what was registered on some paths, before one failed.
+        Err(error) => match held.take_back().await {
+            Ok(()) => Err(error),
+            Err(stays) => Err(error.in_addition(&format!("and the key {own} may still be on {}: {stays}", lun.name()))),
+        },
     }
 }
 
@@ -129,7 +133,7 @@ impl Held {
             self.lun.preempt(self.key, holder.key).await?;
             state = self.look().await?;
         }
-        for victim in distinct(&state.registrations.keys).into_iter().filter(|key| victims.contains(key)) {
+        for victim in distinct(&state.keys).into_iter().filter(|key| victims.contains(key)) {
             self.lun.preempt(self.key, victim).await?;
         }
         match self.look().await?.reservation {
@@ -147,12 +151,12 @@ impl Held {
     async fn confirm(&self, paths: u32) -> Result<()> {
         let state = self.look().await?;
         let name = self.lun.name();
-        if let Some(other) = distinct(&state.registrations.keys).into_iter().find(|key| *key != self.key) {
+        if let Some(other) = distinct(&state.keys).into_iter().find(|key| *key != self.key) {
             return Err(Error::target(format!("{name} still shows the key {other} beside {}", self.key))
                 .with_retry(Retry::Temporary)
                 .with_hint("somebody registers at this very moment: find out who writes to this LUN"));
         }
-        let registered = u32::try_from(state.registrations.keys.len()).unwrap_or(u32::MAX);
+        let registered = u32::try_from(state.keys.len()).unwrap_or(u32::MAX);
         if registered < paths {
             return Err(Error::target(format!("{name} shows {registered} registrations for {paths} live paths"))
                 .with_retry(Retry::Temporary)
@@ -178,12 +182,12 @@ impl Held {
     }
 
     fn is_ours(&self, state: &State) -> Result<()> {
-        let registered = state.registrations.keys.contains(&self.key);
+        let registered = state.keys.contains(&self.key);
         let reserved = state.reservation.is_some_and(|reservation| reservation.key == self.key);
         if registered && reserved {
             return Ok(());
         }
-        let others: Vec<String> = distinct(&state.registrations.keys).iter().map(ToString::to_string).collect();
+        let others: Vec<String> = distinct(&state.keys).iter().map(ToString::to_string).collect();
         let now = if others.is_empty() {
             "nobody is registered now".into()
         } else {
@@ -199,7 +203,7 @@ impl Held {
     }
 
     fn gone(&self) -> Error {
-        Error::device(format!("{} knows no reservations any more", self.lun.name()))
+        Error::target(format!("{} knows no reservations any more", self.lun.name()))
             .with_hint("the storage changed under the run: look at it before anything else")
     }
 
@@ -208,17 +212,38 @@ impl Held {
     /// # Errors
     /// As [`Held::check_now`]: what is not ours is left alone. `Device` when it cannot be done.
     pub async fn give_back(self) -> Result<()> {
-        let state = self.look().await?;
-        if let Err(lost) = self.is_ours(&state) {
+        let given = match self.look().await {
+            Ok(state) => match self.is_ours(&state) {
+                Ok(()) => self.release(&state).await,
+                Err(lost) => Err(lost),
+            },
+            Err(error) => Err(error),
+        };
+        if given.is_err() {
             // multipathd must not offer the key again when a path returns.
             let _ = self.lun.forget().await;
-            return Err(lost);
         }
-        if state.registrations.keys.iter().all(|key| *key == self.key) {
+        given
+    }
+
+    async fn release(&self, state: &State) -> Result<()> {
+        if state.keys.iter().all(|key| *key == self.key) {
             return self.lun.clear(self.key).await;
         }
         self.lun.release(self.key).await?;
         self.lun.unregister(self.key).await
+    }
+
+    /// Undoes what was done of taking it.
+    async fn take_back(&self) -> Result<()> {
+        let state = self.look().await?;
+        let undone = match () {
+            () if self.is_ours(&state).is_ok() => self.release(&state).await,
+            () if state.keys.contains(&self.key) => self.lun.unregister(self.key).await,
+            () => Ok(()),
+        };
+        // Nor must multipathd offer the key when a path returns.
+        undone.and(self.lun.forget().await)
     }
 }
 
@@ -228,7 +253,7 @@ mod tests {
 
     use super::super::key::run_key;
     use super::*;
-    use crate::target::scsi::persistent::{Registrations, Reservation};
+    use crate::target::scsi::persistent::Reservation;
 
     fn key(run: &str, epoch: u32) -> Key {
         run_key(&RunId::try_from(run.to_owned()).unwrap(), epoch)
@@ -236,7 +261,7 @@ mod tests {
 
     fn state(keys: &[Key], holder: Option<Key>) -> State {
         let reservation = holder.map(|key| Reservation { key, kind: WRITE_EXCLUSIVE_REGISTRANTS_ONLY });
-        State { registrations: Registrations { generation: 1, keys: keys.to_vec() }, reservation }
+        State { keys: keys.to_vec(), reservation }
     }
 
     fn findings(keys: &[Key], holder: Option<Key>) -> Result<Findings> {

@@ -45,9 +45,11 @@ pub async fn release(lun: &ReservedLun, which: &Which) -> Result<Leftovers> {
         lun.state().await?.ok_or_else(|| Error::target(format!("{} knows no persistent reservations", lun.name())))?;
     let victims = victims(&state, which, lun.name())?;
     if !victims.is_empty() {
+        refuse_our_hosts_own(lun, &victims).await?;
         remove(lun, &victims).await?;
+        confirm_gone(lun, &victims).await?;
     }
-    let keys = &state.registrations.keys;
+    let keys = &state.keys;
     let count = |key: Key| (key, keys.iter().filter(|one| **one == key).count());
     Ok(Leftovers {
         lun: lun.name().to_owned(),
@@ -58,7 +60,7 @@ pub async fn release(lun: &ReservedLun, which: &Which) -> Result<Leftovers> {
 }
 
 fn victims(state: &State, which: &Which, name: &str) -> Result<Vec<Key>> {
-    let mut there = state.registrations.keys.clone();
+    let mut there = state.keys.clone();
     there.extend(state.reservation.map(|reservation| reservation.key).filter(|key| key.0 != 0));
     let there = distinct(&there);
     match which {
@@ -76,17 +78,37 @@ fn victims(state: &State, which: &Which, name: &str) -> Result<Vec<Key>> {
     }
 }
 
+/// To remove others' keys these paths register one of their own, which takes the place of what they had registered.
+async fn refuse_our_hosts_own(lun: &ReservedLun, victims: &[Key]) -> Result<()> {
+    match lun.key_of_multipathd().await? {
+        Some(own) if !victims.contains(&own) => Err(Error::target(format!(
+            "this machine itself is registered with {}, by the key {own}, which would go as well",
+            lun.name()
+        ))
+        .with_hint("do this on another machine, or when whoever registered it here has ended; or name that key too")),
+        _ => Ok(()),
+    }
+}
+
+async fn confirm_gone(lun: &ReservedLun, victims: &[Key]) -> Result<()> {
+    let left = lun.state().await?.map(|state| state.keys).unwrap_or_default();
+    match victims.iter().find(|victim| left.contains(victim)) {
+        Some(victim) => Err(Error::target(format!("{victim} was removed from {} and is there again", lun.name()))
+            .with_hint("whoever registered it is at work: end it first")),
+        None => Ok(()),
+    }
+}
+
 /// Registers for a moment, because only who is registered may remove others.
 async fn remove(lun: &ReservedLun, victims: &[Key]) -> Result<()> {
-    let own = run_key(
-        &RunId::try_from("release-reservation".to_owned()).map_err(|error| Error::usage(error.to_string()))?,
-        1,
-    );
+    // No run has the epoch 0.
+    let name = RunId::try_from("release-reservation".to_owned()).map_err(|error| Error::usage(error.to_string()))?;
+    let own = run_key(&name, 0);
     lun.register(own).await?;
     let removed = async {
         for victim in victims {
             // These paths' own registrations have been replaced already; the reservation follows the path that holds it.
-            let there = lun.state().await?.is_some_and(|state| state.registrations.keys.contains(victim));
+            let there = lun.state().await?.is_some_and(|state| state.keys.contains(victim));
             if there {
                 lun.preempt(own, *victim).await?;
             }
@@ -141,11 +163,11 @@ impl fmt::Display for Leftovers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::scsi::persistent::{Registrations, Reservation};
+    use crate::target::scsi::persistent::Reservation;
 
     fn state(keys: &[Key]) -> State {
         let reservation = keys.first().map(|key| Reservation { key: *key, kind: 5 });
-        State { registrations: Registrations { generation: 1, keys: keys.to_vec() }, reservation }
+        State { keys: keys.to_vec(), reservation }
     }
 
     #[test]

@@ -1,15 +1,12 @@
 //! A LUN that can be reserved: asked directly, changed through `mpathpersist`.
 
-use std::fs::File;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use imgstream::error::{Error, IoContext, Kind, Result, Retry};
+use imgstream::error::{Error, Kind, Result, Retry};
 
+use crate::target::ask;
 use crate::target::multipath::Map;
-use crate::target::scsi::ScsiError;
-use crate::target::scsi::persistent::{self, Key, Registrations, Reservation, WRITE_EXCLUSIVE_REGISTRANTS_ONLY};
+use crate::target::scsi::persistent::{self, Key, Reservation, WRITE_EXCLUSIVE_REGISTRANTS_ONLY};
 use crate::tool::Tool;
 
 /// How long the storage may take to say who has reserved a LUN.
@@ -18,32 +15,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What is registered and reserved at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct State {
-    pub registrations: Registrations,
+    /// One per path of each registrant.
+    pub keys: Vec<Key>,
     pub reservation: Option<Reservation>,
 }
 
 /// A LUN, for whoever reserves it.
 #[derive(Debug, Clone)]
 pub struct ReservedLun {
-    name: String,
-    node: PathBuf,
-    device: Arc<File>,
+    map: Map,
 }
 
 impl ReservedLun {
     /// The LUN behind a map.
-    ///
-    /// # Errors
-    /// `Target` when the map cannot be opened.
-    pub fn open(map: &Map) -> Result<Self> {
-        let name = map.name.clone();
-        let device = File::open(map.block.path()).context(Kind::Target, || format!("opening multipath map {name}"))?;
-        Ok(ReservedLun { name, node: map.node(), device: Arc::new(device) })
+    pub fn behind(map: &Map) -> Self {
+        ReservedLun { map: map.clone() }
     }
 
     /// Its map's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.map.name
     }
 
     /// What is registered and reserved now; `None` where the storage knows no reservations.
@@ -52,10 +43,10 @@ impl ReservedLun {
         let asked = tokio::task::spawn_blocking(move || this.state_now());
         match tokio::time::timeout(PATIENCE, asked).await {
             Ok(Ok(state)) => state,
-            Ok(Err(error)) => Err(Error::device(format!("the thread that asks {} died: {error}", self.name))),
+            Ok(Err(error)) => Err(Error::device(format!("the thread that asks {} died: {error}", self.name()))),
             Err(_) => Err(Error::device(format!(
                 "{} has not said within {} s who has reserved it",
-                self.name,
+                self.name(),
                 PATIENCE.as_secs()
             ))
             .with_retry(Retry::Temporary)
@@ -65,18 +56,21 @@ impl ReservedLun {
 
     /// As [`ReservedLun::state`], for a thread that may wait.
     pub(super) fn state_now(&self) -> Result<Option<State>> {
-        let state = || -> Result<State, ScsiError> {
-            let registrations = persistent::registrations(&self.device)?;
-            Ok(State { registrations, reservation: persistent::reservation(&self.device)? })
-        };
-        match state() {
-            Ok(state) => Ok(Some(state)),
-            Err(error) if error.is_unsupported() => Ok(None),
-            Err(error) => Err(Error::device(format!("asking {} who has reserved it: {error}", self.name))
-                .with_source(error)
-                .with_retry(Retry::Temporary)
-                .with_hint("see its paths: multipath -ll")),
-        }
+        let asking = format!("asking {} who has reserved it", self.name());
+        ask::first_answer(&self.map, &asking, |path| {
+            Ok(State { keys: persistent::keys(path)?, reservation: persistent::reservation(path)? })
+        })
+    }
+
+    /// The key that multipathd will register for a path that returns, if any.
+    ///
+    /// # Errors
+    /// `Target` when multipathd does not answer.
+    pub(super) async fn key_of_multipathd(&self) -> Result<Option<Key>> {
+        let said = Tool::new("multipathd").args(["getprkey", "map", self.name()]).run().await?;
+        // `none`, or the key and perhaps a flag behind it.
+        let hex = said.split(|c: char| c.is_whitespace() || c == ':').find_map(|word| word.strip_prefix("0x"));
+        Ok(hex.and_then(|hex| u64::from_str_radix(hex, 16).ok()).map(Key))
     }
 
     /// Registers `key` with every path, in place of whatever these paths had registered before.
@@ -109,13 +103,13 @@ impl ReservedLun {
 
     /// Makes multipathd forget the key of a map, so that it does not offer it for a path that returns. Says nothing to the LUN.
     pub(super) async fn forget(&self) -> Result<()> {
-        Tool::new("multipathd").args(["unsetprstatus", "map", &self.name]).run().await?;
-        Tool::new("multipathd").args(["unsetprkey", "map", &self.name]).run().await.map(drop)
+        Tool::new("multipathd").args(["unsetprstatus", "map", self.name()]).run().await?;
+        Tool::new("multipathd").args(["unsetprkey", "map", self.name()]).run().await.map(drop)
     }
 
     async fn persist(&self, arguments: &[&str]) -> Result<()> {
         let persist = Tool::new("mpathpersist").kind(Kind::Device).arg("--out").args(arguments);
-        persist.arg(&self.node).run().await.map(drop).map_err(|error| {
+        persist.arg(self.map.node()).run().await.map(drop).map_err(|error| {
             error.with_hint(
                 "multipath.conf must say `reservation_key file`, multipathd must run, and the storage must allow it",
             )

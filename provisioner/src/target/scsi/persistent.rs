@@ -8,7 +8,7 @@ use std::fs::File;
 
 use super::sg::{self, ScsiError};
 
-/// Room for a thousand keys. More registrants than that and the storage says so in the length.
+/// Room for a thousand keys. A longer list is an error: what is cut off could be what was asked for.
 const KEYS_LEN: usize = 8 + 8 * 1024;
 
 /// The type that shuts out everybody who is not registered, from writing only: "write exclusive, registrants only".
@@ -24,15 +24,6 @@ impl fmt::Display for Key {
     }
 }
 
-/// The registrations of a LUN.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Registrations {
-    /// Grows with every change.
-    pub generation: u32,
-    /// One key per path of each registrant.
-    pub keys: Vec<Key>,
-}
-
 /// The reservation of a LUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
@@ -42,14 +33,13 @@ pub struct Reservation {
     pub kind: u8,
 }
 
-/// READ KEYS.
+/// READ KEYS: one per path of each registrant.
 ///
 /// # Errors
 /// [`ScsiError`].
-pub fn registrations(device: &File) -> Result<Registrations, ScsiError> {
-    let (generation, list) = reserve_in(device, 0x00, KEYS_LEN)?;
-    let keys = list.chunks_exact(8).filter_map(|key| key.first_chunk()).map(|key| Key(u64::from_be_bytes(*key)));
-    Ok(Registrations { generation, keys: keys.collect() })
+pub fn keys(device: &File) -> Result<Vec<Key>, ScsiError> {
+    let list = reserve_in(device, 0x00, KEYS_LEN)?;
+    Ok(list.chunks_exact(8).filter_map(|key| key.first_chunk()).map(|key| Key(u64::from_be_bytes(*key))).collect())
 }
 
 /// READ RESERVATION; `None` where there is none.
@@ -57,8 +47,7 @@ pub fn registrations(device: &File) -> Result<Registrations, ScsiError> {
 /// # Errors
 /// [`ScsiError`].
 pub fn reservation(device: &File) -> Result<Option<Reservation>, ScsiError> {
-    let (_, descriptor) = reserve_in(device, 0x01, 8 + 16)?;
-    Ok(reservation_of(&descriptor))
+    Ok(reservation_of(&reserve_in(device, 0x01, 8 + 16)?))
 }
 
 fn reservation_of(descriptor: &[u8]) -> Option<Reservation> {
@@ -67,21 +56,21 @@ fn reservation_of(descriptor: &[u8]) -> Option<Reservation> {
     Some(Reservation { key, kind: descriptor.get(13)? & 0x0f })
 }
 
-/// The generation, and what follows the header as far as the device says it reaches.
-fn reserve_in(device: &File, action: u8, len: usize) -> Result<(u32, Vec<u8>), ScsiError> {
+/// What follows the header, which must be as long as the device says.
+fn reserve_in(device: &File, action: u8, len: usize) -> Result<Vec<u8>, ScsiError> {
     let mut answer = vec![0; len];
     let allocation = (len as u16).to_be_bytes();
     let command = [0x5e, action, 0, 0, 0, 0, 0, allocation[0], allocation[1], 0];
     let read = sg::read(device, &command, &mut answer)?;
     answer.truncate(read);
-    split(&answer).ok_or(ScsiError::Io(std::io::ErrorKind::UnexpectedEof.into()))
+    list_of(&answer).ok_or(ScsiError::Io(std::io::ErrorKind::UnexpectedEof.into()))
 }
 
-fn split(answer: &[u8]) -> Option<(u32, Vec<u8>)> {
-    let (generation, rest) = answer.split_first_chunk::<4>()?;
-    let (len, list) = rest.split_first_chunk::<4>()?;
-    let len = (u32::from_be_bytes(*len) as usize).min(list.len());
-    Some((u32::from_be_bytes(*generation), list[..len].to_vec()))
+/// A generation, a length, and so many bytes.
+fn list_of(answer: &[u8]) -> Option<Vec<u8>> {
+    let (header, rest) = answer.split_first_chunk::<8>()?;
+    let len = u32::from_be_bytes(*header.last_chunk()?);
+    rest.get(..len as usize).map(<[u8]>::to_vec)
 }
 
 #[cfg(test)]
@@ -91,10 +80,9 @@ mod tests {
     #[test]
     fn integers_are_big_endian_and_lengths_bounded() {
         let answer = [0, 0, 0, 2, 0, 0, 0, 16, 0x7a, 1, 2, 3, 4, 5, 0, 1, 0x7a, 1, 2, 3, 4, 5, 0, 1, 9, 9];
-        let (generation, list) = split(&answer).unwrap();
-        assert_eq!((generation, list.len()), (2, 16));
-        assert_eq!(split(&[0, 0, 0, 2, 0xff, 0xff, 0xff, 0xff, 1]).unwrap().1, [1]);
-        assert_eq!(split(&[0; 7]), None);
+        assert_eq!(list_of(&answer).unwrap(), answer[8..24]);
+        assert_eq!(list_of(&[0, 0, 0, 2, 0xff, 0xff, 0xff, 0xff, 1]), None, "a list that was cut");
+        assert_eq!((list_of(&[0; 7]), list_of(&[0; 8])), (None, Some(Vec::new())));
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn a_device_that_fails_below_luks_leaves_nothing_open_and_one_that_flakes_is_an_
 
     odd.flake(2, 600);
     let spec = with(&spec, "/target/wipe", json!(true));
-    failed(agent_with_key(&guest, &spec).done(), 6, &[]);
+    failed(agent_with_key(&guest, &spec).done(), 6, &["zprov-r-"]);
     odd.heal();
     finished(agent_with_key(&guest, &spec).done());
 }

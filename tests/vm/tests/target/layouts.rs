@@ -3,11 +3,11 @@
 use e2e::Lab;
 use e2e::encrypted::FileSystem;
 use serde_json::json;
-use vm::{Guest, MIB};
+use vm::{Disk, Guest, MIB};
 
 use crate::stage::{
-    Stage, WHOLE_HEADER, agent, agent_with_key, digest_of, digest_of_file, failed, finished, make_key, multipath,
-    next_attempt, nothing_is_left, with,
+    MULTIPATH_CONF, Stage, WHOLE_HEADER, agent, agent_with_key, digest_of, digest_of_file, failed, finished, make_key,
+    multipath, next_attempt, nothing_is_left, with,
 };
 
 /// Mounts the first partition of a device, and returns how many files it has.
@@ -153,6 +153,30 @@ fn a_split_image_with_xfs_is_mounted() {
     let map = format!("/dev/mapper/{}", lun.wwid());
     mount_root(&guest, &map, &key, "xfs");
     guest.sh("echo works >/mnt/root/file && umount /mnt/root && mount -t xfs /dev/mapper/root /mnt/root && grep -q works /mnt/root/file");
+}
+
+#[test]
+fn a_split_image_needs_sectors_of_its_own_size_and_is_refused_before_anything_is_changed() {
+    let lab = Lab::new();
+    let disk = e2e::encrypted::Disk::of_sectors(&lab, 4096, FileSystem::Ext4, 20 * MIB, 18 * MIB);
+    let stage = Stage::packed(lab, disk.raw, "--chunk-size 512KiB --encrypt-region root=2 --luks-header 2MiB");
+    let size = stage.size.next_multiple_of(MIB);
+    let (small, fitting) = (Disk::new(size).paths(2), Disk::new(size).paths(2).blocks(4096, 4096));
+    let guest = stage.guests().disk(&small).disk(&fitting).boot();
+    let maps = guest.start_multipath_with(MULTIPATH_CONF);
+    maps.map(&small.wwid(), 2);
+    maps.map(&fitting.wwid(), 2);
+    make_key(&guest);
+    let split = |lun: &Disk| with(&stage.spec(&lun.wwid()), "/target/layout", json!("split"));
+    guest.sh(&format!("mke2fs -q -F /dev/mapper/{}", small.wwid()));
+    guest.sh("sync");
+    let before = std::fs::read(small.path()).unwrap();
+    let allowed = with(&split(&small), "/target/wipe", json!(true));
+    let failure = failed(agent_with_key(&guest, &allowed).done(), 4, &["sectors of 512 bytes", "built for 4096"]);
+    assert_eq!(failure["target"], "untouched", "{failure}");
+    assert!(before == std::fs::read(small.path()).unwrap(), "a refused run changes nothing, whatever it may wipe");
+    let summary = finished(agent_with_key(&guest, &split(&fitting)).done());
+    assert_eq!(summary["target"]["containers"][0]["sector_size"], 4096);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::stage::{Stage, agent, events, failed, finished, multipath, until_writing, with};
+use crate::stage::{MULTIPATH_CONF, Stage, agent, events, failed, finished, multipath, until_writing, with};
 
 #[test]
 fn one_path_lost_and_back_is_no_error_and_each_change_is_an_event() {
@@ -36,6 +36,13 @@ fn a_single_path_is_refused_where_two_are_demanded() {
     let spec = with(&stage.spec(&lun.wwid()), "/target/lun/wait", json!(3));
     let failure = failed(agent(&guest, &spec).done(), 4, &["1 of 2 live paths", "min_paths"]);
     assert_eq!((&failure["target"], &failure["retryable"]), (&json!("untouched"), &json!(true)));
+    // Nor is a map that would wait for ever when it has no path left.
+    guest.put("/etc/multipath.conf", 0o644, MULTIPATH_CONF.replace("no_path_retry       12", "no_path_retry queue"));
+    guest.sh("multipathd reconfigure");
+    let one = with(&spec, "/target/lun/min_paths", json!(1));
+    failed(agent(&guest, &one).done(), 4, &["waits for ever", "no_path_retry"]);
+    guest.put("/etc/multipath.conf", 0o644, MULTIPATH_CONF);
+    guest.sh("multipathd reconfigure");
     // Demanded is what the spec says, and one is enough then.
-    finished(agent(&guest, &with(&spec, "/target/lun/min_paths", json!(1))).done());
+    finished(agent(&guest, &one).done());
 }

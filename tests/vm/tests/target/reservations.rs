@@ -1,10 +1,11 @@
 //! Reservations: LIO's, which are real. One writer at a time, whatever becomes of agents and paths.
 
 use serde_json::json;
-use vm::{Disk, End, Guest, Link, Signal};
+use vm::{Disk, End, Guest, Link, MIB, Signal};
 
 use crate::stage::{
-    MULTIPATH_CONF, Stage, agent, failed, finished, next_attempt, nothing_is_left, until_writing, with,
+    MULTIPATH_CONF, Stage, WHOLE_HEADER, agent, agent_with_key, failed, finished, make_key, next_attempt,
+    nothing_is_left, until_writing, with,
 };
 
 /// What READ KEYS says through a device.
@@ -80,6 +81,68 @@ fn a_newer_epoch_on_another_machine_takes_the_lun_and_the_first_writes_nothing_m
     second.power_off();
     first.power_off();
     e2e::lab::cmp(&stage.raw, disk.path(), stage.size).ok();
+}
+
+#[test]
+fn a_machine_that_lost_its_power_is_shut_out_by_the_next_attempt_which_goes_on() {
+    let stage = Stage::new();
+    let (left, right) = (Link::new(), Link::new());
+    let ends = |guests: vm::Builder, end: u8| {
+        guests.link(&left, end, &format!("10.9.0.{}/24", end + 1)).link(&right, end, &format!("10.9.1.{}/24", end + 1))
+    };
+    let storage = ends(Guest::builder(), 0).named("storage").boot();
+    let server = ends(stage.guests(), 1).named("server").boot();
+    let lun = storage.lun_in_memory((stage.size + WHOLE_HEADER).div_ceil(MIB));
+    let (iqn, me, portals) = ("iqn.2026-01.example:lun", "iqn.2026-01.example:server", ["10.9.0.1", "10.9.1.1"]);
+    lun.offer(iqn, me, &portals);
+    server.iscsi_login(me, iqn, &portals);
+    server.start_multipath_with(MULTIPATH_CONF).map(lun.wwid(), 2);
+    let key = make_key(&server);
+    let spec = with(&stage.slow_spec(lun.wwid()), "/target/layout", json!("whole"));
+    let spec = with(&spec, "/target/reservation", json!("require"));
+    let running = agent_with_key(&server, &spec).start();
+    until_writing(&running);
+    running.until("some of it", |out, _| out.contains(r#""kind":"progress""#));
+    drop(running);
+    let server = server.power_cut().boot();
+    server.iscsi_login(me, iqn, &portals);
+    let map = server.start_multipath_with(MULTIPATH_CONF).map(lun.wwid(), 2);
+    let left = keys(&server, &map);
+    assert!(!left.is_empty(), "the storage has kept what was registered");
+    server.put("/run/luks-key", 0o600, format!("{key}\n"));
+    let fast = with(&spec, "/image/sources", stage.spec("x")["image"]["sources"].clone());
+    let summary = finished(agent_with_key(&server, &next_attempt(&fast)).done());
+    assert_eq!(summary["target"]["reservation"]["held"]["preempted"], json!([left[0]]));
+    assert_eq!(summary["target"]["containers"][0]["kept"], true, "{summary}");
+    assert_eq!(keys(&server, &map), Vec::<String>::new());
+}
+
+#[test]
+fn with_leave_to_wipe_a_reservation_that_keeps_everybody_from_reading_is_cleared() {
+    let stage = Stage::new();
+    let (guest, _disk) = reserved_guest(&stage);
+    let lun = guest.lun_on("/dev/vda");
+    let loopbacks = [(); 4].map(|()| lun.loopback());
+    loopbacks[2..].iter().for_each(|loopback| loopback.on_node("b"));
+    let multipath = guest.start_multipath_with(MULTIPATH_CONF);
+    let (map, other) = (multipath.map(lun.wwid(), 2), multipath.map(&format!("b-{}", lun.wwid()), 2));
+    // To remove another's key, this machine would have to give up one of its own.
+    guest.sh(&format!("mpathpersist --out --register --param-sark=0x1111111111 {map}"));
+    guest.sh(&format!("mpathpersist --out --register --param-sark=0xabcabcabca {other}"));
+    let release = format!("z-provisioner release-reservation {}", lun.wwid());
+    let refused = guest.run(&format!("{release} --key 0xabcabcabca")).done().exits(4);
+    assert!(refused.stderr.contains("this machine itself is registered"), "{}", refused.stderr);
+    guest.run(&format!("{release} --all")).done().ok();
+    assert_eq!(keys(&guest, &map), Vec::<String>::new());
+
+    // Exclusive access: nobody else reads either.
+    guest.sh(&format!("mpathpersist --out --register --param-sark=0xabcabcabca {other}"));
+    guest.sh(&format!("mpathpersist --out --reserve --param-rk=0xabcabcabca --prout-type=3 {other}"));
+    let spec = with(&stage.spec(lun.wwid()), "/target/reservation", json!("require"));
+    agent(&guest, &spec).done().exits(4);
+    let summary = finished(agent(&guest, &with(&spec, "/target/wipe", json!(true))).done());
+    assert_eq!(summary["target"]["reservation"]["held"]["preempted"], json!(["0x000000abcabcabca"]));
+    assert_eq!(keys(&guest, &map), Vec::<String>::new());
 }
 
 #[test]

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use vm::{Disk, Guest, MIB};
 
 use crate::stage::{
-    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, next_attempt, nothing_is_left, with,
+    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, next_attempt, nothing_is_left,
+    until_writing, with,
 };
 
 /// Bytes of one copy of the metadata, and where its parts lie ("LUKS2 On-Disk Format Specification" 1.1.1, 2.1).
@@ -55,9 +56,17 @@ fn an_edited_header_is_refused_with_the_difference_and_nothing_is_written() {
     let resume = next_attempt(&spec);
 
     type Edit<'a> = (&'a str, &'a dyn Fn(&mut Value));
-    let edits: [Edit; 4] = [
-        ("cipher_null", &|metadata| metadata["segments"]["0"]["encryption"] = json!("cipher_null-ecb")),
-        ("online-reencrypt", &|metadata| {
+    let edits: [Edit; 6] = [
+        ("segment's encryption is \"cipher_null-ecb\"", &|metadata| {
+            metadata["segments"]["0"]["encryption"] = json!("cipher_null-ecb")
+        }),
+        // Opened by any passphrase, if it were opened: the volume key is whoever's who wrote the header.
+        ("key slot's area encryption is \"cipher_null-ecb\"", &|metadata| {
+            metadata["keyslots"]["0"]["area"]["encryption"] = json!("cipher_null-ecb");
+            metadata["keyslots"]["0"]["area"]["key_size"] = json!(32);
+        }),
+        ("kdf", &|metadata| metadata["keyslots"]["0"]["kdf"]["iterations"] = json!(100_000_000)),
+        ("requires", &|metadata| {
             metadata["config"]["requirements"] = json!({"mandatory": ["online-reencrypt-v2"]});
         }),
         ("2 segments", &|metadata| {
@@ -68,7 +77,7 @@ fn an_edited_header_is_refused_with_the_difference_and_nothing_is_written() {
             metadata["segments"]["1"] = second;
             metadata["digests"]["0"]["segments"] = json!(["0", "1"]);
         }),
-        ("key slots", &|metadata| {
+        ("2 key slots", &|metadata| {
             metadata["keyslots"]["1"] = metadata["keyslots"]["0"].clone();
             metadata["keyslots"]["1"]["area"]["offset"] = json!("290816");
             metadata["digests"]["0"]["keyslots"] = json!(["0", "1"]);
@@ -80,8 +89,8 @@ fn an_edited_header_is_refused_with_the_difference_and_nothing_is_written() {
         forget_what_was_read(&guest, &lun);
         let edited = std::fs::read(lun.path()).unwrap();
         let done = agent_with_key(&guest, &resume).done();
-        let failure = failed(done, 4, &[]);
-        println!("{named}: {}", failure["message"]);
+        let failure = failed(done, 4, &["the LUKS2 header", named]);
+        assert_eq!(failure["target"], "untouched", "{failure}");
         assert!(edited == std::fs::read(lun.path()).unwrap(), "{named}: something was written");
         nothing_is_left(&guest, &lun.wwid());
     }
@@ -133,6 +142,41 @@ exit 0
     finished(agent_with_key(&guest, &with(&spec, "/target/wipe", json!(true))).done());
 }
 
+/// The agent as it would be if somebody wrote to the storage just when cryptsetup opens the container.
+#[test]
+fn a_header_exchanged_after_it_was_compared_is_not_the_one_that_is_opened_and_ends_without_proof() {
+    use std::os::unix::fs::FileExt;
+    let stage = Stage::new();
+    let lun = stage.lun(WHOLE_HEADER);
+    let guest = stage.guest(&lun);
+    multipath(&guest, &lun);
+    make_key(&guest);
+    let spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
+    guest.sh("mv /usr/sbin/cryptsetup /usr/sbin/cryptsetup.real");
+    let script = r#"#!/bin/sh
+case "$*" in *--header*) echo waiting >>/run/opening; until [ -e /run/go-on ]; do usleep 100000; done ;; esac
+exec /usr/sbin/cryptsetup.real "$@"
+"#;
+    guest.put("/usr/sbin/cryptsetup", 0o755, script);
+    let running = agent_with_key(&guest, &spec).start();
+    guest.until("the opening", 60, "[ -e /run/opening ]");
+    let good = std::fs::read(lun.path()).unwrap();
+    edit(&lun, &|metadata| metadata["segments"]["0"]["encryption"] = json!("cipher_null-ecb"));
+    forget_what_was_read(&guest, &lun);
+    guest.sh("touch /run/go-on");
+    until_writing(&running);
+    assert!(guest.sh("dmsetup table zprov-r-luks0").contains("aes-xts-plain64"), "the copy is what is opened");
+    let failure = failed(running.finish(), 7, &["is not the one that was compared"]);
+    assert!(failure["torn_down"]["undone"].to_string().contains("zprov-r-luks0 closed"), "{failure}");
+    nothing_is_left(&guest, &lun.wwid());
+    // Under the header that was compared, the image is there.
+    let file = std::fs::File::options().write(true).open(lun.path()).unwrap();
+    file.write_all_at(&good[..WHOLE_HEADER as usize], 0).unwrap();
+    forget_what_was_read(&guest, &lun);
+    let summary = finished(agent_with_key(&guest, &next_attempt(&spec)).done());
+    assert_eq!(summary["kept_bytes"], json!(stage.size));
+}
+
 #[test]
 fn a_destroyed_header_is_made_anew_and_a_damaged_first_copy_is_no_loss() {
     use std::os::unix::fs::FileExt;
@@ -148,6 +192,11 @@ fn a_destroyed_header_is_made_anew_and_a_damaged_first_copy_is_no_loss() {
         file.write_all_at(&e2e::sample::noise(3, range.len()), range.start as u64).unwrap();
         forget_what_was_read(&guest, &lun);
     };
+    // Magic and UUID are there, and no metadata: as after a power cut while the container was made.
+    destroy(COPY + JSON..2 * COPY);
+    destroy(JSON..COPY);
+    let anew = finished(agent_with_key(&guest, &next_attempt(&spec)).done());
+    assert_eq!(anew["target"]["containers"][0]["kept"], false, "nobody could have opened it");
     destroy(0..4096);
     let kept = finished(agent_with_key(&guest, &next_attempt(&spec)).done());
     assert_eq!(kept["target"]["containers"][0]["kept"], true, "the second copy is as good");

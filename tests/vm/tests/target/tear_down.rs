@@ -4,7 +4,8 @@ use serde_json::json;
 use vm::Signal;
 
 use crate::stage::{
-    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, nothing_is_left, until_writing, with,
+    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, next_attempt, nothing_is_left,
+    until_writing, with,
 };
 
 #[test]
@@ -35,6 +36,55 @@ fn a_signal_closes_everything_and_destroys_the_key_slots_and_a_kill_is_cleaned_u
     // Cancelled is cancelled: the key opens nothing any more.
     let dump = guest.sh(&format!("cryptsetup luksDump --dump-json-metadata {map}"));
     assert!(dump.contains("\"keyslots\": {}") || dump.contains("\"keyslots\":{}"), "{dump}");
-    failed(agent_with_key(&guest, &resume).done(), 4, &["is not opened by this run's key"]);
-    finished(agent_with_key(&guest, &with(&spec, "/target/wipe", json!(true))).done());
+    // Nothing can be lost of what nobody can open: an attempt that goes on makes it anew.
+    let fast = with(&resume, "/image/sources", stage.spec("x")["image"]["sources"].clone());
+    let summary = finished(agent_with_key(&guest, &fast).done());
+    let kept = (&summary["target"]["containers"][0]["kept"], &summary["kept_bytes"]);
+    assert_eq!(kept, (&json!(false), &json!(0)), "{summary}");
+
+    // Until something is written, what a finished attempt has made is not this one's to destroy.
+    let running = agent_with_key(&guest, &next_attempt(&fast)).start();
+    running.until("comparing", |out, _| out.contains(r#""step":"compare""#));
+    running.signal(Signal::SIGHUP);
+    let failure = failed(running.finish(), 8, &["cancelled"]);
+    assert_eq!(failure["target"], "untouched", "{failure}");
+    assert!(!failure["torn_down"].to_string().contains("key slots"), "{failure}");
+    assert_eq!(finished(agent_with_key(&guest, &next_attempt(&fast)).done())["kept_bytes"], json!(stage.size));
+}
+
+#[test]
+fn after_a_signal_nothing_more_is_changed() {
+    let stage = Stage::new();
+    let lun = stage.lun(WHOLE_HEADER);
+    e2e::Run::tool("mke2fs").words("-q -F -t ext4 -L payroll").arg(lun.path()).done().ok();
+    let guest = stage.guest(&lun);
+    multipath(&guest, &lun);
+    make_key(&guest);
+    let mut spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    spec["target"]["wipe"] = json!(true);
+    let before = std::fs::read(lun.path()).unwrap();
+    // Each tool that looks waits until the signal has come.
+    for (tool, step) in [("wipefs", "check"), ("cryptsetup", "unlock")] {
+        guest.sh(&format!("mv /usr/sbin/{tool} /usr/sbin/{tool}.real; rm -f /run/looking /run/go-on"));
+        let script = format!(
+            "#!/bin/sh\ntouch /run/looking\nuntil [ -e /run/go-on ]; do usleep 100000; done\nexec /usr/sbin/{tool}.real \"$@\"\n"
+        );
+        guest.put(&format!("/usr/sbin/{tool}"), 0o755, script);
+        if step == "unlock" {
+            spec["target"]["wipe"] = json!(false);
+            guest.sh(&format!("wipefs -q -a /dev/mapper/{}", lun.wwid()));
+        }
+        let before = if step == "unlock" { std::fs::read(lun.path()).unwrap() } else { before.clone() };
+        let running = agent_with_key(&guest, &spec).start();
+        guest.until("a look", 60, "[ -e /run/looking ]");
+        assert!(running.stdout().contains(&format!(r#""step":"{step}""#)));
+        running.signal(Signal::SIGTERM);
+        running.until("the signal's being heard", |out, _| out.contains("SIGTERM"));
+        guest.sh("touch /run/go-on");
+        let failure = failed(running.finish(), 8, &["cancelled"]);
+        assert_eq!(failure["target"], "untouched", "{failure}");
+        assert!(before == std::fs::read(lun.path()).unwrap(), "{step}: something was changed after the signal");
+        nothing_is_left(&guest, &lun.wwid());
+        guest.sh(&format!("mv /usr/sbin/{tool}.real /usr/sbin/{tool}"));
+    }
 }
