@@ -130,10 +130,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     builder.enable_all().build().context(Kind::Device, || "starting the runtime".into())
 }
 
-/// Registry credentials and the disk's key pass through this process's memory: neither may land in a core file. The limit stops
-/// the kernel's own files; a dump piped to a handler (systemd-coredump) ignores it, and only the flag stops that.
+/// Registry credentials and the disk's key pass through the memory of this process, and the key through that of tools: neither may
+/// land in a core file. Tools inherit the limit and not the flag. Of 1 byte, and not 0, because that alone also stops dumps that are
+/// piped to a handler such as systemd-coredump (the kernel's fs/coredump.c).
 fn no_core_dumps() -> Result<()> {
     use nix::sys::{prctl, resource};
-    let off = resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0).and_then(|()| prctl::set_dumpable(false));
+    let off = resource::setrlimit(resource::Resource::RLIMIT_CORE, 1, 1).and_then(|()| prctl::set_dumpable(false));
     off.context(Kind::Device, || "turning core dumps off".into())
 }

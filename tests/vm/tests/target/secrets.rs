@@ -4,7 +4,7 @@ use serde_json::json;
 use vm::Signal;
 
 use crate::stage::{
-    Stage, WHOLE_HEADER, agent_with_key, finished, make_key, multipath, next_attempt, until_writing, with,
+    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, next_attempt, until_writing, with,
 };
 
 /// Whether `bytes` have `needle` in them.
@@ -33,8 +33,18 @@ fn the_key_is_found_nowhere_but_in_its_file() {
     until_writing(&running);
     running.signal(Signal::SIGSEGV);
     let died = running.finish();
+    // A tool that dies of one while it has the key, in an attempt that ends by that.
+    guest.sh("mv /usr/sbin/cryptsetup /usr/sbin/cryptsetup.real");
+    let script = "#!/bin/sh\ncase \"$1\" in open) /usr/sbin/cryptsetup.real \"$@\" <&0 & pid=$!; usleep 300000; kill -SEGV $pid; wait $pid; exit ;; esac\nexec /usr/sbin/cryptsetup.real \"$@\"\n";
+    guest.put("/usr/sbin/cryptsetup", 0o755, script);
+    let second = next_attempt(&spec);
+    failed(agent_with_key(&guest, &second).done(), 4, &["cryptsetup open"]);
+    guest.sh("mv /usr/sbin/cryptsetup.real /usr/sbin/cryptsetup");
+    // The handler works: whoever does not see to it is dumped.
+    guest.run("sleep 60 & pid=$!; kill -SEGV $pid; wait $pid").done();
+    assert_eq!(guest.until("a core", 20, "ls /run/cores | wc -l | grep -v '^0'"), "1", "of sleep alone");
     // And one that reaches its goal, as talkative as it can be.
-    guest.put("/run/spec.json", 0o600, next_attempt(&spec).to_string());
+    guest.put("/run/spec.json", 0o600, next_attempt(&second).to_string());
     let line = "z-provisioner run -vv --json --spec /run/spec.json --luks-key /run/luks-key";
     let done = guest.run(line).limit(300).done();
     watch.signal_group(Signal::SIGKILL);

@@ -16,7 +16,7 @@ const JSON: usize = 4096;
 const CHECKSUM: std::ops::Range<usize> = 448..512;
 
 /// Edits the JSON of both copies of a header, and makes their checksums right again.
-fn edit(disk: &Disk, change: &dyn Fn(&mut Value)) {
+pub fn edit(disk: &Disk, change: &dyn Fn(&mut Value)) {
     use std::os::unix::fs::FileExt;
     let lab = Lab::new();
     let file = std::fs::File::options().read(true).write(true).open(disk.path()).unwrap();
@@ -39,7 +39,7 @@ fn edit(disk: &Disk, change: &dyn Fn(&mut Value)) {
     file.sync_all().unwrap();
 }
 
-fn forget_what_was_read(guest: &Guest, disk: &Disk) {
+pub fn forget_what_was_read(guest: &Guest, disk: &Disk) {
     guest.sh(&format!("blockdev --flushbufs /dev/mapper/{}; echo 3 >/proc/sys/vm/drop_caches", disk.wwid()));
 }
 
