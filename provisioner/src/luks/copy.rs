@@ -68,7 +68,7 @@ impl Header {
 }
 
 /// The media's bytes, not a cache's.
-fn read(device: &Path, bytes: usize) -> Result<Vec<u8>> {
+pub(super) fn read(device: &Path, bytes: usize) -> Result<Vec<u8>> {
     let reading = || format!("reading the LUKS2 header on {}", device.display());
     let pool = Pool::new(1, bytes).device(reading)?;
     let mut header = pool.acquire().ok_or_else(|| Error::new(Kind::Device, reading()))?;

@@ -5,6 +5,7 @@
 //! what it must be before anything is opened ([`header`]), a copy of it that was compared is what is opened ([`copy`]), and what the
 //! kernel then maps is compared again ([`mapping`]).
 
+mod checksum;
 mod copy;
 pub mod header;
 mod key;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use imgstream::error::{Error, Kind, Result};
 use protocol::spec::Pbkdf;
 
-use super::copy::{Copy, Header};
+use super::checksum;
+use super::copy::{self, Copy, Header};
 use super::header::{self, Shape};
 use super::{Key, mapping};
 use crate::block::Block;
@@ -44,8 +45,10 @@ pub struct Container {
 /// What lies in the place of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// No LUKS2 container.
+    /// No LUKS2 container, or what a power cut has left of one.
     Nothing,
+    /// Metadata that are whole, and that `cryptsetup` does not take.
+    Rejected,
     /// One with another UUID.
     Another,
     /// It, with no key slot: it was being made when the power went, or its keys were destroyed. Nobody can open it.
@@ -80,6 +83,7 @@ impl Container {
         let is_luks = cryptsetup().args(["isLuks", "--type", "luks2"]).arg(self.slot.path()).end().await?;
         match is_luks.code {
             Some(0) => {}
+            Some(NO) if self.has_whole_metadata().await? => return Ok(Found::Rejected),
             Some(NO) => return Ok(Found::Nothing),
             _ => return Err(is_luks.failure()),
         }
@@ -89,6 +93,19 @@ impl Container {
             true if header::has_no_keyslots(&dump(&self.slot.path()).await?) => Ok(Found::WithoutKeys),
             true => Ok(Found::Itself),
         }
+    }
+
+    async fn has_whole_metadata(&self) -> Result<bool> {
+        let slot = self.slot.path();
+        let reading = tokio::task::spawn_blocking(move || copy::read(&slot, 2 * METADATA as usize)).await;
+        let both = reading
+            .unwrap_or_else(|error| Err(Error::device(format!("the thread that reads a header died: {error}"))))?;
+        Ok(both.chunks(METADATA as usize).any(checksum::is_whole))
+    }
+
+    /// That a header is whole, and nothing that cryptsetup would make.
+    pub fn rejected(&self) -> Error {
+        self.refused("the LUKS2 header", &header::Differs::new("cryptsetup does not take it, though it is whole"))
     }
 
     /// Whether the container on the slot is opened by `key`.

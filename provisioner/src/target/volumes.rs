@@ -108,6 +108,9 @@ async fn keep_or_make(
     held: &mut Held,
 ) -> Result<bool> {
     let found = container.found().await?;
+    if wanted.resume && !wanted.wipe && found == Found::Rejected {
+        return Err(container.rejected());
+    }
     if wanted.resume && found == Found::Itself {
         match keep(container, wanted.key).await {
             Ok(()) => {

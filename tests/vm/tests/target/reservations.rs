@@ -1,6 +1,7 @@
 //! Reservations: LIO's, which are real. One writer at a time, whatever becomes of agents and paths.
 
 use serde_json::json;
+use vm::lio::Lun;
 use vm::{Disk, End, Guest, Link, MIB, Signal};
 
 use crate::stage::{
@@ -20,6 +21,34 @@ fn keys(guest: &Guest, device: &str) -> Vec<String> {
 fn reserved_guest(stage: &Stage) -> (Guest, Disk) {
     let disk = Disk::new(stage.size).virtio_blk();
     (stage.guests().disk(&disk).boot(), disk)
+}
+
+/// Names in iSCSI, and the addresses of the storage on its two cables.
+const IQN: &str = "iqn.2026-01.example:lun";
+const SERVER: &str = "iqn.2026-01.example:server";
+const PORTALS: [&str; 2] = ["10.9.0.1", "10.9.1.1"];
+
+/// A machine that has LUNs, one that can fetch images, and two cables between them.
+fn storage_and_server(stage: &Stage) -> (Guest, Guest, [Link; 2]) {
+    let links = [Link::new(), Link::new()];
+    let ends = |guests: vm::Builder, end: u8| {
+        let at = |net: u8| format!("10.9.{net}.{}/24", end + 1);
+        guests.link(&links[0], end, &at(0)).link(&links[1], end, &at(1))
+    };
+    let storage = ends(Guest::builder(), 0).named("storage").boot();
+    let server = ends(stage.guests(), 1).named("server").boot();
+    (storage, server, links)
+}
+
+/// Offers the LUN to the server, which makes a map of two paths of it.
+fn log_in(server: &Guest, lun: &Lun) -> String {
+    lun.offer(IQN, SERVER, &PORTALS);
+    connect(server, lun.wwid())
+}
+
+fn connect(server: &Guest, wwid: &str) -> String {
+    server.iscsi_login(SERVER, IQN, &PORTALS);
+    server.start_multipath_with(MULTIPATH_CONF).map(wwid, 2)
 }
 
 #[test]
@@ -86,17 +115,9 @@ fn a_newer_epoch_on_another_machine_takes_the_lun_and_the_first_writes_nothing_m
 #[test]
 fn a_machine_that_lost_its_power_is_shut_out_by_the_next_attempt_which_goes_on() {
     let stage = Stage::new();
-    let (left, right) = (Link::new(), Link::new());
-    let ends = |guests: vm::Builder, end: u8| {
-        guests.link(&left, end, &format!("10.9.0.{}/24", end + 1)).link(&right, end, &format!("10.9.1.{}/24", end + 1))
-    };
-    let storage = ends(Guest::builder(), 0).named("storage").boot();
-    let server = ends(stage.guests(), 1).named("server").boot();
+    let (storage, server, _links) = storage_and_server(&stage);
     let lun = storage.lun_in_memory((stage.size + WHOLE_HEADER).div_ceil(MIB));
-    let (iqn, me, portals) = ("iqn.2026-01.example:lun", "iqn.2026-01.example:server", ["10.9.0.1", "10.9.1.1"]);
-    lun.offer(iqn, me, &portals);
-    server.iscsi_login(me, iqn, &portals);
-    server.start_multipath_with(MULTIPATH_CONF).map(lun.wwid(), 2);
+    log_in(&server, &lun);
     let key = make_key(&server);
     let spec = with(&stage.slow_spec(lun.wwid()), "/target/layout", json!("whole"));
     let spec = with(&spec, "/target/reservation", json!("require"));
@@ -105,8 +126,7 @@ fn a_machine_that_lost_its_power_is_shut_out_by_the_next_attempt_which_goes_on()
     running.until("some of it", |out, _| out.contains(r#""kind":"progress""#));
     drop(running);
     let server = server.power_cut().boot();
-    server.iscsi_login(me, iqn, &portals);
-    let map = server.start_multipath_with(MULTIPATH_CONF).map(lun.wwid(), 2);
+    let map = connect(&server, lun.wwid());
     let left = keys(&server, &map);
     assert!(!left.is_empty(), "the storage has kept what was registered");
     server.put("/run/luks-key", 0o600, format!("{key}\n"));
@@ -120,29 +140,31 @@ fn a_machine_that_lost_its_power_is_shut_out_by_the_next_attempt_which_goes_on()
 #[test]
 fn with_leave_to_wipe_a_reservation_that_keeps_everybody_from_reading_is_cleared() {
     let stage = Stage::new();
-    let (guest, _disk) = reserved_guest(&stage);
-    let lun = guest.lun_on("/dev/vda");
-    let loopbacks = [(); 4].map(|()| lun.loopback());
-    loopbacks[2..].iter().for_each(|loopback| loopback.on_node("b"));
-    let multipath = guest.start_multipath_with(MULTIPATH_CONF);
-    let (map, other) = (multipath.map(lun.wwid(), 2), multipath.map(&format!("b-{}", lun.wwid()), 2));
+    let (storage, server, _links) = storage_and_server(&stage);
+    let lun = storage.lun_in_memory(stage.size.div_ceil(MIB));
+    let loopback = lun.loopback();
+    let other = loopback.path().device();
+    let map = log_in(&server, &lun);
     // To remove another's key, this machine would have to give up one of its own.
-    guest.sh(&format!("mpathpersist --out --register --param-sark=0x1111111111 {map}"));
-    guest.sh(&format!("mpathpersist --out --register --param-sark=0xabcabcabca {other}"));
+    let register = format!("sg_persist --no-inquiry --out --register-ignore --param-sark=0xabcabcabca {other}");
+    storage.sh(&format!("{register} || {register}"));
+    server.sh(&format!("mpathpersist --out --register --param-sark=0x1111111111 {map}"));
     let release = format!("z-provisioner release-reservation {}", lun.wwid());
-    let refused = guest.run(&format!("{release} --key 0xabcabcabca")).done().exits(4);
+    let refused = server.run(&format!("{release} --key 0xabcabcabca")).done().exits(4);
     assert!(refused.stderr.contains("this machine itself is registered"), "{}", refused.stderr);
-    guest.run(&format!("{release} --all")).done().ok();
-    assert_eq!(keys(&guest, &map), Vec::<String>::new());
+    server.run(&format!("{release} --all")).limit(180).done().ok();
+    assert_eq!(keys(&server, &map), Vec::<String>::new());
 
     // Exclusive access: nobody else reads either.
-    guest.sh(&format!("mpathpersist --out --register --param-sark=0xabcabcabca {other}"));
-    guest.sh(&format!("mpathpersist --out --reserve --param-rk=0xabcabcabca --prout-type=3 {other}"));
+    storage.sh(&format!("{register} || {register}"));
+    storage.sh(&format!("sg_persist --no-inquiry --out --reserve --param-rk=0xabcabcabca --prout-type=3 {other}"));
     let spec = with(&stage.spec(lun.wwid()), "/target/reservation", json!("require"));
-    agent(&guest, &spec).done().exits(4);
-    let summary = finished(agent(&guest, &with(&spec, "/target/wipe", json!(true))).done());
+    let refused = agent(&server, &spec).done();
+    assert_eq!(refused.end, End::Exit(4), "{refused:?}");
+    assert_eq!(keys(&server, &map), ["0xabcabcabca"], "who may not wipe has not registered");
+    let summary = finished(agent(&server, &with(&spec, "/target/wipe", json!(true))).done());
     assert_eq!(summary["target"]["reservation"]["held"]["preempted"], json!(["0x000000abcabcabca"]));
-    assert_eq!(keys(&guest, &map), Vec::<String>::new());
+    assert_eq!(keys(&server, &map), Vec::<String>::new());
 }
 
 #[test]
