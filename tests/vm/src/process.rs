@@ -12,6 +12,12 @@ use crate::channel::Channel;
 /// How long a command may take unless told otherwise.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What the guest is asked when a command has exceeded its time: which tasks wait in the kernel, and for which requests of which disk.
+const WHAT_HANGS: &str = "echo w >/proc/sysrq-trigger; mount -t debugfs none /sys/kernel/debug; \
+    cd /sys/kernel/debug/block && grep -sH . */hctx*/busy */hctx*/dispatch */requeue_list; dmesg | tail -80";
+/// How long it may take to say so.
+const SAYING: Duration = Duration::from_secs(10);
+
 /// A command to run in a guest.
 pub struct Run {
     channel: Arc<Channel>,
@@ -205,10 +211,25 @@ impl Process {
             Err(why) => {
                 let (stdout, stderr) = (self.stdout(), self.stderr());
                 let kill = Ask::Signal { number: Signal::SIGKILL as i32, group: true };
+                let hangs = self.what_hangs();
                 let _ = self.channel.try_ask(self.number, &kill);
-                self.channel.fail(&format!("{why}\n{stdout}{stderr}"))
+                self.channel.fail(&format!("{why}\n{stdout}{stderr}\nthe guest's kernel:\n{hangs}"))
             }
         }
+    }
+
+    fn what_hangs(&self) -> String {
+        let number = self.channel.number();
+        let arguments = ["sh", "-c", WHAT_HANGS].map(str::to_owned).to_vec();
+        let asking = Ask::Run(Program { arguments, environment: Vec::new(), directory: "/".into() });
+        if let Err(error) = self.channel.try_ask(number, &asking) {
+            return error.to_string();
+        }
+        let said = self.channel.board().wait("the kernel's account", SAYING, |notes| {
+            notes.commands.get(&number)?.end.as_ref()?;
+            notes.commands.remove(&number)
+        });
+        said.map_or_else(|why| why, |heard| String::from_utf8_lossy(&heard.stdout).into_owned())
     }
 
     fn left(&self) -> Duration {

@@ -103,6 +103,7 @@ fn a_wait_has_a_limit_and_says_what_for() {
     let guest = Guest::builder().boot();
     let why = said(catch_unwind(AssertUnwindSafe(|| guest.run("echo working; sleep 60").limit(2).done())));
     assert!(why.contains("the end of `sh -ec echo working; sleep 60` did not come within"), "{why}");
+    assert!(why.contains("Show Blocked State"), "what the kernel waits for is told: {why}");
     assert!(why.contains("working"), "{why}");
     let why = said(catch_unwind(AssertUnwindSafe(|| guest.until("the impossible", 1, "echo no; false"))));
     assert!(why.contains("the impossible did not come within 1 s") && why.contains("said last: no"), "{why}");

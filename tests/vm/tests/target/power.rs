@@ -32,14 +32,19 @@ fn power_cuts(count: u32) {
         while since.elapsed() < after && running.ended().is_none() {
             std::thread::sleep(Duration::from_millis(20));
         }
-        println!("cut {cut}: {:?} after the target's phase began, ended: {:?}", after, running.ended());
+        let is_done = running.ended().is_some();
+        println!("cut {cut}: {after:?} after the target's phase began, done: {is_done}");
         drop(running);
         guest = guest.power_cut().boot();
         multipath(&guest, &lun);
         guest.put("/run/luks-key", 0o600, format!("{key}\n"));
         spec = next_attempt(&spec);
+        // So that the next cut hits something again, what was finished before it begins anew.
+        spec["options"]["resume"] = json!(!is_done);
+        spec["target"]["wipe"] = json!(is_done);
     }
-    let spec = with(&spec, "/image/sources", stage.spec("x")["image"]["sources"].clone());
+    let mut spec = with(&spec, "/image/sources", stage.spec("x")["image"]["sources"].clone());
+    (spec["options"]["resume"], spec["target"]["wipe"]) = (json!(true), json!(false));
     let summary = finished(agent_with_key(&guest, &spec).done());
     println!("kept at the end: {}", summary["kept_bytes"]);
     nothing_is_left(&guest, &lun.wwid());
