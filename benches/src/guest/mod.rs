@@ -17,7 +17,7 @@ use crate::stats::Spread;
 use crate::units::{MIB, size_name};
 use crate::write::ratios;
 use stack::Stack;
-use ways::{WAYS, Way};
+use ways::{PLAIN, WAYS, Way};
 
 /// Options of `guest`.
 #[derive(Args, Clone, Debug)]
@@ -35,7 +35,7 @@ pub struct OfGuest {
 }
 
 /// Seconds that each stage alone may take.
-const SECONDS: &str = "4";
+const SECONDS: &str = "2";
 
 /// What is looked at in `imgstream bench`'s findings: a name, and where its median stands.
 const FIGURES: [(&str, Figure); 3] = [
@@ -79,11 +79,13 @@ pub fn run(options: &OfGuest) -> Result<Report> {
     report.fact("rounds", format!("{rounds} interleaved after one warm-up"));
     let mut samples: Vec<Samples> = WAYS.iter().map(|_| Samples::default()).collect();
     let mut cipher: [Vec<f64>; 2] = Default::default();
+    let mut first_bytes = Vec::new();
     for round in 0..=rounds {
         eprintln!("{}", if round > 0 { format!("round {round}/{rounds}") } else { "warm-up".into() });
         for turn in 0..WAYS.len() {
             let number = (turn + round) % WAYS.len();
-            let figures = measure(&stack, &WAYS[number], size)?;
+            let (figures, first_byte) = measure(&stack, &WAYS[number], size)?;
+            first_bytes.extend((WAYS[number].name == PLAIN).then_some(first_byte));
             if round > 0 {
                 samples[number].iter_mut().zip(figures).for_each(|(series, figure)| series.push(figure));
             }
@@ -94,10 +96,12 @@ pub fn run(options: &OfGuest) -> Result<Report> {
         }
     }
     tabulate(&mut report, &samples, &cipher)?;
+    tell_the_start(&mut report, &stack, &first_bytes)?;
     Ok(report)
 }
 
-fn measure(stack: &Stack, way: &Way, size: u64) -> Result<[f64; FIGURES.len()]> {
+/// The rates, and the seconds from the image's verification to the first byte on its way to the device.
+fn measure(stack: &Stack, way: &Way, size: u64) -> Result<([f64; FIGURES.len()], f64)> {
     let device = stack.open(way);
     let size = size.to_string();
     let mut arguments = vec!["imgstream", "bench", "--sink", &device, "--yes-destroy", &device, "--size", &size];
@@ -111,7 +115,20 @@ fn measure(stack: &Stack, way: &Way, size: u64) -> Result<[f64; FIGURES.len()]> 
         *rate = figure.of(&findings).context(format!("imgstream bench told nothing of: {name}"))?;
     }
     eprintln!("  {}: {}", way.name, rates.map(|rate| format!("{:.1}", rate / MIB as f64)).join(", "));
-    Ok(rates)
+    let first_byte = findings.pointer("/whole/first_write_seconds").and_then(Value::as_f64);
+    Ok((rates, first_byte.context("imgstream bench told nothing of its first write")?))
+}
+
+/// From power-on to the first byte, once.
+fn tell_the_start(report: &mut Report, stack: &Stack, first_bytes: &[f64]) -> Result<()> {
+    let [boot, ready] = stack.start();
+    let first = Spread::of(first_bytes.iter().copied()).context("no samples")?;
+    let mut table = Table::new("From power-on to the first byte, seconds", &["until", "s"]);
+    table.row(["the guest's first answer".into(), format!("{boot:.2}")]);
+    table.row(["a multipath map with two live paths".into(), format!("{ready:.2}")]);
+    table.row(["from the image's verification to the first byte".into(), first.show()]);
+    report.tables.push(table);
+    Ok(())
 }
 
 fn tabulate(report: &mut Report, samples: &[Samples], cipher: &[Vec<f64>; 2]) -> Result<()> {

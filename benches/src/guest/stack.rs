@@ -1,5 +1,7 @@
 //! The guest: two disks of this machine, one with one path, one with two, and the container that is opened on the latter.
 
+use std::time::Instant;
+
 use vm::{Builder, Disk, Guest, MIB};
 
 use super::ways::{Luks, Paths, Way};
@@ -18,6 +20,8 @@ const LIMIT: u64 = 900;
 /// A guest and its disks.
 pub struct Stack {
     guest: Guest,
+    /// Seconds from QEMU's start to a map of two live paths.
+    ready_in: f64,
     one: Disk,
     two: Disk,
 }
@@ -27,15 +31,22 @@ impl Stack {
     pub fn boot(size: u64, processors: u8, uncut: bool) -> Self {
         let one = Disk::new(size + HEADER);
         let two = Disk::new(size + HEADER).paths(2);
+        let began = Instant::now();
         let guest = Builder::new().named("bench").memory(MEMORY).processors(processors);
         let guest = guest.disk(&one).disk(&two).boot();
         let configuration = format!("{CONFIGURATION}blacklist {{\n    wwid \"{}\"\n}}\n", one.wwid());
         guest.start_multipath_with(&configuration).map(&two.wwid(), 2);
+        let ready_in = began.elapsed().as_secs_f64();
         guest.sh("modprobe -a dm-crypt; head -c 32 /dev/urandom >/run/key");
         if uncut {
             guest.sh("for f in read write; do echo 1073741824 >/sys/module/dm_crypt/parameters/max_${f}_size; done");
         }
-        Self { guest, one, two }
+        Self { guest, ready_in, one, two }
+    }
+
+    /// Seconds from QEMU's start to the guest's first answer, and to a map of two live paths.
+    pub fn start(&self) -> [f64; 2] {
+        [self.guest.booted_in().as_secs_f64(), self.ready_in]
     }
 
     /// What figures depend on.

@@ -141,7 +141,9 @@ impl Builder {
         option("-machine", "s390-ccw-virtio,accel=tcg".into());
         option("-cpu", "max".into());
         option("-m", self.memory.to_string());
-        option("-smp", self.processors.to_string());
+        // Room for a second one, also where there is one: only then does QEMU translate atomic operations as such. Else a bit that
+        // its I/O thread sets is lost when the guest clears another one of the same word at that moment: a disk's interrupt.
+        option("-smp", format!("cpus={},maxcpus={}", self.processors, self.processors.max(2)));
         option("-display", "none".into());
         option("-chardev", format!("file,id=console,path={}", file("console")));
         option("-serial", "chardev:console".into());
