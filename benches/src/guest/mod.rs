@@ -95,6 +95,7 @@ pub fn run(options: &OfGuest) -> Result<Report> {
             cipher.iter_mut().zip(both).for_each(|(series, rate)| series.push(rate));
         }
     }
+    report.fact("cipher", stack.cipher());
     tabulate(&mut report, &samples, &cipher)?;
     tell_the_start(&mut report, &stack, &first_bytes)?;
     Ok(report)

@@ -5,6 +5,8 @@ pub const PLAIN: &str = "plain, two paths";
 /// As the kernel opens a container by itself.
 const USUAL: &str = "LUKS";
 
+const NO_QUEUES: &[&str] = &["--perf-no_read_workqueue", "--perf-no_write_workqueue"];
+
 /// One way to the disk.
 pub struct Way {
     /// As the tables have it.
@@ -37,9 +39,6 @@ pub struct Luks {
     pub flags: &'static [&'static str],
 }
 
-const NO_QUEUES: &[&str] = &["--perf-no_read_workqueue", "--perf-no_write_workqueue"];
-const CUT: Option<&str> = Some("128KiB");
-
 const fn luks(
     name: &'static str,
     sector: u32,
@@ -51,13 +50,11 @@ const fn luks(
 }
 
 /// All ways, in the order of the tables.
-pub const WAYS: [Way; 8] = [
+pub const WAYS: [Way; 6] = [
     Way { name: "plain, one path", paths: Paths::One, luks: None, largest_write: None, beside: None },
     Way { name: PLAIN, paths: Paths::Two, luks: None, largest_write: None, beside: Some("plain, one path") },
     luks(USUAL, 512, &[], None, PLAIN),
     luks("LUKS, no queues", 512, NO_QUEUES, None, USUAL),
-    luks("LUKS, writes of 128 KiB", 512, &[], CUT, USUAL),
-    luks("LUKS, no queues, writes of 128 KiB", 512, NO_QUEUES, CUT, USUAL),
+    luks("LUKS, writes of 128 KiB", 512, &[], Some("128KiB"), USUAL),
     luks("LUKS, sectors of 4096", 4096, &[], None, USUAL),
-    luks("LUKS, sectors of 4096, no queues", 4096, NO_QUEUES, None, USUAL),
 ];

@@ -338,7 +338,7 @@ pub struct Bench {
     /// Writes in flight.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=512))]
     pub depth: u16,
-    /// Cut chunks into writes of at most so many bytes, as dm-crypt before Linux 6.11 wants it (128KiB). Default: whole chunks.
+    /// Cut chunks into writes of at most so many bytes. Default: whole chunks.
     #[arg(long, value_name = "SIZE")]
     pub largest_write: Option<Size>,
     /// Raw bytes per chunk of the synthetic image: a power of two from 64KiB to 8MiB.

@@ -15,4 +15,4 @@ mod volume;
 
 pub use copy::Header;
 pub use key::Key;
-pub use volume::{Container, Found, Volume, largest_write};
+pub use volume::{Container, Found, Volume};

@@ -23,9 +23,6 @@ const LIMIT: Duration = Duration::from_secs(300);
 const METADATA: u64 = 16 << 10;
 /// Most bytes of key slots that LUKS2 allows.
 const MAX_KEYSLOTS: u64 = 128 << 20;
-/// Our mapping encrypts in the thread that writes: `imgstream` keeps as many writes in flight as the device takes, and the
-/// kernel's own queues add a switch per request. Chosen by measurement, see docs/performance.md.
-const SPEED: [&str; 2] = ["--perf-no_read_workqueue", "--perf-no_write_workqueue"];
 
 /// A LUKS2 container that is to be, or is, on a block device of its own.
 #[derive(Debug, Clone)]
@@ -181,7 +178,8 @@ impl Container {
     }
 
     /// Opens the container as a copy of its header says that was compared, and compares what the kernel maps with what it must map.
-    /// On an error nothing stays open.
+    /// On an error nothing stays open. The kernel's queues for encryption are left as they are: without them (`--perf-no_write_workqueue`)
+    /// the thread that writes encrypts, one core of all (docs/performance.md).
     ///
     /// # Errors
     /// [`Kind::Target`] when the key is wrong, or header or mapping differ; [`Kind::Device`] when it cannot be read.
@@ -210,7 +208,7 @@ impl Container {
 
     async fn map(&self, key: &Key, header: &Copy) -> Result<Block> {
         let open = cryptsetup().args(["open", "--type", "luks2", "--disable-external-tokens", "--key-file", "-"]);
-        let open = open.args(SPEED).arg("--header").arg(header.path());
+        let open = open.arg("--header").arg(header.path());
         let opened = open.arg(self.slot.path()).arg(&self.name).key(key).end().await?;
         match opened.code {
             Some(0) => {}
@@ -252,13 +250,6 @@ impl Container {
             "somebody changed it, or another run made it: find out who writes to this LUN; `target.wipe: true` makes it anew",
         )
     }
-}
-
-/// The most bytes of one write to a container; `None` where the kernel cuts larger ones itself, so that more than one core encrypts
-/// them. Linux does since 6.11 (0d815e3400e6), and has a parameter for it since.
-pub fn largest_write() -> Option<usize> {
-    const CUT: usize = 128 << 10;
-    (!Path::new("/sys/module/dm_crypt/parameters/max_write_size").exists()).then_some(CUT)
 }
 
 /// The metadata of a header, on its device or in a file.

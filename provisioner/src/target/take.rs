@@ -21,7 +21,7 @@ use super::signatures;
 use super::volumes::{self, Opened, Wanted};
 use crate::block::{self, Block, Number};
 use crate::dm;
-use crate::luks::{self, Key};
+use crate::luks::Key;
 use crate::report::Reporter;
 
 /// Devices to write to, and what is known about them.
@@ -316,7 +316,7 @@ impl Wish<'_> {
         for one in &opened {
             let device = self.open_device(&one.volume.mapping.path()).await?;
             is_same(&device, &one.volume.mapping)?;
-            devices.push(luks::largest_write().into_iter().fold(device, Device::with_largest_write));
+            devices.push(device);
         }
         let extents = plan.pieces.iter().map(|piece| extent(piece, first)).collect();
         Ok((Target::new(devices, extents, 0)?, opened))

@@ -90,6 +90,7 @@ pub const MODULES: &[&str] = &[
     "aes_s390",
     "crypto_null",
     "dm-crypt",
+    "algif_skcipher",
     "dm-delay",
     "dm-flakey",
     "dm-integrity",
