@@ -132,9 +132,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// Registry credentials and the disk's key pass through the memory of this process, and the key through that of tools: neither may
 /// land in a core file. Tools inherit the limit and not the flag. Of 1 byte, and not 0, because that alone also stops dumps that are
-/// piped to a handler such as systemd-coredump (the kernel's fs/coredump.c).
+/// piped to a handler such as systemd-coredump (the kernel's fs/coredump.c). Where the limit is 0 already and we may not raise it, it
+/// stays 0.
 fn no_core_dumps() -> Result<()> {
     use nix::sys::{prctl, resource};
-    let off = resource::setrlimit(resource::Resource::RLIMIT_CORE, 1, 1).and_then(|()| prctl::set_dumpable(false));
+    let limit = |bytes| resource::setrlimit(resource::Resource::RLIMIT_CORE, bytes, bytes);
+    let off = limit(1).or_else(|_| limit(0)).and_then(|()| prctl::set_dumpable(false));
     off.context(Kind::Device, || "turning core dumps off".into())
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use vm::{Disk, Guest, MIB};
 
 use crate::stage::{
-    MULTIPATH_CONF, Stage, WHOLE_HEADER, agent, agent_with_key, digest_of, digest_of_file, failed, finished, make_key,
+    MULTIPATH_CONF, Stage, Whole, agent, agent_with_key, digest_of, digest_of_file, failed, finished, make_key,
     multipath, next_attempt, nothing_is_left, with,
 };
 
@@ -39,12 +39,7 @@ fn a_plain_image_is_on_the_lun_byte_for_byte() {
 
 #[test]
 fn a_whole_image_is_inside_luks_and_nowhere_else() {
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    let key = make_key(&guest);
-    let spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let Whole { stage, lun, guest, key, spec } = Whole::new();
     let summary = finished(agent_with_key(&guest, &spec).done());
     let container = &summary["target"]["containers"][0];
     assert_eq!(

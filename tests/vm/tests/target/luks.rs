@@ -2,19 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{
-    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, next_attempt, nothing_is_left, with,
-};
+use crate::stage::{Whole, agent_with_key, failed, finished, make_key, next_attempt, nothing_is_left, with};
 use crate::tampering;
 
 #[test]
 fn resuming_under_the_same_key_keeps_what_is_there_and_another_key_is_refused() {
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    make_key(&guest);
-    let spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let Whole { stage, lun, guest, spec, .. } = Whole::new();
     finished(agent_with_key(&guest, &spec).done());
 
     // Without --resume it is somebody's, and not touched.
@@ -42,12 +35,7 @@ fn resuming_under_the_same_key_keeps_what_is_there_and_another_key_is_refused() 
 
 #[test]
 fn discards_and_argon2id_are_as_they_were_asked_for_and_finished_after_a_power_cut() {
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    make_key(&guest);
-    let mut spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let Whole { stage, lun, guest, mut spec, .. } = Whole::new();
     spec["target"]["luks"] =
         json!({"discards": true, "pbkdf": {"type": "argon2id", "memory": 32768, "time": 4, "parallel": 1}});
     finished(agent_with_key(&guest, &spec).done());

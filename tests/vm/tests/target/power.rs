@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::stage::{
-    Stage, WHOLE_HEADER, agent_with_key, digest_of, digest_of_file, finished, make_key, multipath, next_attempt,
+    Stage, WHOLE_HEADER, Whole, agent_with_key, digest_of, digest_of_file, finished, make_key, multipath, next_attempt,
     nothing_is_left, until_writing, with,
 };
 
@@ -66,12 +66,7 @@ fn after_twenty_power_cuts_the_run_is_finished_under_the_same_key() {
 
 #[test]
 fn what_was_written_before_a_power_cut_is_kept() {
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    let key = make_key(&guest);
-    let spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let Whole { stage, lun, guest, key, spec } = Whole::slow();
     let running = agent_with_key(&guest, &spec).start();
     until_writing(&running);
     running.until("a third of it", |out, _| {

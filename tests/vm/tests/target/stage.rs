@@ -85,6 +85,37 @@ impl Stage {
     }
 }
 
+/// What most tests of containers begin with: a LUN with room for the image and a header, a guest with two live paths to it and a key,
+/// and the spec that puts the image into one container.
+pub struct Whole {
+    pub stage: Stage,
+    pub lun: Disk,
+    pub guest: Guest,
+    pub key: String,
+    pub spec: Value,
+}
+
+impl Whole {
+    pub fn new() -> Self {
+        Self::with_spec(Stage::spec)
+    }
+
+    /// With a source that takes half a minute.
+    pub fn slow() -> Self {
+        Self::with_spec(Stage::slow_spec)
+    }
+
+    fn with_spec(spec: fn(&Stage, &str) -> Value) -> Self {
+        let stage = Stage::new();
+        let lun = stage.lun(WHOLE_HEADER);
+        let guest = stage.guest(&lun);
+        multipath(&guest, &lun);
+        let key = make_key(&guest);
+        let spec = with(&spec(&stage, &lun.wwid()), "/target/layout", json!("whole"));
+        Whole { stage, lun, guest, key, spec }
+    }
+}
+
 /// udevd and multipathd, configured as the agent wants them, with both paths of the LUN live.
 pub fn multipath<'g>(guest: &'g Guest, lun: &Disk) -> Multipath<'g> {
     let multipath = guest.start_multipath_with(MULTIPATH_CONF);

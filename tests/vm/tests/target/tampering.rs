@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use vm::{Disk, Guest, MIB};
 
 use crate::stage::{
-    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, next_attempt, nothing_is_left,
-    until_writing, with,
+    WHOLE_HEADER, Whole, agent_with_key, failed, finished, next_attempt, nothing_is_left, until_writing, with,
 };
 
 /// Bytes of one copy of the metadata, and where its parts lie ("LUKS2 On-Disk Format Specification" 1.1.1, 2.1).
@@ -45,12 +44,7 @@ pub fn forget_what_was_read(guest: &Guest, disk: &Disk) {
 
 #[test]
 fn an_edited_header_is_refused_with_the_difference_and_nothing_is_written() {
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    let key = make_key(&guest);
-    let spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let Whole { stage: _stage, lun, guest, key, spec } = Whole::new();
     finished(agent_with_key(&guest, &spec).done());
     let good = std::fs::read(lun.path()).unwrap();
     let resume = next_attempt(&spec);
@@ -113,12 +107,7 @@ fn an_edited_header_is_refused_with_the_difference_and_nothing_is_written() {
 
 #[test]
 fn a_mapping_that_is_not_what_was_asked_for_is_closed_and_refused() {
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    make_key(&guest);
-    let spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let Whole { stage: _stage, lun, guest, spec, .. } = Whole::new();
     // As if cryptsetup had been led astray: the kernel maps something else than the header that was checked.
     guest.sh("mv /usr/sbin/cryptsetup /usr/sbin/cryptsetup.real");
     let change = |table: &str| {
@@ -157,12 +146,7 @@ exit 0
 #[test]
 fn a_header_exchanged_after_it_was_compared_is_not_the_one_that_is_opened_and_ends_without_proof() {
     use std::os::unix::fs::FileExt;
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    make_key(&guest);
-    let spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let Whole { stage, lun, guest, spec, .. } = Whole::slow();
     guest.sh("mv /usr/sbin/cryptsetup /usr/sbin/cryptsetup.real");
     let script = r#"#!/bin/sh
 case "$*" in *--header*) echo waiting >>/run/opening; until [ -e /run/go-on ]; do usleep 100000; done ;; esac
@@ -191,12 +175,7 @@ exec /usr/sbin/cryptsetup.real "$@"
 #[test]
 fn a_destroyed_header_is_made_anew_and_a_damaged_first_copy_is_no_loss() {
     use std::os::unix::fs::FileExt;
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    make_key(&guest);
-    let spec = with(&stage.spec(&lun.wwid()), "/target/layout", json!("whole"));
+    let Whole { stage: _stage, lun, guest, spec, .. } = Whole::new();
     finished(agent_with_key(&guest, &spec).done());
     let destroy = |range: std::ops::Range<usize>| {
         let file = std::fs::File::options().write(true).open(lun.path()).unwrap();

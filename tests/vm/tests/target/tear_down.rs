@@ -4,19 +4,14 @@ use serde_json::json;
 use vm::Signal;
 
 use crate::stage::{
-    Stage, WHOLE_HEADER, agent_with_key, failed, finished, make_key, multipath, next_attempt, nothing_is_left,
+    Stage, WHOLE_HEADER, Whole, agent_with_key, failed, finished, make_key, multipath, next_attempt, nothing_is_left,
     until_writing, with,
 };
 
 #[test]
 fn a_signal_closes_everything_and_destroys_the_key_slots_and_a_kill_is_cleaned_up_by_the_next_attempt() {
-    let stage = Stage::new();
-    let lun = stage.lun(WHOLE_HEADER);
-    let guest = stage.guest(&lun);
-    multipath(&guest, &lun);
-    make_key(&guest);
+    let Whole { stage, lun, guest, spec, .. } = Whole::slow();
     let map = format!("/dev/mapper/{}", lun.wwid());
-    let spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
 
     let running = agent_with_key(&guest, &spec).start();
     until_writing(&running);
