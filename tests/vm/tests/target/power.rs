@@ -25,7 +25,7 @@ fn power_cuts(count: u32) {
     let mut spec = with(&stage.slow_spec(&lun.wwid()), "/target/layout", json!("whole"));
     for cut in 0..count {
         // At random, and all the same spread over all that an attempt does: making the container, writing, and so on.
-        let after = Duration::from_millis(40_000).mul_f64((f64::from(cut) + random()) / f64::from(count));
+        let after = Duration::from_secs(24).mul_f64((f64::from(cut) + random()) / f64::from(count));
         let running = agent_with_key(&guest, &spec).start();
         running.until("the target's phase", |out, _| out.contains(r#""phase":"target""#));
         let since = Instant::now();
