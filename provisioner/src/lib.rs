@@ -18,4 +18,5 @@ pub mod run;
 pub mod signals;
 pub mod sysfs;
 pub mod target;
+mod thread;
 pub mod tool;

@@ -31,8 +31,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     ensure(Lane::Bench)?;
     let mut build = cargo();
     run_tool(build.args(["build", "--release", "-p", "imgstream", "-p", "provisioner", "-p", "benches"]))?;
-    let mut bench = cargo();
-    bench.args(["run", "--quiet", "--release", "-p", "benches", "--"]).args(&options.arguments);
+    let mut bench = benches(&options.arguments);
     bench.env("IMGSTREAM_BIN", release_binary("imgstream")?);
     bench.env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
     if has_peers(&options.arguments) {
@@ -44,10 +43,15 @@ pub fn run(options: &Options) -> Outcome<()> {
 
 /// The same for what is measured in a guest, which needs other things.
 fn in_guest(arguments: &[String]) -> Outcome<()> {
-    let mut bench = cargo();
-    bench.args(["run", "--quiet", "--release", "-p", "benches", "--"]).args(arguments);
+    let mut bench = benches(arguments);
     vm::provide(&mut bench)?;
     measure(bench)
+}
+
+fn benches(arguments: &[String]) -> Command {
+    let mut bench = cargo();
+    bench.args(["run", "--quiet", "--release", "-p", "benches", "--"]).args(arguments);
+    bench
 }
 
 fn is_in_guest(arguments: &[String]) -> bool {

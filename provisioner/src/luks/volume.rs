@@ -12,6 +12,7 @@ use super::header::{self, Shape};
 use super::{Key, mapping};
 use crate::block::Block;
 use crate::dm;
+use crate::thread::apart;
 use crate::tool::Tool;
 
 /// `cryptsetup`'s exit codes: "no", and "this passphrase opens no key slot".
@@ -94,9 +95,7 @@ impl Container {
 
     async fn has_whole_metadata(&self) -> Result<bool> {
         let slot = self.slot.path();
-        let reading = tokio::task::spawn_blocking(move || copy::read(&slot, 2 * METADATA as usize)).await;
-        let both = reading
-            .unwrap_or_else(|error| Err(Error::device(format!("the thread that reads a header died: {error}"))))?;
+        let both = apart("reads a header", move || copy::read(&slot, 2 * METADATA as usize)).await?;
         Ok(both.chunks(METADATA as usize).any(checksum::is_whole))
     }
 
@@ -198,8 +197,7 @@ impl Container {
 
     async fn copy_header(&self) -> Result<Copy> {
         let (slot, bytes) = (self.slot.path(), (2 * METADATA + self.keyslots_size()) as usize);
-        let copied = tokio::task::spawn_blocking(move || Copy::of(&slot, bytes)).await;
-        copied.unwrap_or_else(|error| Err(Error::device(format!("the thread that copies a header died: {error}"))))
+        apart("copies a header", move || Copy::of(&slot, bytes)).await
     }
 
     fn keyslots_size(&self) -> u64 {

@@ -15,6 +15,7 @@ use super::reservation;
 use crate::block::Block;
 use crate::dm;
 use crate::luks::{Container, Header, Volume};
+use crate::thread::apart;
 
 /// How a run ended, as far as its target is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +114,7 @@ impl Held {
     /// `Target` when it may not; `Device` when the storage does not say.
     pub(super) async fn may_write(&self) -> Result<()> {
         let guard = Arc::clone(&self.guard);
-        let asked = tokio::task::spawn_blocking(move || Permit::may_write(&*guard)).await;
-        asked.unwrap_or_else(|error| Err(Error::device(format!("the thread that asks whether to write died: {error}"))))
+        apart("asks whether to write", move || Permit::may_write(&*guard)).await
     }
 
     /// As [`Held::may_write`], for what is changed before the image is written: then a run that is to end changes nothing more.
@@ -134,9 +134,7 @@ impl Held {
         for HeldContainer { container, header, .. } in &self.containers {
             let Some(header) = header.clone() else { continue };
             let slot = container.slot.path();
-            let proven = tokio::task::spawn_blocking(move || header.prove(&slot)).await;
-            proven
-                .unwrap_or_else(|error| Err(Error::device(format!("the thread that reads a header died: {error}"))))?;
+            apart("reads a header", move || header.prove(&slot)).await?;
         }
         Ok(())
     }

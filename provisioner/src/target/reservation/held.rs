@@ -173,14 +173,6 @@ impl Held {
         self.is_ours(&self.lun.state_now()?.ok_or_else(|| self.gone())?)
     }
 
-    /// As [`Held::check_now`], without holding up a thread.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn check(&self) -> Result<()> {
-        self.is_ours(&self.look().await?)
-    }
-
     fn is_ours(&self, state: &State) -> Result<()> {
         let registered = state.keys.contains(&self.key);
         let reserved = state.reservation.is_some_and(|reservation| reservation.key == self.key);

@@ -7,6 +7,7 @@ use imgstream::error::{Error, Kind, Result, Retry};
 use crate::target::ask;
 use crate::target::multipath::Map;
 use crate::target::scsi::persistent::{self, Key, Reservation, WRITE_EXCLUSIVE_REGISTRANTS_ONLY};
+use crate::thread::apart;
 use crate::tool::Tool;
 
 /// How long the storage may take to say who has reserved a LUN.
@@ -40,10 +41,9 @@ impl ReservedLun {
     /// What is registered and reserved now; `None` where the storage knows no reservations.
     pub(super) async fn state(&self) -> Result<Option<State>> {
         let this = self.clone();
-        let asked = tokio::task::spawn_blocking(move || this.state_now());
-        match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(state)) => state,
-            Ok(Err(error)) => Err(Error::device(format!("the thread that asks {} died: {error}", self.name()))),
+        let does = format!("asks {}", self.name());
+        match tokio::time::timeout(PATIENCE, apart(&does, move || this.state_now())).await {
+            Ok(state) => state,
             Err(_) => Err(Error::device(format!(
                 "{} has not said within {} s who has reserved it",
                 self.name(),
