@@ -1,11 +1,11 @@
 //! Devices that fail: an error that names the place, a target that does not boot, and nothing left open.
 
 use serde_json::json;
-use vm::{Disk, Guest, Link, MIB};
+use vm::{Disk, Guest, MIB};
 
 use crate::stage::{
-    MULTIPATH_CONF, Stage, WHOLE_HEADER, agent, agent_with_key, digest_of, digest_of_file, failed, finished, make_key,
-    multipath, next_attempt, nothing_is_left, until_writing, with,
+    IQN, MULTIPATH_CONF, PORTALS, SERVER, Stage, WHOLE_HEADER, agent, agent_with_key, digest_of, digest_of_file,
+    failed, finished, make_key, multipath, next_attempt, nothing_is_left, storage_and_server, until_writing, with,
 };
 
 /// A spec for a device that is no LUN.
@@ -91,16 +91,10 @@ fn when_all_paths_are_lost_for_longer_than_allowed_the_run_ends_and_can_be_resum
 #[test]
 fn a_lun_exchanged_for_another_of_the_same_size_is_noticed_before_it_is_written() {
     let stage = Stage::new();
-    let (left, right) = (Link::new(), Link::new());
-    let ends = |guests: vm::Builder, end: u8| {
-        guests.link(&left, end, &format!("10.9.0.{}/24", end + 1)).link(&right, end, &format!("10.9.1.{}/24", end + 1))
-    };
-    let storage = ends(Guest::builder(), 0).named("storage").boot();
-    let guest = ends(stage.guests(), 1).named("server").boot();
-    let (iqn, me, portals) = ("iqn.2026-01.example:lun", "iqn.2026-01.example:server", ["10.9.0.1", "10.9.1.1"]);
+    let (storage, guest, _links) = storage_and_server(&stage);
     let [lun, other] = [(); 2].map(|()| storage.lun_in_memory((stage.size + WHOLE_HEADER).div_ceil(MIB)));
-    lun.offer(iqn, me, &portals);
-    guest.iscsi_login(me, iqn, &portals);
+    lun.offer(IQN, SERVER, &PORTALS);
+    guest.iscsi_login(SERVER, IQN, &PORTALS);
     let maps = guest.start_multipath_with(MULTIPATH_CONF);
     make_key(&guest);
     let spec = with(&stage.spec(lun.wwid()), "/target/layout", json!("whole"));
@@ -113,13 +107,13 @@ fn a_lun_exchanged_for_another_of_the_same_size_is_noticed_before_it_is_written(
             agent_with_key(&guest, &with(&spec, "/epoch", json!(if step == "check" { 1 } else { 2 }))).start();
         running.until(step, |out, _| out.contains(&format!(r#""step":"{step}""#)));
         running.signal(vm::Signal::SIGSTOP);
-        other.offer_instead(iqn, me);
+        other.offer_instead(IQN, SERVER);
         running.signal(vm::Signal::SIGCONT);
         let failure = failed(running.finish(), 4, &[lun.wwid(), other.wwid(), "another LUN"]);
         assert_eq!(failure["target"], "untouched", "{failure}");
         let written = storage.sh(&format!("tr -d '\\000' <{} | wc -c", other.file()));
         assert_eq!(written, "0", "the other LUN was written");
-        lun.offer_instead(iqn, me);
+        lun.offer_instead(IQN, SERVER);
         guest.run(&format!("z-provisioner release-reservation {} --all", lun.wwid())).limit(120).done();
     }
     maps.map(lun.wwid(), 2);

@@ -5,8 +5,8 @@ use vm::lio::Lun;
 use vm::{Disk, End, Guest, Link, MIB, Signal};
 
 use crate::stage::{
-    MULTIPATH_CONF, Stage, WHOLE_HEADER, agent, agent_with_key, failed, finished, make_key, next_attempt,
-    nothing_is_left, until_writing, with,
+    IQN, MULTIPATH_CONF, PORTALS, SERVER, Stage, WHOLE_HEADER, agent, agent_with_key, failed, finished, make_key,
+    next_attempt, nothing_is_left, storage_and_server, until_writing, with,
 };
 
 /// What READ KEYS says through a device.
@@ -21,23 +21,6 @@ fn keys(guest: &Guest, device: &str) -> Vec<String> {
 fn reserved_guest(stage: &Stage) -> (Guest, Disk) {
     let disk = Disk::new(stage.size).virtio_blk();
     (stage.guests().disk(&disk).boot(), disk)
-}
-
-/// Names in iSCSI, and the addresses of the storage on its two cables.
-const IQN: &str = "iqn.2026-01.example:lun";
-const SERVER: &str = "iqn.2026-01.example:server";
-const PORTALS: [&str; 2] = ["10.9.0.1", "10.9.1.1"];
-
-/// A machine that has LUNs, one that can fetch images, and two cables between them.
-fn storage_and_server(stage: &Stage) -> (Guest, Guest, [Link; 2]) {
-    let links = [Link::new(), Link::new()];
-    let ends = |guests: vm::Builder, end: u8| {
-        let at = |net: u8| format!("10.9.{net}.{}/24", end + 1);
-        guests.link(&links[0], end, &at(0)).link(&links[1], end, &at(1))
-    };
-    let storage = ends(Guest::builder(), 0).named("storage").boot();
-    let server = ends(stage.guests(), 1).named("server").boot();
-    (storage, server, links)
 }
 
 /// Offers the LUN to the server, which makes a map of two paths of it.

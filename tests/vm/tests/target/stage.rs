@@ -6,7 +6,7 @@ use e2e::server::Server;
 use e2e::{Image, Lab, sample};
 use serde_json::{Value, json};
 use vm::multipath::Multipath;
-use vm::{Builder, Disk, Done, Guest, MIB, Process, Run};
+use vm::{Builder, Disk, Done, Guest, Link, MIB, Process, Run};
 
 /// The configuration that comes with the agent.
 pub const MULTIPATH_CONF: &str = include_str!("../../../../provisioner/multipath.conf");
@@ -114,6 +114,23 @@ impl Whole {
         let spec = with(&spec(&stage, &lun.wwid()), "/target/layout", json!("whole"));
         Whole { stage, lun, guest, key, spec }
     }
+}
+
+/// Names in iSCSI, and the addresses of the storage on its two cables.
+pub const IQN: &str = "iqn.2026-01.example:lun";
+pub const SERVER: &str = "iqn.2026-01.example:server";
+pub const PORTALS: [&str; 2] = ["10.9.0.1", "10.9.1.1"];
+
+/// A machine that has LUNs, one that can fetch images, and two cables between them.
+pub fn storage_and_server(stage: &Stage) -> (Guest, Guest, [Link; 2]) {
+    let links = [Link::new(), Link::new()];
+    let ends = |guests: vm::Builder, end: u8| {
+        let at = |net: u8| format!("10.9.{net}.{}/24", end + 1);
+        guests.link(&links[0], end, &at(0)).link(&links[1], end, &at(1))
+    };
+    let storage = ends(Guest::builder(), 0).named("storage").boot();
+    let server = ends(stage.guests(), 1).named("server").boot();
+    (storage, server, links)
 }
 
 /// udevd and multipathd, configured as the agent wants them, with both paths of the LUN live.
