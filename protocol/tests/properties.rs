@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use protocol::event::Event;
 use protocol::spec::{
-    HandOver, ImageSpec, MAX_CONNECTIONS, MAX_EPOCH, MAX_SOURCES, MAX_TRUST, MIN_PATHS, Options, REQUEST_SIZE,
-    TargetSpec,
+    HandOver, ImageSpec, IpsecDemand, MAX_CONNECTIONS, MAX_EPOCH, MAX_SOURCES, MAX_TRUST, MIN_PATHS, Options,
+    REQUEST_SIZE, TargetSpec,
 };
 use protocol::{Digest, RunId, RunSpec};
 use serde_json::json;
@@ -85,7 +85,8 @@ fn spec() -> impl Strategy<Value = RunSpec> {
     (run_id(), 1..=MAX_EPOCH, image(), target(), options()).prop_filter_map(
         "it contradicts itself",
         |(run, epoch, image, target, options)| {
-            let spec = RunSpec { run, epoch, image, target, options, hand_over: HandOver::None };
+            let spec =
+                RunSpec { run, epoch, image, target, options, ipsec: IpsecDemand::Required, hand_over: HandOver::None };
             spec.check().is_ok().then_some(spec)
         },
     )

@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use vm::initramfs::{self, Base};
+use vm::base::{self, Base};
 
 use crate::build;
 use crate::cache;
@@ -55,7 +55,7 @@ pub fn provide(command: &mut Command) -> Outcome<()> {
     let toolchain = Toolchain::ensure()?;
     println!("{}", toolchain.versions()?);
     let qemu = packages::ensure(&QEMU, |_| Ok(()))?;
-    let base = base()?;
+    let base = guest_base()?;
     let [imgstream, agent] = build::programs_for_s390x(&toolchain)?;
     run_tool(toolchain.release_build()?.args(["--quiet", "-p", "guest-init", "--bins"]))?;
     command.env("VM_QEMU_ROOT", qemu.join("root")).env("VM_KERNEL", base.kernel).env("VM_INITRAMFS", base.archive);
@@ -66,9 +66,9 @@ pub fn provide(command: &mut Command) -> Outcome<()> {
 }
 
 /// Kernel and initramfs, from the cache, or made now.
-fn base() -> Outcome<Base> {
+fn guest_base() -> Outcome<Base> {
     let root = packages::ensure(&GUEST, |_| Ok(()))?;
-    let recipe = format!("{}\n{}", root.display(), initramfs::recipe());
+    let recipe = format!("{}\n{}", root.display(), base::recipe());
     let folder = cache::entry("guest-base", &recipe, false, |half| {
         Base::make(&root.join("root"), half).tried("make the initramfs of guests").map(drop)
     })?;

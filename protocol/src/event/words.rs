@@ -52,6 +52,8 @@ words! {
     Phase {
         /// Keys, sources and credentials that the spec names are read and checked.
         Spec = "spec",
+        /// Of a machine that booted the medium: interfaces get addresses, and the VCN is joined.
+        Network = "network",
         /// The image is found, its signature verified, and it is compared with what the run demands.
         Image = "image",
         /// The target passes the interlocks and is opened for this run alone.
@@ -66,6 +68,10 @@ words! {
 words! {
     /// A step within a phase, in the order they happen. A run passes over those it does not need.
     Step {
+        /// Of the network's phase: devices are set online, links come up, addresses and routes are set.
+        Interfaces = "interfaces",
+        /// Of the network's phase: IKE, and what the kernel made of it.
+        Ipsec = "ipsec",
         /// Of the target's phase: adapters are set online, ports and LUNs waited for.
         Attach = "attach",
         /// Of the target's phase: the multipath map and its live paths are waited for.
@@ -90,8 +96,12 @@ words! {
         ReadBack = "read-back",
         /// The withheld extents are written and proven: from here on the target boots.
         Commit = "commit",
+        /// Of the hand-over: what was written is looked at as firmware would.
+        CheckBoot = "check-boot",
         /// Of the hand-over: mappings are closed, the reservation released, adapters set as they were.
         Close = "close",
+        /// Of the hand-over: a path is chosen and named to the firmware.
+        PrepareIpl = "prepare-ipl",
     }
 }
 

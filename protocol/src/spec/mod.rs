@@ -42,9 +42,37 @@ pub struct RunSpec {
     /// How it goes there.
     #[serde(default)]
     pub options: Options,
+    /// What protects the way from the sources.
+    #[serde(default)]
+    pub ipsec: IpsecDemand,
     /// What becomes of the machine afterwards.
     #[serde(default)]
     pub hand_over: HandOver,
+}
+
+/// What is demanded of the network between the sources and this machine. What stays on the machine (a folder, a loopback address) is
+/// asked nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IpsecDemand {
+    /// Each connection is made only where the kernel's policies and security associations protect this very flow.
+    #[default]
+    Required,
+    /// The platform says it protects the flow outside of what this agent can see, as from within a pod's network namespace.
+    Platform,
+    /// Packets may go in the clear.
+    NotRequired,
+}
+
+impl IpsecDemand {
+    /// As it is written in a spec.
+    pub fn name(self) -> &'static str {
+        match self {
+            IpsecDemand::Required => "required",
+            IpsecDemand::Platform => "platform",
+            IpsecDemand::NotRequired => "not-required",
+        }
+    }
 }
 
 /// What becomes of the machine when the target is proven and closed.

@@ -8,6 +8,7 @@
 // A harness reports its own trouble by panicking: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod base;
 mod board;
 mod builder;
 mod channel;
@@ -15,7 +16,6 @@ mod console;
 mod disk;
 pub mod dm;
 mod guest;
-pub mod initramfs;
 mod iscsi;
 mod lane;
 mod link;

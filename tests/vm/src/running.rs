@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use initramfs::Archive;
+
 use crate::board::Board;
 use crate::builder::Builder;
 use crate::console::Console;
-use crate::initramfs::Archive;
 use crate::lane;
 use crate::qemu::Qemu;
 

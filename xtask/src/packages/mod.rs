@@ -48,10 +48,20 @@ pub const GUEST: Root = Root {
     suite: "trixie",
     architectures: "s390x",
     wanted: "linux-image-s390x dash busybox-static kmod udev multipath-tools kpartx dmsetup cryptsetup-bin open-iscsi sg3-utils \
-        s390-tools util-linux fdisk mount e2fsprogs xfsprogs iproute2 openssl",
+        s390-tools util-linux fdisk mount e2fsprogs xfsprogs iproute2 openssl charon-systemd strongswan-swanctl \
+        libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins nginx",
 };
 
-const ROOTS: [&Root; 3] = [&TOOLCHAIN, &QEMU, &GUEST];
+/// What the boot medium is made of.
+pub const MEDIUM: Root = Root {
+    name: "medium",
+    suite: "trixie",
+    architectures: "s390x",
+    wanted: "linux-image-s390x busybox-static kmod udev multipath-tools dmsetup cryptsetup-bin util-linux iproute2 \
+        charon-systemd libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins",
+};
+
+const ROOTS: [&Root; 4] = [&TOOLCHAIN, &QEMU, &GUEST, &MEDIUM];
 
 /// Change this whenever the steps below change what a root holds.
 const STEPS: u32 = 1;
@@ -62,7 +72,7 @@ const DIFFERS: &str = "unlike-the-lock";
 /// The command line of `cargo xtask lock`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only these: toolchain, qemu, guest
+    /// Only these: toolchain, qemu, guest, medium
     #[arg(value_name = "ROOT")]
     roots: Vec<String>,
 }

@@ -75,6 +75,7 @@ impl Stage {
             },
             "target": { "lun": { "wwid": wwid, "wait": 30 }, "reservation": "prefer" },
             "options": { "connections": 2, "request_size": MIB },
+            "ipsec": "not-required",
         })
     }
 

@@ -1,15 +1,12 @@
 //! What a guest boots into: programs of Debian's packages, whose versions are recorded, with the libraries and kernel modules they
 //! need, in an archive that stays, and what differs from guest to guest in a second one after it.
 
-mod archive;
-mod closure;
 mod contents;
-mod modules;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use archive::Archive;
+use initramfs::{Archive, closure, modules};
 
 /// What a guest boots from, in the folder where it was made.
 pub struct Base {
