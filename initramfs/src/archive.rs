@@ -12,20 +12,20 @@ const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
 /// An archive being written. Everything in it belongs to root and has no time.
-pub struct Archive {
-    to: BufWriter<File>,
+pub struct Archive<W: Write> {
+    to: W,
     length: u64,
     entries: u32,
     folders: BTreeSet<String>,
 }
 
-impl Archive {
+impl Archive<BufWriter<File>> {
     /// A new one.
     ///
     /// # Errors
     /// When the file cannot be made.
     pub fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self::to(File::create(path)?))
+        Ok(Self::to(BufWriter::new(File::create(path)?)))
     }
 
     /// One that follows what is in the file already.
@@ -33,11 +33,14 @@ impl Archive {
     /// # Errors
     /// When the file cannot be opened.
     pub fn append(path: &Path) -> io::Result<Self> {
-        Ok(Self::to(File::options().append(true).open(path)?))
+        Ok(Self::to(BufWriter::new(File::options().append(true).open(path)?)))
     }
+}
 
-    fn to(file: File) -> Self {
-        Self { to: BufWriter::new(file), length: 0, entries: 0, folders: BTreeSet::new() }
+impl<W: Write> Archive<W> {
+    /// One that is written to something else.
+    pub fn to(to: W) -> Self {
+        Self { to, length: 0, entries: 0, folders: BTreeSet::new() }
     }
 
     /// Adds a folder, and those it lies in.

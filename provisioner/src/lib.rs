@@ -3,7 +3,7 @@
 //! [`run`] is the page that tells the story; [`phase`] holds its chapters, each with an input, an output and errors of its
 //! own; [`target`] is where the image goes, [`luks`] how it is encrypted, [`block`], [`dm`] and [`tool`] what both stand on;
 //! [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines
-//! read.
+//! read. [`supervisor`] is the first process of a machine that booted the medium, [`medium`] what such a machine is configured to do.
 //!
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 
@@ -17,6 +17,7 @@ pub mod phase;
 pub mod report;
 pub mod run;
 pub mod signals;
+pub mod supervisor;
 pub mod sysfs;
 pub mod target;
 mod thread;

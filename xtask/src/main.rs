@@ -9,6 +9,7 @@ mod fail;
 mod fuzz;
 mod image;
 mod interrupt;
+mod iso;
 mod loopdev;
 mod packages;
 mod peers;
@@ -52,6 +53,8 @@ enum Chore {
     },
     /// Build the release programs, for this machine or for s390x
     Build(build::Options),
+    /// Build the boot medium for IBM Z
+    Iso(iso::Options),
     /// Run unit, property, documentation and end-to-end tests, and print what ran
     Test(test::Options),
     /// Boot an s390x guest and run the lines of standard input in it
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Chore::Demo(options) => demo::run(&options),
         Chore::Image { quick, again } => image(quick, again),
         Chore::Build(options) => build::run(&options),
+        Chore::Iso(options) => iso::run(&options),
         Chore::Test(options) => test::run(&options),
         Chore::Guest(options) => vm::run(&options),
         Chore::Lock(options) => packages::record(&options),

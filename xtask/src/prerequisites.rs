@@ -65,6 +65,9 @@ const CPIO: Package = ("cpio", &["cpio"]);
 /// Counts instructions.
 const COUNTER: Package = ("valgrind", &["valgrind"]);
 
+/// Writes ISO 9660.
+const ISO: Package = ("xorriso", &["xorriso"]);
+
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -76,6 +79,8 @@ pub enum Lane {
     Test,
     /// Building for s390x, and the tests that run under emulation.
     S390x,
+    /// The boot medium.
+    Iso,
     /// Tests in guests.
     Vm,
     /// Instruction counts alone.
@@ -94,8 +99,10 @@ impl Lane {
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
+            Self::Iso => CROSS.into_iter().chain(GUESTS).chain([ISO]).collect(),
             Self::Vm => DISK
                 .into_iter()
+                .chain([ISO])
                 .chain(CROSS)
                 .chain(GUESTS)
                 .chain(COUNTERPARTS)

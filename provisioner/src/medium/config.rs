@@ -291,3 +291,48 @@ pub enum Clear {
     /// IPv6 neighbour and router discovery.
     NeighbourDiscovery,
 }
+
+/// Most days that a configuration may be good for.
+const MAX_AGE: u32 = 3650;
+
+impl Config {
+    /// Checks what the types alone do not say.
+    ///
+    /// # Errors
+    /// The first key whose value is out of its bounds, or contradicts another.
+    pub fn check(&self) -> Result<(), String> {
+        let holds = |rule: bool, broken: &str| if rule { Ok(()) } else { Err(broken.to_owned()) };
+        holds(!self.server.is_empty(), "`server` is empty")?;
+        holds((1..=MAX_AGE).contains(&self.max_age_days), "`max_age_days` must be 1 to 3650")?;
+        holds(!self.trust.images.is_empty(), "`trust.images` is empty: no image could be trusted")?;
+        let stranger = self.run.image.trust.iter().find(|key| !self.trust.images.contains(key));
+        if let Some(stranger) = stranger {
+            return Err(format!("`run.image.trust` names {}, which `trust.images` does not", stranger.display()));
+        }
+        if let Some(report) = &self.report {
+            holds((1..=3600).contains(&report.within), "`report.within` must be 1 to 3600 seconds")?;
+        }
+        self.run.check().map_err(|error| format!("`run`: {error}"))
+    }
+
+    /// The files that it names, in the order of their keys.
+    pub fn files(&mut self) -> Vec<&mut PathBuf> {
+        let mut files: Vec<&mut PathBuf> = self.trust.images.iter_mut().collect();
+        files.extend(&mut self.trust.tickets);
+        files.extend(&mut self.trust.orchestrator_ca);
+        match self.ipsec.as_mut().map(|ipsec| &mut ipsec.auth) {
+            Some(Auth::Psk(file)) => files.push(file),
+            Some(Auth::Certificate { certificate, key, ca, crl }) => {
+                files.extend([certificate, key]);
+                files.extend(ca);
+                files.extend(crl);
+            }
+            None => {}
+        }
+        files.extend(&mut self.run.image.trust);
+        files.extend(&mut self.luks_key);
+        files.extend(&mut self.ca);
+        files.extend(&mut self.registry_auth);
+        files
+    }
+}

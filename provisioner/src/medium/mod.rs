@@ -1,4 +1,21 @@
-//! The boot medium, seen from inside: what it is configured to do. How it is built is the crate `iso`'s business.
+//! The boot medium, seen from inside: what it is configured to do, and what its agent leaves for its first process. How it is built is
+//! the crate `iso`'s business.
 
 pub mod config;
+pub mod embed;
+pub mod ended;
+mod load;
 pub mod net;
+mod parameters;
+
+pub use config::Config;
+pub use load::load;
+
+/// The folder of the running medium that holds the configuration.
+pub const FOLDER: &str = "/etc/z-provisioner";
+
+/// The configuration's file in it.
+const FILE: &str = "config.json";
+
+/// The file that says what the files of a configuration are: a SHA-256 and a name in each line.
+const DIGESTS: &str = "digests";

@@ -1,6 +1,6 @@
 //! Recorded files of the archive, fetched by apt's own means and unpacked.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::fail::{Fail, Outcome, Tried};
@@ -11,8 +11,8 @@ use crate::shell::{output, pipe, said, tool};
 /// apt's downloader: the transports and proxies of this machine's apt, digests checked, many files in one call.
 const HELPER: &str = "/usr/lib/apt/apt-helper";
 
-/// What nothing here ever reads.
-const UNREAD: [&str; 5] = ["doc", "info", "lintian", "locale", "man"];
+/// What nothing here ever reads. Of the documentation that is all but `copyright`.
+const UNREAD: [&str; 7] = ["doc/*/[!c]*", "doc/*/c[!o]*", "doc/*/co[!p]*", "info/*", "lintian/*", "locale/*", "man/*"];
 
 /// What came of fetching.
 pub enum Fetched {
@@ -64,8 +64,10 @@ fn is_gone(failure: &str) -> bool {
     ["  404  ", "  410  "].iter().any(|code| failure.contains(code))
 }
 
-/// Unpacks the fetched files into a new root and removes them.
+/// Unpacks the fetched files into a new root and removes them. Which package has brought which files is noted in a folder beside it.
 pub fn unpack(packages: &[Package], from: &Path, root: &Path) -> Outcome<()> {
+    let lists = lists(root);
+    std::fs::create_dir_all(&lists).tried(format_args!("create {}", lists.display()))?;
     // Since Debian 12 these are links everywhere; packages that still use the old names must not make folders of them.
     for link in ["bin", "lib", "lib64", "sbin"] {
         let target = format!("usr/{link}");
@@ -78,10 +80,16 @@ pub fn unpack(packages: &[Package], from: &Path, root: &Path) -> Outcome<()> {
         deb.arg("--fsys-tarfile").arg(from.join(package.file()));
         let mut tar = tool("tar");
         tar.args(["--extract", "--keep-directory-symlink", "--no-same-owner"]).stdout(Stdio::null());
-        tar.args(UNREAD.map(|folder| format!("--exclude=./usr/share/{folder}/*")));
+        tar.args(UNREAD.map(|pattern| format!("--exclude=./usr/share/{pattern}")));
+        tar.arg("--verbose").arg(format!("--index-file={}", lists.join(&package.name).display()));
         pipe(&mut deb, tar.arg("--directory").arg(root))?;
     }
     std::fs::remove_dir_all(from).tried(format_args!("remove {}", from.display()))
+}
+
+/// The folder with a file for each package: the paths it has brought.
+pub fn lists(root: &Path) -> PathBuf {
+    root.with_file_name("lists")
 }
 
 #[cfg(test)]

@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cache;
 use crate::fail::{Fail, Outcome, Tried};
+use crate::scratch::Scratch;
 use crate::shell::workspace;
 use fetch::Fetched;
-use lock::{Lock, Section};
+pub use fetch::lists;
+use lock::{Lock, Package, Section};
 
 /// A root folder to be filled with packages.
 pub struct Root {
@@ -91,7 +93,7 @@ pub fn record(options: &Options) -> Outcome<()> {
         let asked = options.roots.is_empty() || options.roots.iter().any(|name| name == root.name);
         let section = match before {
             Some(before) if !asked => before.clone(),
-            _ => resolve::newest(root)?,
+            _ => resolve::newest(root, &Scratch::new("z-provisioner-debs", false)?.path("debs"))?,
         };
         println!("{}", section.differences(before));
         new.sections.push(section);
@@ -126,20 +128,19 @@ fn fill(half: &Path, root: &Root, section: &Section) -> Outcome<()> {
     let target = half.join("root");
     if let Fetched::Gone(names) = fetch::fetch(&section.packages, &debs)? {
         eprintln!("xtask: the mirror no longer has {}; taking the newest of {}", names.join(", "), root.suite);
-        let newest = resolve::newest(root)?;
-        if let Fetched::Gone(names) = fetch::fetch(&newest.packages, &debs)? {
-            return Err(Fail::new(format!(
-                "the mirror's index of {} names files that the mirror does not have ({}): try again later",
-                root.suite,
-                names.join(", ")
-            )));
-        }
+        let newest = resolve::newest(root, &debs)?;
         let differences = newest.differences(Some(section));
         eprintln!("xtask: {differences}");
         std::fs::write(half.join(DIFFERS), &differences).tried("note what differs from the lock")?;
         return fetch::unpack(&newest.packages, &debs, &target);
     }
     fetch::unpack(&section.packages, &debs, &target)
+}
+
+/// The packages a root is recorded to be made of, with their names and versions.
+pub fn recorded(root: &Root) -> Outcome<Vec<Package>> {
+    let lock = Lock::read(&lock_file())?;
+    Ok(lock.section(root.name).map(|section| section.packages.clone()).unwrap_or_default())
 }
 
 fn lock_file() -> PathBuf {

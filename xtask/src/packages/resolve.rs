@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::fail::{Fail, Outcome, Tried};
+use crate::packages::fetch::{self, Fetched};
 use crate::packages::lock::{Package, Section};
 use crate::packages::{Root, mirror};
 use crate::scratch::Scratch;
@@ -11,8 +12,9 @@ use crate::shell::{output, said, tool};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The wanted packages and all they depend on, in the suite's newest versions.
-pub fn newest(root: &Root) -> Outcome<Section> {
+/// The wanted packages and all they depend on, in the suite's newest versions whose files the mirror has: they are fetched into `debs`.
+/// A mirror's index may be newer than its files.
+pub fn newest(root: &Root, debs: &Path) -> Outcome<Section> {
     let archive = mirror::main_archive()?;
     mirror::by_either_name(root.suite, |suite| {
         let scratch = Scratch::new(&format!("z-provisioner-apt-{}", root.name), false)?;
@@ -30,9 +32,16 @@ pub fn newest(root: &Root) -> Outcome<Section> {
         install.args(["install", "--print-uris", "--no-install-recommends"]).args(root.wanted.split_whitespace());
         let said = run(&mut install, suite)?;
         let packages: Option<Vec<Package>> = said.lines().map(|line| package(line, &archive)).collect();
-        match packages {
-            Some(packages) if !packages.is_empty() => Ok(Section::of(root, packages)),
-            _ => Err(Fail::new(format!("apt named no packages for the {} root: {:?}", root.name, said.trim()))),
+        let section = match packages {
+            Some(packages) if !packages.is_empty() => Section::of(root, packages),
+            _ => return Err(Fail::new(format!("apt named no packages for the {} root: {:?}", root.name, said.trim()))),
+        };
+        match fetch::fetch(&section.packages, debs)? {
+            Fetched::All => Ok(section),
+            Fetched::Gone(names) => Err(Fail::new(format!(
+                "the mirror's index of {suite} names files that the mirror does not have ({}): try again later",
+                names.join(", ")
+            ))),
         }
     })
 }

@@ -1,0 +1,143 @@
+//! Putting a configuration into a medium: `z-provisioner config`. The files it names come with it, under names of their own, and the
+//! digests of all of them, in an archive that the kernel unpacks after the medium's own.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use imgstream::digest::Digest;
+use imgstream::error::{Error, IoContext, Kind, Result};
+use initramfs::Archive;
+use iso::slot::Places;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::{Config, DIGESTS, FILE, FOLDER, load};
+
+/// Largest file that is taken in, in bytes.
+const MAX_FILE: u64 = 128 << 10;
+
+/// An archive with a configuration. It holds secrets.
+#[derive(Debug)]
+pub struct Packed {
+    /// The bytes.
+    pub archive: Zeroizing<Vec<u8>>,
+    /// What it says.
+    pub config: Config,
+}
+
+/// Reads a configuration and what it names, and packs both. Paths in it count from where it lies. `made` is now, unless it says.
+///
+/// # Errors
+/// [`Kind::Usage`], naming the key or the file.
+pub fn pack(path: &Path) -> Result<Packed> {
+    let text = read(path)?;
+    let mut value: Value = serde_json::from_slice(&text).map_err(|error| {
+        Error::usage(format!("{} is not JSON: {error}", path.display())).with_hint("docs/operating.md has an example")
+    })?;
+    if let Some(keys) = value.as_object_mut() {
+        keys.entry("made").or_insert_with(|| json!(now()));
+    }
+    let mut config = load::parse(value.to_string().as_bytes()).map_err(|error| {
+        Error::usage(format!("{}: {error}", path.display())).with_hint("docs/operating.md explains every key")
+    })?;
+    let beside = path.parent().unwrap_or(Path::new(""));
+    let mut taken: BTreeMap<PathBuf, (String, Zeroizing<Vec<u8>>)> = BTreeMap::new();
+    for file in config.files() {
+        let source = beside.join(&*file);
+        let number = taken.len();
+        if !taken.contains_key(&source) {
+            let base = source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            taken.insert(source.clone(), (format!("files/{number:02}-{base}"), read(&source)?));
+        }
+        if let Some((name, _)) = taken.get(&source) {
+            *file = Path::new(FOLDER).join(name);
+        }
+    }
+    let mut files: Vec<(String, Zeroizing<Vec<u8>>)> = taken.into_values().collect();
+    let text = serde_json::to_vec_pretty(&config).map_err(|error| Error::usage(format!("writing JSON: {error}")))?;
+    files.push((FILE.to_owned(), Zeroizing::new(text)));
+    Ok(Packed { archive: archive(files)?, config })
+}
+
+/// In memory, since it may hold keys.
+fn archive(mut files: Vec<(String, Zeroizing<Vec<u8>>)>) -> Result<Zeroizing<Vec<u8>>> {
+    files.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let digests: String = files.iter().map(|(name, bytes)| format!("{}  {name}\n", Digest::of(bytes).hex())).collect();
+    files.push((DIGESTS.to_owned(), Zeroizing::new(digests.into_bytes())));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(iso::slot::SIZE));
+    let made = (|| {
+        let mut archive = Archive::to(&mut *bytes);
+        for (name, content) in &files {
+            archive.file(&format!("{}/{name}", FOLDER.trim_start_matches('/')), 0o600, content)?;
+        }
+        archive.finish()
+    })();
+    made.context(Kind::Usage, || "packing the configuration".into())?;
+    Ok(bytes)
+}
+
+/// Puts it into a medium: an ISO, a memory image, or a folder with all the forms that `cargo xtask iso` makes. A file system that is
+/// handed to a kernel by itself gets it appended.
+///
+/// # Errors
+/// [`Kind::Usage`] when it is no medium; [`Kind::Device`] when it cannot be written.
+pub fn put(packed: &Packed, medium: &Path, parameters: Option<&str>) -> Result<Vec<PathBuf>> {
+    let media: Vec<PathBuf> = if medium.is_dir() {
+        let forms = ["z-provisioner.iso", "z-provisioner.img"].map(|name| medium.join(name));
+        forms.into_iter().filter(|form| form.exists()).collect()
+    } else {
+        vec![medium.to_owned()]
+    };
+    if media.is_empty() {
+        return Err(Error::usage(format!("there is no medium in {}", medium.display()))
+            .with_hint("make one with `cargo xtask iso`, or name the file"));
+    }
+    for file in &media {
+        let doing = || format!("putting the configuration into {}", file.display());
+        let mut opened = OpenOptions::new().read(true).write(true).open(file).context(Kind::Usage, doing)?;
+        let places = Places::find(&mut opened).context(Kind::Usage, doing)?;
+        places.fill(&mut opened, &packed.archive).context(Kind::Device, doing)?;
+        if let Some(parameters) = parameters {
+            let mut all = places.parameters(&mut opened).context(Kind::Usage, doing)?;
+            // Those of an earlier configuration go.
+            let kept: Vec<&str> = all.split_whitespace().filter(|word| !word.starts_with("zprov.")).collect();
+            all = format!("{} {parameters}", kept.join(" "));
+            places.set_parameters(&mut opened, &all).context(Kind::Usage, doing)?;
+        }
+        opened.sync_all().context(Kind::Device, doing)?;
+    }
+    Ok(media)
+}
+
+/// Writes the archive to a file of its own, which only its owner may read: to be appended to a file system.
+///
+/// # Errors
+/// [`Kind::Usage`] when the file is there already or cannot be made.
+pub fn write_new(packed: &Packed, path: &Path) -> Result<()> {
+    use std::io::Write;
+    let doing = || format!("writing {}", path.display());
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.context(Kind::Usage, doing)?;
+    file.write_all(&packed.archive).and_then(|()| file.sync_all()).context(Kind::Device, doing)
+}
+
+fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    now.replace_nanosecond(0).unwrap_or(now).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let doing = || format!("reading {}", path.display());
+    let length = fs::metadata(path).context(Kind::Usage, doing)?.len();
+    if length > MAX_FILE {
+        return Err(Error::usage(format!("{} has {length} bytes, and at most {MAX_FILE} are taken", path.display()))
+            .with_hint("it is another kind of file: check the path"));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
+    let file = File::open(path).context(Kind::Usage, doing)?;
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_FILE), &mut bytes).context(Kind::Usage, doing)?;
+    Ok(bytes)
+}

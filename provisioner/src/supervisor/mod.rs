@@ -1,0 +1,127 @@
+//! The first process of a machine that booted the medium: makes a kernel into a machine, starts the agent as its child, and ends as
+//! that one says: in what was written, halted, or waiting with the reason on the console.
+//!
+//! It does one thing after the other and no asynchronous runtime is in it: one that is the first process takes the ends of children
+//! that are not its own. What is asynchronous, and everything that touches network and disks, is the agent's.
+
+mod children;
+mod clock;
+mod console;
+mod devices;
+mod end;
+mod machine;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::medium::{self, Config, ended::Ended};
+
+use children::Children;
+use console::Console;
+
+/// Where the agent is.
+const AGENT: &str = "/usr/bin/z-provisioner";
+
+/// Whether a program of this name is the first process.
+pub fn is_first_process(name: &str) -> bool {
+    std::process::id() == 1 && name == "/init"
+}
+
+/// Why a machine cannot go on: what happened, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What happened.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Trouble {
+    fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+/// Everything the first process does. It never returns: the kernel would not survive that.
+pub fn main() -> ! {
+    let console = Console::open();
+    // A defect of ours becomes a machine that waits and says so.
+    let story = std::panic::catch_unwind(|| story(&console));
+    let (config, ending) = story.unwrap_or_else(|_| {
+        let trouble =
+            Trouble::new("the first process has a defect and gave up", "keep this console's text and report it");
+        (None, Ending::Trouble(trouble))
+    });
+    end::end(&console, config.as_ref(), ending)
+}
+
+/// How the story ends.
+enum Ending {
+    /// The agent has ended, and left word.
+    Ended(Ended),
+    /// It never came to that.
+    Trouble(Trouble),
+    /// The machine was asked to shut down.
+    ShutDown,
+}
+
+fn story(console: &Console) -> (Option<Config>, Ending) {
+    match prepare(console) {
+        Ok((config, mut children)) => {
+            let ending = run_agent(console, &config, &mut children);
+            (Some(config), ending)
+        }
+        Err((config, trouble)) => (config.map(|config| *config), Ending::Trouble(trouble)),
+    }
+}
+
+/// Until the agent can start.
+fn prepare(console: &Console) -> Result<(Config, Children), (Option<Box<Config>>, Trouble)> {
+    let early = |trouble| (None, trouble);
+    machine::mount().map_err(early)?;
+    let seal = machine::seal().map_err(early)?;
+    console.say(&format!("{seal}, kernel {}", machine::kernel()));
+    let config = medium::load(Path::new(medium::FOLDER), &machine::command_line()).map_err(|error| {
+        early(Trouble::new(
+            error.to_string(),
+            error.hint().unwrap_or("make another medium with `z-provisioner config`"),
+        ))
+    })?;
+    console.say(&format!("for server {}, run {}", config.server, config.run.run));
+    let late = |config: &Config, trouble| (Some(Box::new(config.clone())), trouble);
+    clock::check(&config, time::OffsetDateTime::now_utc()).map_err(|trouble| late(&config, trouble))?;
+    machine::wait_for_randomness().map_err(|trouble| late(&config, trouble))?;
+    let mut children = Children::new().map_err(|trouble| late(&config, trouble))?;
+    devices::bring_up(&mut children, console).map_err(|trouble| late(&config, trouble))?;
+    Ok((config, children))
+}
+
+/// How long a machine that is to shut down waits for the agent to stop in good order.
+const STOPPING: Duration = Duration::from_secs(90);
+
+fn run_agent(console: &Console, config: &Config, children: &mut Children) -> Ending {
+    let how = if console.has_bars(config.console) { "bars" } else { "lines" };
+    let agent = match children.start(AGENT, &["boot", "--console", how]) {
+        Ok(agent) => agent,
+        Err(trouble) => return Ending::Trouble(trouble),
+    };
+    let mut ended = children.wait(agent, None);
+    let asked = ended.is_none();
+    if asked {
+        console.say("asked to shut down: the agent is told to stop");
+        children.stop(agent);
+        ended = children.wait(agent, Some(STOPPING));
+    }
+    if asked {
+        return Ending::ShutDown;
+    }
+    match (medium::ended::read(), ended) {
+        (Some(word), Some(0)) => Ending::Ended(word),
+        (Some(word @ Ended::Failed { .. }), Some(_)) => Ending::Ended(word),
+        (_, Some(code)) => Ending::Trouble(Trouble::new(
+            format!("the agent ended with {code} and left no word"),
+            "its last lines are above; keep them and report them. Treat the disk as unfinished",
+        )),
+        (_, None) => Ending::Trouble(Trouble::new("the agent did not end", "IPL again")),
+    }
+}
