@@ -12,6 +12,7 @@ pub mod dm;
 pub mod erase;
 pub mod logging;
 pub mod luks;
+pub mod machine;
 pub mod medium;
 pub mod phase;
 pub mod report;

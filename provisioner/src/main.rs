@@ -6,6 +6,11 @@ mod command;
 
 use std::process::ExitCode;
 
+use provisioner::supervisor;
+
 fn main() -> ExitCode {
+    if std::env::args().next().is_some_and(|name| supervisor::is_first_process(&name)) {
+        supervisor::main();
+    }
     command::main()
 }

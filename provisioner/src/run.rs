@@ -9,6 +9,7 @@ use protocol::event::{Body, Phase, RunStarted, Summary};
 use protocol::spec::RunSpec;
 use tokio_util::sync::CancellationToken;
 
+use crate::machine::Machine;
 use crate::phase::spec::Files;
 use crate::phase::{hand_over, image, spec, stream, target};
 use crate::report::{Reporter, failure};
@@ -19,13 +20,17 @@ use crate::target::{Ending, Held, Wish};
 async fn run(
     spec: &RunSpec,
     files: &Files,
+    machine: Option<&mut Machine>,
     reporter: &Reporter,
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
     held: &mut Held,
 ) -> Result<Summary> {
-    let order = reporter.phase(Phase::Spec, async { spec::resolve(spec, files) }).await?;
+    let order = reporter.phase(Phase::Spec, async { spec::resolve(spec, files, machine.is_some()) }).await?;
     let (order, key) = order.into_parts();
+    if let Some(machine) = machine {
+        reporter.phase(Phase::Network, machine.join(reporter, cancel)).await?;
+    }
     let image = reporter.phase(Phase::Image, image::open(order, cancel)).await?;
     let wish = Wish { spec, descriptor: image.descriptor(), key: key.as_ref(), reporter, cancel };
     let target = reporter.phase(Phase::Target, target::take(wish, held)).await?;
@@ -39,8 +44,14 @@ async fn run(
     Ok(reporter.phase(Phase::HandOver, hand_over).await?.0)
 }
 
-/// Runs, reports the end as the last event, and returns the exit code.
-pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel: &CancellationToken) -> u8 {
+/// Runs, reports the end as the last event, and returns that. `machine` is there where the agent has one to itself.
+pub async fn attempt(
+    spec: &RunSpec,
+    files: &Files,
+    machine: Option<&mut Machine>,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Body {
     reporter.emit(Body::RunStarted(RunStarted {
         agent: concat!("z-provisioner ", env!("CARGO_PKG_VERSION")).into(),
         image: spec.image.name.clone(),
@@ -48,22 +59,27 @@ pub async fn attempt(spec: &RunSpec, files: &Files, reporter: &Reporter, cancel:
     }));
     let progress = Arc::new(Progress::default());
     let mut held = Held::default();
-    let ended = unless_panicked(run(spec, files, reporter, &progress, cancel, &mut held)).await;
-    match ended {
-        Ok(summary) => {
-            reporter.emit(Body::RunFinished(Box::new(summary)));
-            0
-        }
+    let ended = unless_panicked(run(spec, files, machine, reporter, &progress, cancel, &mut held)).await;
+    let last = match ended {
+        Ok(summary) => Body::RunFinished(Box::new(summary)),
         Err(error) => {
             // A run that was ended because it lost the right to write was not cancelled by anybody.
             let error = Arc::clone(held.guard()).explain(error).await;
             let mut failure = failure::in_phase(&error, reporter.current_phase(), &progress);
             let ending = ending(&error, progress.snapshot().has_touched_target());
             failure.torn_down = hand_over::close(&mut held, ending, reporter).await;
-            let code = failure.exit_code;
-            reporter.emit(Body::RunFailed(Box::new(failure)));
-            code
+            Body::RunFailed(Box::new(failure))
         }
+    };
+    reporter.emit(last.clone());
+    last
+}
+
+/// The exit code that goes with a last event.
+pub fn exit_code(last: &Body) -> u8 {
+    match last {
+        Body::RunFailed(failure) => failure.exit_code,
+        _ => 0,
     }
 }
 

@@ -59,6 +59,7 @@ pub fn provide(command: &mut Command) -> Outcome<()> {
     let [imgstream, agent] = build::programs_for_s390x(&toolchain)?;
     run_tool(toolchain.release_build()?.args(["--quiet", "-p", "guest-init", "--bins"]))?;
     command.env("VM_QEMU_ROOT", qemu.join("root")).env("VM_KERNEL", base.kernel).env("VM_INITRAMFS", base.archive);
+    command.env("VM_GATEWAY", base.gateway);
     command.env("VM_INIT", toolchain.release_binary("guest-init")?);
     command.env("VM_IMGSTREAM", imgstream).env("VM_Z_PROVISIONER", agent);
     command.env("VM_LOGS", target_folder()?.join("vm-logs"));

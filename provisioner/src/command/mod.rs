@@ -1,5 +1,7 @@
 //! The commands: their arguments, and how each is begun and ended. What they do lives in the library.
 
+mod boot;
+mod config;
 mod erase;
 mod lun;
 mod run;
@@ -46,6 +48,12 @@ enum Command {
     /// Makes a run's key: 32 random bytes as text that can be typed, in a new file only its owner may read
     #[command(after_help = EXIT_CODES)]
     Keygen(KeygenArgs),
+    /// Checks what a machine that boots the medium is to do, and puts it into the medium
+    #[command(after_help = EXIT_CODES)]
+    Config(config::Args),
+    /// What the first process of the medium starts: joins the network and does the configured run
+    #[command(hide = true)]
+    Boot(boot::Args),
     /// Shows the FCP channels of this machine, their ports and LUNs. Changes nothing
     Adapters(AdaptersArgs),
     /// Shows who has registered with a LUN and reserved it, and removes what a run has left there
@@ -74,7 +82,7 @@ impl Command {
             Command::Erase(args) => (args.json, args.verbose),
             Command::ReleaseReservation(args) => (args.json, 0),
             Command::Adapters(args) => (args.json, 0),
-            Command::Keygen(_) => (false, 0),
+            Command::Boot(_) | Command::Config(_) | Command::Keygen(_) => (false, 0),
         }
     }
 
@@ -83,6 +91,8 @@ impl Command {
             Command::Run(args) => run::run(args, screen),
             Command::Erase(args) => erase::erase(args, screen),
             Command::Keygen(args) => keygen(args, screen),
+            Command::Config(args) => config::run(args, screen),
+            Command::Boot(args) => boot::run(args),
             Command::Adapters(args) => show_adapters(args, screen),
             Command::ReleaseReservation(args) => lun::release_reservation(args, screen),
         }

@@ -51,7 +51,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<ExitCode> {
     let code = runtime.block_on(async {
         let cancel = CancellationToken::new();
         signals::watch(&reporter, &cancel)?;
-        Ok(ExitCode::from(run::attempt(&spec, &files, &reporter, &cancel).await))
+        let last = run::attempt(&spec, &files, None, &reporter, &cancel).await;
+        Ok(ExitCode::from(run::exit_code(&last)))
     });
     // A thread that hangs in the kernel must not keep a run that has ended from saying so.
     runtime.shutdown_background();

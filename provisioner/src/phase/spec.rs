@@ -70,12 +70,12 @@ pub fn read(path: &Path) -> Result<RunSpec> {
     })
 }
 
-/// Reads what the spec names and makes its sources. Nothing is connected yet.
+/// Reads what the spec names and makes its sources. Nothing is connected yet. `has_machine`: whether the agent has one to itself.
 ///
 /// # Errors
 /// [`Kind::Usage`], naming the key of the spec or the file.
-pub fn resolve(spec: &RunSpec, files: &Files) -> Result<Order> {
-    if spec.hand_over != HandOver::None {
+pub fn resolve(spec: &RunSpec, files: &Files, has_machine: bool) -> Result<Order> {
+    if spec.hand_over != HandOver::None && !has_machine {
         return Err(Error::usage(
             "`hand_over`: this agent runs below an operating system, which it neither halts nor starts anew",
         )

@@ -66,33 +66,28 @@ enum Ending {
 }
 
 fn story(console: &Console) -> (Option<Config>, Ending) {
-    match prepare(console) {
-        Ok((config, mut children)) => {
-            let ending = run_agent(console, &config, &mut children);
-            (Some(config), ending)
-        }
-        Err((config, trouble)) => (config.map(|config| *config), Ending::Trouble(trouble)),
-    }
+    let mut config = None;
+    let ending = match prepare(console, &mut config) {
+        Ok((config, mut children)) => run_agent(console, &config, &mut children),
+        Err(trouble) => Ending::Trouble(trouble),
+    };
+    (config, ending)
 }
 
-/// Until the agent can start.
-fn prepare(console: &Console) -> Result<(Config, Children), (Option<Box<Config>>, Trouble)> {
-    let early = |trouble| (None, trouble);
-    machine::mount().map_err(early)?;
-    let seal = machine::seal().map_err(early)?;
+/// Until the agent can start. `known` gets the configuration as soon as it is read: it also says how to fail.
+fn prepare(console: &Console, known: &mut Option<Config>) -> Result<(Config, Children), Trouble> {
+    machine::mount()?;
+    let seal = machine::seal()?;
     console.say(&format!("{seal}, kernel {}", machine::kernel()));
     let config = medium::load(Path::new(medium::FOLDER), &machine::command_line()).map_err(|error| {
-        early(Trouble::new(
-            error.to_string(),
-            error.hint().unwrap_or("make another medium with `z-provisioner config`"),
-        ))
+        Trouble::new(error.to_string(), error.hint().unwrap_or("make another medium with `z-provisioner config`"))
     })?;
+    *known = Some(config.clone());
     console.say(&format!("for server {}, run {}", config.server, config.run.run));
-    let late = |config: &Config, trouble| (Some(Box::new(config.clone())), trouble);
-    clock::check(&config, time::OffsetDateTime::now_utc()).map_err(|trouble| late(&config, trouble))?;
-    machine::wait_for_randomness().map_err(|trouble| late(&config, trouble))?;
-    let mut children = Children::new().map_err(|trouble| late(&config, trouble))?;
-    devices::bring_up(&mut children, console).map_err(|trouble| late(&config, trouble))?;
+    clock::check(&config, time::OffsetDateTime::now_utc())?;
+    machine::wait_for_randomness()?;
+    let mut children = Children::new()?;
+    devices::bring_up(&mut children, console)?;
     Ok((config, children))
 }
 

@@ -33,6 +33,7 @@ pub struct Builder {
     pub(crate) links: Vec<LinkEnd>,
     pub(crate) files: Vec<(String, u32, Vec<u8>)>,
     kernel_options: String,
+    pub(crate) gateway: bool,
     pub(crate) limit: Duration,
 }
 
@@ -56,6 +57,7 @@ impl Builder {
             links: Vec::new(),
             files: Vec::new(),
             kernel_options: String::new(),
+            gateway: false,
             limit: BOOT,
         }
     }
@@ -107,6 +109,13 @@ impl Builder {
     #[must_use]
     pub fn file(mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> Self {
         self.files.push((path.trim_start_matches('/').to_owned(), mode, content.into()));
+        self
+    }
+
+    /// Makes it a gateway: strongSwan and nginx are there.
+    #[must_use]
+    pub fn gateway(mut self) -> Self {
+        self.gateway = true;
         self
     }
 

@@ -17,6 +17,21 @@ pub fn base() -> PathBuf {
     named("VM_INITRAMFS")
 }
 
+/// The archive that a gateway boots as well.
+pub fn gateway() -> PathBuf {
+    named("VM_GATEWAY")
+}
+
+/// The folder with the boot medium, in all its forms.
+pub fn medium() -> PathBuf {
+    named("VM_MEDIUM")
+}
+
+/// Raw images of an installed Debian: in the clear, and with a root file system that belongs into LUKS.
+pub fn debian(split: bool) -> PathBuf {
+    named(if split { "VM_DEBIAN_SPLIT" } else { "VM_DEBIAN" })
+}
+
 /// The first process.
 pub fn init() -> PathBuf {
     named("VM_INIT")

@@ -1,5 +1,6 @@
 //! QEMU at work for a guest: what it boots from, the connections it makes, and what becomes of it.
 
+use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,6 +113,9 @@ impl Running {
 /// The base, and after it what belongs to this guest.
 fn initramfs(builder: &Builder, path: &Path) -> std::io::Result<()> {
     std::fs::copy(lane::base(), path)?;
+    if builder.gateway {
+        std::io::copy(&mut File::open(lane::gateway())?, &mut File::options().append(true).open(path)?)?;
+    }
     let mut archive = Archive::append(path)?;
     archive.file("init", 0o755, &std::fs::read(lane::init())?)?;
     for (name, program) in lane::programs() {

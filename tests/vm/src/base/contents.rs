@@ -119,9 +119,45 @@ pub const MODULES: &[&str] = &[
     "vfat",
     "xfs",
     // networks
+    "esp4",
+    "gcm",
+    "ghash-generic",
     "sch_netem",
+    "seqiv",
     "veth",
     "virtio_net",
+    "xfrm_user",
+];
+
+/// What the gateway of a VCN has besides: strongSwan and nginx.
+pub const GATEWAY: &[&str] = &[
+    "usr/sbin/charon-systemd",
+    "usr/sbin/nginx",
+    "usr/sbin/swanctl",
+    "usr/lib/ipsec/plugins/libstrongswan-constraints.so",
+    "usr/lib/ipsec/plugins/libstrongswan-kdf.so",
+    "usr/lib/ipsec/plugins/libstrongswan-kernel-netlink.so",
+    "usr/lib/ipsec/plugins/libstrongswan-nonce.so",
+    "usr/lib/ipsec/plugins/libstrongswan-openssl.so",
+    "usr/lib/ipsec/plugins/libstrongswan-pem.so",
+    "usr/lib/ipsec/plugins/libstrongswan-pkcs1.so",
+    "usr/lib/ipsec/plugins/libstrongswan-pkcs8.so",
+    "usr/lib/ipsec/plugins/libstrongswan-pubkey.so",
+    "usr/lib/ipsec/plugins/libstrongswan-random.so",
+    "usr/lib/ipsec/plugins/libstrongswan-revocation.so",
+    "usr/lib/ipsec/plugins/libstrongswan-socket-default.so",
+    "usr/lib/ipsec/plugins/libstrongswan-vici.so",
+    "usr/lib/ipsec/plugins/libstrongswan-x509.so",
+];
+
+/// Folders that those write into, or read.
+pub const GATEWAY_FOLDERS: &[&str] = &[
+    "etc/swanctl/conf.d",
+    "etc/swanctl/private",
+    "etc/swanctl/x509",
+    "etc/swanctl/x509ca",
+    "var/lib/nginx",
+    "var/log/nginx",
 ];
 
 /// Commands of busybox. None that is a program of the packages as well.
@@ -180,7 +216,7 @@ pub fn wanted(root: &Path) -> io::Result<Vec<String>> {
 /// Everything above.
 pub fn recipe() -> String {
     format!(
-        "{PROGRAMS:?}\n{RULES:?}\n{FOLDERS_TAKEN:?}\n{UDEV:?}\n{MODULES:?}\n{APPLETS}\n{LINKS:?}\n{FOLDERS:?}\n{TEXTS:?}\n"
+        "{PROGRAMS:?}\n{RULES:?}\n{FOLDERS_TAKEN:?}\n{UDEV:?}\n{MODULES:?}\n{APPLETS}\n{LINKS:?}\n{FOLDERS:?}\n{TEXTS:?}\n{GATEWAY:?}\n{GATEWAY_FOLDERS:?}\n"
     )
 }
 

@@ -14,12 +14,14 @@ pub struct Base {
     pub kernel: PathBuf,
     /// The archive, not compressed.
     pub archive: PathBuf,
+    /// What a gateway has besides: an archive to follow the first one.
+    pub gateway: PathBuf,
 }
 
 impl Base {
     /// Where they are in `folder`.
     pub fn of(folder: &Path) -> Self {
-        Self { kernel: folder.join("kernel"), archive: folder.join("base.cpio") }
+        Self { kernel: folder.join("kernel"), archive: folder.join("base.cpio"), gateway: folder.join("gateway.cpio") }
     }
 
     /// Makes them from a root folder of unpacked packages.
@@ -40,11 +42,20 @@ impl Base {
         contents::APPLETS
             .split_whitespace()
             .try_for_each(|applet| archive.link(&format!("usr/bin/{applet}"), "busybox"))?;
-        for (path, source) in closure::of(root, contents::wanted(root)?)? {
-            archive.copy(&path, &source)?;
+        let files = closure::of(root, contents::wanted(root)?)?;
+        for (path, source) in &files {
+            archive.copy(path, source)?;
         }
         archive.tree(&staged, "usr/lib/modules")?;
         archive.finish()?;
+
+        let mut gateway = Archive::create(&base.gateway)?;
+        contents::GATEWAY_FOLDERS.iter().try_for_each(|path| gateway.folder(path))?;
+        let more = closure::of(root, contents::GATEWAY.iter().map(|path| (*path).to_owned()).collect())?;
+        for (path, source) in more.iter().filter(|(path, _)| !files.contains_key(*path)) {
+            gateway.copy(path, source)?;
+        }
+        gateway.finish()?;
         std::fs::remove_dir_all(&staged)?;
         Ok(base)
     }
@@ -52,5 +63,5 @@ impl Base {
 
 /// What the base depends on besides the packages: the key of a cache.
 pub fn recipe() -> String {
-    format!("{}steps 1\n", contents::recipe())
+    format!("{}steps 2\n", contents::recipe())
 }
