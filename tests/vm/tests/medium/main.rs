@@ -1,0 +1,9 @@
+//! The boot medium: a machine boots it, joins the VCN, provisions itself, and boots what it was given.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod gateway;
+mod image;
+mod ipl;
+mod medium;
+mod pki;
+mod wire;
