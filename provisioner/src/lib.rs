@@ -2,14 +2,15 @@
 //!
 //! [`run`] is the page that tells the story; [`phase`] holds its chapters, each with an input, an output and errors of its
 //! own; [`target`] is where the image goes, [`luks`] how it is encrypted, [`block`], [`dm`] and [`tool`] what both stand on;
-//! [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines
-//! read.
+//! [`ipl`] is how the written disk is started; [`erase`] makes a returned disk forget; [`report`] turns what happens into
+//! events, and events into what people and machines read.
 //!
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 
 pub mod block;
 pub mod dm;
 pub mod erase;
+pub mod ipl;
 pub mod logging;
 pub mod luks;
 pub mod medium;
