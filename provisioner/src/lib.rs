@@ -2,14 +2,16 @@
 //!
 //! [`run`] is the page that tells the story; [`phase`] holds its chapters, each with an input, an output and errors of its
 //! own; [`target`] is where the image goes, [`luks`] how it is encrypted, [`block`], [`dm`] and [`tool`] what both stand on;
-//! [`erase`] makes a returned disk forget; [`report`] turns what happens into events, and events into what people and machines
-//! read. [`supervisor`] is the first process of a machine that booted the medium, [`medium`] what such a machine is configured to do.
+//! [`ipl`] is how the written disk is started; [`erase`] makes a returned disk forget; [`report`] turns what happens into
+//! events, and events into what people and machines read. [`supervisor`] is the first process of a machine that booted the medium,
+//! [`machine`] what the agent does with one, [`medium`] what it is configured to do.
 //!
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 
 pub mod block;
 pub mod dm;
 pub mod erase;
+pub mod ipl;
 pub mod logging;
 pub mod luks;
 pub mod machine;

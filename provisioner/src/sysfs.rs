@@ -49,6 +49,14 @@ impl Roots {
         self.proc.join(below)
     }
 
+    /// Writes an attribute that the kernel answers at once.
+    ///
+    /// # Errors
+    /// What the kernel answered; `NotFound` where there is no such attribute.
+    pub fn write(&self, path: &Path, value: &str) -> io::Result<()> {
+        (self.store)(path, value)
+    }
+
     /// Starts a write on a thread of its own, since the kernel answers some only when all is done, and cannot be
     /// interrupted meanwhile. Must be called inside the runtime.
     pub fn write_aside(&self, path: &Path, value: &str) -> JoinHandle<io::Result<()>> {
