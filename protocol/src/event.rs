@@ -13,7 +13,8 @@ mod outcome;
 mod words;
 
 pub use outcome::{
-    Container, Failure, ImageFacts, Paths, PhaseTime, Proof, ReservationFacts, Summary, Tail, TargetFacts, TornDown,
+    Container, Failure, ImageFacts, IplFacts, Paths, PhaseTime, Proof, ReservationFacts, Summary, Tail, TargetFacts,
+    TornDown,
 };
 pub use words::{ErrorKind, PathState, Phase, Stage, Step, TailTreatment, TargetState};
 

@@ -50,6 +50,7 @@ fn summary() -> Summary {
         read_back_seconds: 0.5,
         total_seconds: 2.25,
         torn_down: TornDown::default(),
+        ipl: None,
     }
 }
 

@@ -6,10 +6,11 @@ use std::task::Poll;
 use imgstream::error::{Error, Kind, Result, Retry};
 use imgstream::progress::Progress;
 use protocol::event::{Body, Phase, RunStarted, Summary};
-use protocol::spec::RunSpec;
+use protocol::spec::{HandOver, RunSpec};
 use tokio_util::sync::CancellationToken;
 
 use crate::machine::Machine;
+use crate::phase::ipl::Ipl;
 use crate::phase::spec::Files;
 use crate::phase::{hand_over, image, spec, stream, target};
 use crate::report::{Reporter, failure};
@@ -20,7 +21,7 @@ use crate::target::{Ending, Held, Wish};
 async fn run(
     spec: &RunSpec,
     files: &Files,
-    machine: Option<&mut Machine>,
+    mut machine: Option<&mut Machine>,
     reporter: &Reporter,
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
@@ -28,7 +29,7 @@ async fn run(
 ) -> Result<Summary> {
     let order = reporter.phase(Phase::Spec, async { spec::resolve(spec, files, machine.is_some()) }).await?;
     let (order, key) = order.into_parts();
-    if let Some(machine) = machine {
+    if let Some(machine) = machine.as_deref_mut() {
         reporter.phase(Phase::Network, machine.join(reporter, cancel)).await?;
     }
     let image = reporter.phase(Phase::Image, image::open(order, cancel)).await?;
@@ -37,11 +38,17 @@ async fn run(
     // The kernel has it now, where it is needed.
     drop(key);
     let facts = (image.facts()?, target.facts());
+    let starts = spec.hand_over == HandOver::ReIpl;
+    let ipl = if starts { Some(Ipl::of(&target.0, spec, image.descriptor())?) } else { None };
     let stream = stream::write(image, target, spec, progress, reporter, held.guard(), cancel);
     let written = reporter.phase(Phase::Stream, stream).await?;
     held.prove_headers().await?;
-    let hand_over = hand_over::hand_over(facts, &written, held, reporter);
-    Ok(reporter.phase(Phase::HandOver, hand_over).await?.0)
+    let hand_over = hand_over::hand_over(facts, &written, ipl, held, reporter);
+    let handed_over = reporter.phase(Phase::HandOver, hand_over).await?;
+    if let (Some(machine), Some(source)) = (machine, handed_over.starts) {
+        machine.starts(source.to_string());
+    }
+    Ok(handed_over.summary)
 }
 
 /// Runs, reports the end as the last event, and returns that. `machine` is there where the agent has one to itself.

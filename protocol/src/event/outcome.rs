@@ -56,6 +56,18 @@ pub struct Summary {
     /// What was closed again.
     #[serde(default, skip_serializing_if = "TornDown::is_empty")]
     pub torn_down: TornDown,
+    /// What will be started, where the machine is to start what was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipl: Option<IplFacts>,
+}
+
+/// What firmware finds on the target, and where it was told to look.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IplFacts {
+    /// What the boot record leads to.
+    pub record: String,
+    /// The path that firmware will take.
+    pub from: String,
 }
 
 /// What a run opened, and what became of that.

@@ -3,34 +3,60 @@
 use std::fmt;
 
 use imgstream::error::Result;
-use protocol::event::{Body, ImageFacts, Phase, Proof, Stage, Step, Summary, Tail, TargetFacts, TornDown};
+use protocol::event::{Body, ImageFacts, IplFacts, Phase, Proof, Stage, Step, Summary, Tail, TargetFacts, TornDown};
 
+use super::ipl::Ipl;
 use super::stream::Written;
+use crate::ipl::reipl::Source;
 use crate::report::Reporter;
 use crate::target::{Ending, Held};
 
 /// A server's disk, ready to be used.
 #[derive(Debug)]
-pub struct HandedOver(pub Summary);
+pub struct HandedOver {
+    /// What was done.
+    pub summary: Summary,
+    /// What firmware was told to start, where it was.
+    pub starts: Option<Source>,
+}
 
 impl fmt::Display for HandedOver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is flushed and closed", self.0.target.device)
+        write!(f, "{} is flushed and closed", self.summary.target.device)?;
+        self.starts.as_ref().map_or(Ok(()), |source| write!(f, ", and the next IPL is from {source}"))
     }
 }
 
-/// Closes what the run has opened, and makes the summary.
+/// Closes what the run has opened, and makes the summary. With `ipl`, it makes sure before that what was written can be started, and
+/// after that tells the firmware to.
 ///
 /// # Errors
-/// None: what cannot be closed stands in the summary. The target holds what was proven all the same.
+/// Only with `ipl`: those of [`Ipl::check`] and [`Ipl::prepare`]. What cannot be closed stands in the summary; the target holds what was
+/// proven all the same.
 pub async fn hand_over(
     facts: (ImageFacts, TargetFacts),
     written: &Written,
+    ipl: Option<Ipl>,
     held: &mut Held,
     reporter: &Reporter,
 ) -> Result<HandedOver> {
-    let torn_down = close(held, Ending::Done, reporter).await;
-    Ok(HandedOver(summary(facts, written, torn_down, reporter)))
+    let checked = match &ipl {
+        Some(ipl) => Some(ipl.check(reporter).await?),
+        None => None,
+    };
+    reporter.emit(Body::StepStarted { phase: Phase::HandOver, step: Step::Close });
+    let mut torn_down = held.close_target(Ending::Done).await;
+    // The path that firmware will take is asked while its adapter is still online.
+    let prepared = match (&ipl, checked) {
+        (Some(ipl), Some(checked)) => Some(ipl.prepare(checked, reporter).await?),
+        _ => None,
+    };
+    let adapters = held.close_adapters().await;
+    torn_down.undone.extend(adapters.undone);
+    torn_down.left.extend(adapters.left);
+    warn_of_left(&torn_down, reporter);
+    let (starts, ipl) = prepared.unzip();
+    Ok(HandedOver { summary: summary(facts, written, torn_down, ipl, reporter), starts })
 }
 
 /// Closes what the run has opened; warns of what stays open.
@@ -40,16 +66,21 @@ pub async fn close(held: &mut Held, ending: Ending, reporter: &Reporter) -> Torn
     }
     reporter.emit(Body::StepStarted { phase: Phase::HandOver, step: Step::Close });
     let torn_down = held.close(ending).await;
+    warn_of_left(&torn_down, reporter);
+    torn_down
+}
+
+fn warn_of_left(torn_down: &TornDown, reporter: &Reporter) {
     for left in &torn_down.left {
         reporter.emit(Body::Warning { message: format!("left as it is: {left}") });
     }
-    torn_down
 }
 
 fn summary(
     (image, target): (ImageFacts, TargetFacts),
     written: &Written,
     torn_down: TornDown,
+    ipl: Option<IplFacts>,
     reporter: &Reporter,
 ) -> Summary {
     let report = &written.0;
@@ -81,5 +112,6 @@ fn summary(
         read_back_seconds: report.read_back_seconds,
         total_seconds: reporter.seconds(),
         torn_down,
+        ipl,
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod hand_over;
 pub mod image;
+pub mod ipl;
 pub mod spec;
 pub mod stream;
 pub mod target;

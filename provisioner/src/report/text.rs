@@ -113,6 +113,7 @@ pub fn summary(summary: &Summary) -> String {
     }
     rows.push(("retries", summary.retries.to_string()));
     rows.extend(torn_down(&summary.torn_down));
+    rows.extend(summary.ipl.iter().flat_map(|ipl| [("boots", ipl.record.clone()), ("IPL from", ipl.from.clone())]));
     let phases: Vec<_> =
         summary.phases.iter().map(|time| format!("{} {}", time.phase.name(), duration(time.seconds))).collect();
     rows.push(("time", format!("{} ({})", duration(summary.total_seconds), phases.join(", "))));
@@ -242,6 +243,7 @@ mod tests {
             read_back_seconds: 1.0,
             total_seconds: 3.25,
             torn_down: TornDown::default(),
+            ipl: None,
         }
     }
 

@@ -151,6 +151,15 @@ impl Held {
 
     /// Closes everything, the last first. A run that has lost the right to write writes nothing here either.
     pub async fn close(&mut self, ending: Ending) -> TornDown {
+        let mut torn_down = self.close_target(ending).await;
+        let adapters = self.close_adapters().await;
+        torn_down.undone.extend(adapters.undone);
+        torn_down.left.extend(adapters.left);
+        torn_down
+    }
+
+    /// Closes everything but adapters: mappings, the reservation, the map.
+    pub async fn close_target(&mut self, ending: Ending) -> TornDown {
         let mut told = Told::default();
         if let Ending::Over { written } = ending {
             self.destroy_keys(written, &mut told).await;
@@ -182,12 +191,15 @@ impl Held {
                 &format!("multipath map {}", map.name),
             );
         }
-        if let Some((fabric, attached)) = self.adapters.take() {
-            let TornDown { undone, left } = fabric.undo(attached).await;
-            told.0.undone.extend(undone);
-            told.0.left.extend(left);
-        }
         told.0
+    }
+
+    /// Sets adapters as they were.
+    pub async fn close_adapters(&mut self) -> TornDown {
+        match self.adapters.take() {
+            Some((fabric, attached)) => fabric.undo(attached).await,
+            None => TornDown::default(),
+        }
     }
 
     /// Makes containers useless that this attempt has made, or has written to: with its key slots gone, nobody opens one, with any
