@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::net::Net;
+use crate::report::last;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -311,6 +312,7 @@ impl Config {
         }
         if let Some(report) = &self.report {
             holds((1..=3600).contains(&report.within), "`report.within` must be 1 to 3600 seconds")?;
+            last::parts(&report.url).map_err(|error| format!("`report.url`: {error}"))?;
         }
         self.run.check().map_err(|error| format!("`run`: {error}"))
     }

@@ -6,6 +6,7 @@
 pub mod failure;
 mod human;
 mod json;
+pub mod last;
 mod sampler;
 mod screen;
 pub mod text;
@@ -23,6 +24,7 @@ use time::format_description::well_known::Rfc3339;
 
 pub use human::Human;
 pub use json::Json;
+pub use last::Last;
 pub use sampler::Sampler;
 pub use screen::Screen;
 
