@@ -52,7 +52,7 @@ pub struct Lpar {
     qemu: Qemu,
     qmp: Qmp,
     board: Arc<Board>,
-    console: Arc<Mutex<Vec<u8>>>,
+    console: Arc<Mutex<Seen>>,
     keyboard: UnixStream,
     began: Instant,
 }
@@ -118,8 +118,8 @@ impl LparBuilder {
         let qemu = Qemu::start(&self.arguments(folder.path()), &folder.path().join("qemu.log")).expect("QEMU");
         let connect = |listener: &UnixListener| accept(listener, &qemu, &folder.path().join("qemu.log"));
         let (keyboard, qmp) = (connect(&console), connect(&qmp));
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        watch(keyboard.try_clone().expect("a console"), Arc::clone(&seen));
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        watch(keyboard.try_clone().expect("a console"), Arc::clone(&seen), began);
         let board = Arc::new(Board::default());
         let qmp = Qmp::open(qmp, Arc::clone(&board)).expect("QEMU's control channel");
         let machine = Lpar { builder: self, folder, qemu, qmp, board, console: seen, keyboard, began };
@@ -199,7 +199,19 @@ impl Lpar {
     /// All its console has shown.
     pub fn console(&self) -> String {
         let seen = self.console.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&seen).replace('\r', "")
+        String::from_utf8_lossy(&seen.bytes).replace('\r', "")
+    }
+
+    /// How long after it was switched on its console showed a text for the first time.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    pub fn when(&self, text: &str) -> Duration {
+        let seen = self.console.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = seen.bytes.windows(text.len()).position(|bytes| bytes == text.as_bytes());
+        let end = place.unwrap_or_else(|| panic!("{text:?} is not on the console")) + text.len();
+        seen.pieces.iter().find(|(length, _)| *length >= end).map_or(Duration::ZERO, |(_, at)| *at)
     }
 
     /// Since it was switched on.
@@ -327,11 +339,22 @@ fn frames(file: &[u8]) -> Vec<Vec<u8>> {
     frames
 }
 
-fn watch(mut from: UnixStream, seen: Arc<Mutex<Vec<u8>>>) {
+/// What a console has shown, and when.
+#[derive(Default)]
+struct Seen {
+    bytes: Vec<u8>,
+    /// How much there was, and since when.
+    pieces: Vec<(usize, Duration)>,
+}
+
+fn watch(mut from: UnixStream, seen: Arc<Mutex<Seen>>, began: Instant) {
     std::thread::spawn(move || {
         let mut bytes = [0; 4096];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
-            seen.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&bytes[..length]);
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.bytes.extend_from_slice(&bytes[..length]);
+            let total = seen.bytes.len();
+            seen.pieces.push((total, began.elapsed()));
         }
     });
 }
