@@ -99,9 +99,13 @@ impl<'a> Tool<'a> {
         let ended = tokio::time::timeout(self.limit, talk(&mut self.command, self.key)).await;
         let Ok(ended) = ended else {
             let limit = self.limit.as_secs();
+            let hint = match self.kind {
+                Kind::Source => "see the kernel log",
+                _ => "a device below it does not answer: see the kernel log and the paths (multipath -ll)",
+            };
             return Err(Error::new(self.kind, format!("`{}` did not end within {limit} s", self.line))
                 .with_retry(Retry::Temporary)
-                .with_hint("a device below it does not answer: see the kernel log and the paths (multipath -ll)"));
+                .with_hint(hint));
         };
         let (code, stdout, stderr) = ended.map_err(|error| not_started(&self.line, self.kind, error))?;
         Ok(Ended { line: self.line, kind: self.kind, code, stdout, stderr })

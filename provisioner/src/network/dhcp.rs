@@ -36,6 +36,8 @@ pub(super) struct Lessee {
     metric: usize,
     /// Whether the lease may say the MTU, and the smallest that is taken.
     mtu: Option<u32>,
+    /// Configured routes: they go when the address does, and must come again with it.
+    routes: Vec<Route>,
 }
 
 /// A DHCP client with a lease that it renews; ended when this is dropped.
@@ -63,7 +65,9 @@ impl Lessee {
     /// The interface called `name`, configured as `interface`.
     pub(super) fn new(name: &str, interface: &Interface, metric: usize) -> Self {
         let smallest = if interface.ipv6 == Ipv6::Off { 0 } else { MIN_MTU_IPV6 };
-        Lessee { name: name.to_owned(), metric, mtu: interface.mtu.is_none().then_some(smallest) }
+        let mtu = interface.mtu.is_none().then_some(smallest);
+        let routes = interface.routes.iter().filter(|route| route.to.address.is_ipv4()).cloned().collect();
+        Lessee { name: name.to_owned(), metric, mtu, routes }
     }
 
     /// Gets a lease and applies it. Returns what renews it, and the name servers that it names.
@@ -86,7 +90,7 @@ impl Lessee {
 
     async fn apply(&self, lease: &Lease) -> Result<()> {
         address::add(&self.name, lease.address, lease.lasts).await?;
-        for route in &lease.routes {
+        for route in lease.routes.iter().chain(&self.routes) {
             address::add_route(&self.name, route, self.way(lease, route)).await?;
         }
         Ok(())

@@ -1,6 +1,5 @@
 //! Waiting with a bound and a name, and several pieces of work side by side.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -79,31 +78,33 @@ impl<'a> Patience<'a> {
     }
 }
 
+/// A piece of work, or what it came to.
+enum Piece<F, T> {
+    Running(Pin<Box<F>>),
+    Done(T),
+}
+
 /// Does all `work` side by side. Returns what it came to, in its order, or the first error; the rest is dropped then.
 pub(super) async fn all<T, F: Future<Output = Result<T>>>(work: impl IntoIterator<Item = F>) -> Result<Vec<T>> {
-    let mut running: Vec<(Option<Pin<Box<F>>>, Option<T>)> =
-        work.into_iter().map(|work| (Some(Box::pin(work)), None)).collect();
-    let failed = Cell::new(None);
+    let mut pieces: Vec<Piece<F, T>> = work.into_iter().map(|work| Piece::Running(Box::pin(work))).collect();
     poll_fn(|context| {
-        for (work, done) in &mut running {
-            let Some(polled) = work.as_mut().map(|work| work.as_mut().poll(context)) else { continue };
-            match polled {
-                Poll::Pending => continue,
-                Poll::Ready(Ok(value)) => *done = Some(value),
-                Poll::Ready(Err(error)) => {
-                    failed.set(Some(error));
-                    return Poll::Ready(());
-                }
+        let mut are_done = true;
+        for piece in &mut pieces {
+            let Piece::Running(work) = piece else { continue };
+            match work.as_mut().poll(context) {
+                Poll::Pending => are_done = false,
+                Poll::Ready(Ok(value)) => *piece = Piece::Done(value),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             }
-            *work = None;
         }
-        if running.iter().all(|(work, _)| work.is_none()) { Poll::Ready(()) } else { Poll::Pending }
+        if are_done { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
-    .await;
-    match failed.into_inner() {
-        Some(error) => Err(error),
-        None => Ok(running.into_iter().filter_map(|(_, done)| done).collect()),
-    }
+    .await?;
+    let done = |piece| match piece {
+        Piece::Done(value) => Some(value),
+        Piece::Running(_) => None,
+    };
+    Ok(pieces.into_iter().filter_map(done).collect())
 }
 
 #[cfg(test)]

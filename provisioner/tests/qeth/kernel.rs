@@ -200,7 +200,7 @@ impl State {
             self.tree.exists(&format!("{}/driver", device(channel)))
                 && !self.tree.exists(&format!("{}/group_device", device(channel)))
         };
-        if channels.len() != 3 || !channels.iter().all(|channel| fits(channel)) {
+        if channels.len() != 3 || !channels.iter().all(fits) {
             return Err(Errno::EINVAL);
         }
         let dir = format!("sys/devices/qeth/{}", channels[0]);
