@@ -94,7 +94,6 @@ pub const MODULES: &[&str] = &[
     "esp6",
     "gcm",
     "ghash-generic",
-    "ghash_s390",
     "seqiv",
     "xfrm_user",
     // random numbers

@@ -9,6 +9,7 @@
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 
 pub mod block;
+mod cio;
 pub mod dm;
 pub mod erase;
 pub mod ipl;
@@ -16,6 +17,7 @@ pub mod logging;
 pub mod luks;
 pub mod machine;
 pub mod medium;
+pub mod network;
 pub mod phase;
 pub mod report;
 pub mod run;

@@ -2,17 +2,19 @@
 //! of the machine afterwards.
 
 use imgstream::error::Result;
-use protocol::event::{Body, Failure};
+use protocol::event::{Body, Failure, Phase, Step};
 use protocol::spec::HandOver;
 use tokio_util::sync::CancellationToken;
 
 use crate::medium::Config;
 use crate::medium::ended::Ended;
+use crate::network;
 use crate::report::Reporter;
 
 /// The machine.
 pub struct Machine {
     config: Config,
+    network: Option<network::Up>,
     /// What the firmware was told to start, in words.
     ipl: Option<String>,
 }
@@ -20,15 +22,21 @@ pub struct Machine {
 impl Machine {
     /// With nothing set up yet.
     pub fn new(config: Config) -> Self {
-        Self { config, ipl: None }
+        Self { config, network: None, ipl: None }
     }
 
     /// Brings up what is configured.
     ///
     /// # Errors
     /// `Source`, naming the interface or the gateway, and what to do.
-    pub async fn join(&mut self, _reporter: &Reporter, _cancel: &CancellationToken) -> Result<String> {
-        Ok(self.config.server.clone())
+    pub async fn join(&mut self, reporter: &Reporter, cancel: &CancellationToken) -> Result<String> {
+        let step = |step| reporter.emit(Body::StepStarted { phase: Phase::Network, step });
+        let tell = |message| reporter.emit(Body::Warning { message });
+        step(Step::Interfaces);
+        let up = network::bring_up(&self.config.network, &tell, cancel).await?;
+        let joined = up.to_string();
+        self.network = Some(up);
+        Ok(joined)
     }
 
     /// Takes note of what the firmware was told to start.

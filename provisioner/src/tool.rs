@@ -1,4 +1,4 @@
-//! Well-kept tools, driven: `cryptsetup`, `dmsetup`, `multipathd`, `mpathpersist`, `wipefs`.
+//! Well-kept tools, driven: `cryptsetup`, `dmsetup`, `multipathd`, `mpathpersist`, `wipefs`, `ip`.
 //!
 //! Every call has a time limit, an environment of its own and a process group of its own, so that a Ctrl-C at the terminal
 //! reaches the agent and not the tool it waits for. A secret goes in through a pipe, never as an argument. What a tool says
@@ -17,7 +17,7 @@ use tokio::process::Command;
 use crate::luks::Key;
 
 /// Where tools are looked for, whatever `PATH` an agent was started with.
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
+pub(crate) const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
 /// How long a tool may take unless told otherwise.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of what a tool says that are read.
@@ -92,25 +92,29 @@ impl<'a> Tool<'a> {
     /// Runs it to its end, however that is.
     ///
     /// # Errors
-    /// [`Kind::Target`] when it cannot be started or takes too long.
+    /// Of its kind, when it cannot be started or takes too long.
     pub async fn end(mut self) -> Result<Ended> {
         let stdin = if self.key.is_some() { Stdio::piped() } else { Stdio::null() };
         self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let ended = tokio::time::timeout(self.limit, talk(&mut self.command, self.key)).await;
         let Ok(ended) = ended else {
             let limit = self.limit.as_secs();
+            let hint = match self.kind {
+                Kind::Source => "see the kernel log",
+                _ => "a device below it does not answer: see the kernel log and the paths (multipath -ll)",
+            };
             return Err(Error::new(self.kind, format!("`{}` did not end within {limit} s", self.line))
                 .with_retry(Retry::Temporary)
-                .with_hint("a device below it does not answer: see the kernel log and the paths (multipath -ll)"));
+                .with_hint(hint));
         };
-        let (code, stdout, stderr) = ended.map_err(|error| not_started(&self.line, error))?;
+        let (code, stdout, stderr) = ended.map_err(|error| not_started(&self.line, self.kind, error))?;
         Ok(Ended { line: self.line, kind: self.kind, code, stdout, stderr })
     }
 
     /// Runs it to its end, which must be a good one. Returns its standard output.
     ///
     /// # Errors
-    /// [`Kind::Target`] with what it said.
+    /// Of its kind, with what it said.
     pub async fn run(self) -> Result<String> {
         let ended = self.end().await?;
         if ended.code == Some(0) { Ok(ended.stdout) } else { Err(ended.failure()) }
@@ -158,13 +162,13 @@ async fn listen(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
-fn not_started(line: &str, error: io::Error) -> Error {
+fn not_started(line: &str, kind: Kind, error: io::Error) -> Error {
     let name = line.split(' ').next().unwrap_or_default();
     let message = match error.kind() {
         io::ErrorKind::NotFound => format!("{name} is not installed"),
         _ => format!("starting `{line}`: {error}"),
     };
-    Error::new(Kind::Target, message)
+    Error::new(kind, message)
         .with_source(error)
         .with_hint(format!("the agent drives {name}: install the package that has it"))
 }

@@ -59,6 +59,9 @@ const GUESTS: [Package; 3] = [("kmod", &["depmod"]), ("xz-utils", &["xz"]), ("ut
 /// For the tests of serving and of keys, wherever they run.
 const COUNTERPARTS: [Package; 3] = [("curl", &["curl"]), ("openssl", &["openssl"]), ("diffutils", &["cmp"])];
 
+/// What the agent sets a network up with; busybox is also the DHCP server of its tests.
+const NETWORK: [Package; 2] = [("iproute2", &["ip"]), ("busybox", &["busybox"])];
+
 /// Reads what the harness of guests has written.
 const CPIO: Package = ("cpio", &["cpio"]);
 
@@ -96,7 +99,7 @@ impl Lane {
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
                 let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER, CPIO];
-                DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(more).collect()
+                DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(NETWORK).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
             Self::Iso => CROSS.into_iter().chain(GUESTS).chain([ISO]).collect(),

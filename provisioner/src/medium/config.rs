@@ -314,6 +314,7 @@ impl Config {
             holds((1..=3600).contains(&report.within), "`report.within` must be 1 to 3600 seconds")?;
             last::parts(&report.url).map_err(|error| format!("`report.url`: {error}"))?;
         }
+        self.network.check()?;
         self.run.check().map_err(|error| format!("`run`: {error}"))
     }
 

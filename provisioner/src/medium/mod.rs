@@ -1,6 +1,7 @@
 //! The boot medium, seen from inside: what it is configured to do, and what its agent leaves for its first process. How it is built is
 //! the crate `iso`'s business.
 
+pub(crate) mod check;
 pub mod config;
 pub mod embed;
 pub mod ended;

@@ -13,7 +13,7 @@ const MODULES: [&str; 9] =
     ["dm-mod", "dm-multipath", "dm-crypt", "xts", "algif_skcipher", "sd_mod", "scsi_dh_alua", "xfrm_user", "esp4"];
 
 /// Loaded where the machine has a use for them; a kernel that has not refuses.
-const WISHED: [&str; 4] = ["zfcp", "esp6", "ghash_s390", "aes_s390"];
+const WISHED: [&str; 3] = ["zfcp", "esp6", "aes_s390"];
 
 /// How long devices may take to settle. A storage network that does not answer is the agent's to explain.
 const SETTLING: Duration = Duration::from_secs(120);

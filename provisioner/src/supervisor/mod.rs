@@ -11,6 +11,7 @@ mod devices;
 mod end;
 mod machine;
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use console::Console;
 const AGENT: &str = "/usr/bin/z-provisioner";
 
 /// Whether a program of this name is the first process.
-pub fn is_first_process(name: &str) -> bool {
+pub fn is_first_process(name: &OsStr) -> bool {
     std::process::id() == 1 && name == "/init"
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use protocol::BusId;
 
+use crate::cio::device_dir;
 use crate::sysfs::{self, Roots};
 
 /// Control unit type and model of an FCP channel (zfcp_ccw.c, `zfcp_ccw_device_id`).
@@ -212,11 +213,6 @@ impl Health {
         let is_set = |name: &str| sysfs::is_set(&dir.join(format!("{prefix}{name}")));
         Health { failed: is_set("failed"), in_recovery: is_set("in_recovery"), access_denied: is_set("access_denied") }
     }
-}
-
-/// Where the device `bus_id` is.
-pub(super) fn device_dir(roots: &Roots, bus_id: &str) -> std::path::PathBuf {
-    roots.sys("bus/ccw/devices").join(bus_id)
 }
 
 /// Whether zFCP looks for LUNs by itself behind NPIV ports.

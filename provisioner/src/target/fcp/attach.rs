@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::Fabric;
 use super::adapter::{Adapter, scans_luns};
 use super::explain::{self, Words};
-use super::ignored::is_ignored;
 use super::standing::{Seen, Standing, standing};
 use super::step::{BUSY, Step, helps};
-use super::undo::{Attached, Set, Unanswered, is_busy};
+use super::undo::{Attached, Set, Unanswered};
+use crate::cio::{is_busy, is_ignored};
 use crate::sysfs::Roots;
 
 /// How often sysfs is looked at.

@@ -12,7 +12,6 @@
 mod adapter;
 mod attach;
 mod explain;
-mod ignored;
 mod show;
 mod standing;
 mod step;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use protocol::spec::FcpSpec;
 
-use super::adapter::device_dir;
 use super::standing::{Seen, Standing};
 use super::undo::Set;
+use crate::cio::device_dir;
 use crate::sysfs::Roots;
 
 /// How long a LUN is given to appear by itself before it is added. A LUN that was mapped after the port's last scan

@@ -5,7 +5,7 @@
 //! adapter that was online once ("the port and LUN subdirectories are preserved", IBM's Device Drivers book): they
 //! stay.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use protocol::event::TornDown;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::adapter::{Adapter, device_dir};
-use super::{Fabric, ignored};
+use super::Fabric;
+use super::adapter::Adapter;
+use crate::cio::{self, device_dir, is_busy};
 use crate::sysfs::{self, Roots};
 
 /// How long undoing may take in all.
@@ -133,7 +134,7 @@ impl Undoing<'_> {
 
     async fn ignore(&mut self, adapter: &str) -> Undone {
         let (list, device) = (self.roots.proc("cio_ignore"), device_dir(self.roots, adapter));
-        let added = self.order(&list, &format!("add {adapter}"), || ignored::is_ignored(self.roots, adapter)).await;
+        let added = self.order(&list, &format!("add {adapter}"), || cio::is_ignored(self.roots, adapter)).await;
         added.map_err(|why| format!("{adapter}: no longer ignored (cio_ignore): {why}"))?;
         if self.others_would_be_forgotten(adapter) {
             return Ok(Some(format!("{adapter}: ignored again, from when it goes away")));
@@ -147,7 +148,7 @@ impl Undoing<'_> {
     fn others_would_be_forgotten(&self, adapter: &str) -> bool {
         let others = sysfs::names(&self.roots.sys("bus/ccw/devices")).into_iter().filter(|bus_id| bus_id != adapter);
         let is_offline = |bus_id: &str| !sysfs::is_set(&device_dir(self.roots, bus_id).join("online"));
-        others.into_iter().any(|bus_id| is_offline(&bus_id) && ignored::is_ignored(self.roots, &bus_id))
+        others.into_iter().any(|bus_id| is_offline(&bus_id) && cio::is_ignored(self.roots, &bus_id))
     }
 
     /// Deletes the SCSI devices of an adapter whose WWPN and LUN are `wanted`.
@@ -185,9 +186,4 @@ impl Undoing<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether the kernel is at something else with the device (device.c, `online_store`).
-pub(super) fn is_busy(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ResourceBusy)
 }

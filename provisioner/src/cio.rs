@@ -1,16 +1,29 @@
-//! The devices that the kernel was told not to look at: `cio_ignore=` on its command line, `/proc/cio_ignore`
-//! afterwards.
+//! What the drivers of channel-attached devices have in common: where a device is, whether the kernel was told not to look
+//! at it (`cio_ignore=` on its command line, `/proc/cio_ignore` afterwards), and how it says that it is busy.
 //!
 //! Source: Documentation/arch/s390/common_io.rst, drivers/s390/cio/blacklist.c (`cio_ignore_proc_seq_show`): a bus id,
 //! or two with a hyphen between, per line.
+
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
 use crate::sysfs::{self, Roots};
 
 /// A bus id as three numbers, which sort as the kernel counts.
 type Id = (u32, u32, u32);
 
+/// Where the device `bus_id` is.
+pub(crate) fn device_dir(roots: &Roots, bus_id: &str) -> PathBuf {
+    roots.sys("bus/ccw/devices").join(bus_id)
+}
+
+/// Whether the kernel is at something else with the device (device.c, ccwgroup.c: `online_store`).
+pub(crate) fn is_busy(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ResourceBusy)
+}
+
 /// Whether `bus_id` is ignored.
-pub(super) fn is_ignored(roots: &Roots, bus_id: &str) -> bool {
+pub(crate) fn is_ignored(roots: &Roots, bus_id: &str) -> bool {
     let list = sysfs::read(&roots.proc("cio_ignore")).unwrap_or_default();
     parse(bus_id).is_some_and(|id| list.lines().any(|line| covers(line, id)))
 }
