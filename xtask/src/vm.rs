@@ -10,6 +10,7 @@ use vm::base::{self, Base};
 use crate::build;
 use crate::cache;
 use crate::fail::{Outcome, Tried};
+use crate::iso;
 use crate::packages::{self, GUEST, QEMU};
 use crate::prerequisites::{Lane, ensure};
 use crate::s390x::Toolchain;
@@ -63,6 +64,9 @@ pub fn provide(command: &mut Command) -> Outcome<()> {
     command.env("VM_INIT", toolchain.release_binary("guest-init")?);
     command.env("VM_IMGSTREAM", imgstream).env("VM_Z_PROVISIONER", agent);
     command.env("VM_LOGS", target_folder()?.join("vm-logs"));
+    let medium = target_folder()?.join("iso");
+    iso::make(&medium)?;
+    command.env("VM_MEDIUM", medium);
     Ok(())
 }
 
