@@ -10,6 +10,7 @@
 pub mod block;
 pub mod dm;
 pub mod erase;
+pub mod ipsec;
 pub mod logging;
 pub mod luks;
 pub mod medium;

@@ -26,6 +26,7 @@ async fn run(
 ) -> Result<Summary> {
     let order = reporter.phase(Phase::Spec, async { spec::resolve(spec, files) }).await?;
     let (order, key) = order.into_parts();
+    let ipsec = order.ipsec.clone();
     let image = reporter.phase(Phase::Image, image::open(order, cancel)).await?;
     let wish = Wish { spec, descriptor: image.descriptor(), key: key.as_ref(), reporter, cancel };
     let target = reporter.phase(Phase::Target, target::take(wish, held)).await?;
@@ -35,7 +36,7 @@ async fn run(
     let stream = stream::write(image, target, spec, progress, reporter, held.guard(), cancel);
     let written = reporter.phase(Phase::Stream, stream).await?;
     held.prove_headers().await?;
-    let hand_over = hand_over::hand_over(facts, &written, held, reporter);
+    let hand_over = hand_over::hand_over(facts, &written, &ipsec, held, reporter);
     Ok(reporter.phase(Phase::HandOver, hand_over).await?.0)
 }
 

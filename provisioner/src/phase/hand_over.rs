@@ -6,6 +6,7 @@ use imgstream::error::Result;
 use protocol::event::{Body, ImageFacts, Phase, Proof, Stage, Step, Summary, Tail, TargetFacts, TornDown};
 
 use super::stream::Written;
+use crate::ipsec::demand::Demand;
 use crate::report::Reporter;
 use crate::target::{Ending, Held};
 
@@ -26,11 +27,12 @@ impl fmt::Display for HandedOver {
 pub async fn hand_over(
     facts: (ImageFacts, TargetFacts),
     written: &Written,
+    ipsec: &Demand,
     held: &mut Held,
     reporter: &Reporter,
 ) -> Result<HandedOver> {
     let torn_down = close(held, Ending::Done, reporter).await;
-    Ok(HandedOver(summary(facts, written, torn_down, reporter)))
+    Ok(HandedOver(summary(facts, written, ipsec, torn_down, reporter)))
 }
 
 /// Closes what the run has opened; warns of what stays open.
@@ -49,6 +51,7 @@ pub async fn close(held: &mut Held, ending: Ending, reporter: &Reporter) -> Torn
 fn summary(
     (image, target): (ImageFacts, TargetFacts),
     written: &Written,
+    ipsec: &Demand,
     torn_down: TornDown,
     reporter: &Reporter,
 ) -> Summary {
@@ -72,6 +75,7 @@ fn summary(
             Some(bytes) => Proof::ReadBack { bytes },
             None => Proof::NotProven { reason: "read-back was turned off".into() },
         },
+        ipsec: ipsec.to_string(),
         engine: report.engine.clone(),
         fallback: report.fallback.clone(),
         limited_by: report.limited_by.map(|stage| Stage::from(stage.name().to_owned())),
