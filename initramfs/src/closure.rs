@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where Debian's loader for s390x looks, and where programs keep libraries of their own.
-const LIBRARIES: [&str; 3] = ["usr/lib/s390x-linux-gnu", "usr/lib", "usr/lib/s390x-linux-gnu/systemd"];
+const LIBRARIES: [&str; 4] = ["usr/lib/s390x-linux-gnu", "usr/lib", "usr/lib/s390x-linux-gnu/systemd", "usr/lib/ipsec"];
 
 /// The wanted files of a root folder and all they need: path in the guest, file here.
 ///

@@ -41,6 +41,7 @@ fn summary() -> Summary {
         partitions: None,
         fetched_bytes: 900,
         proof: Proof::ReadBack { bytes: 4096 },
+        ipsec: "not required".into(),
         engine: "io_uring (O_DIRECT)".into(),
         fallback: None,
         limited_by: Some(Stage::Write),
@@ -136,7 +137,7 @@ fn golden() -> Vec<(Body, String)> {
         (
             Body::RunFinished(Box::new(summary())),
             format!(
-                r#"{{"kind":"run-finished","image":{{"name":"debian-13","version":7,"architecture":"s390x","digest":"sha256:{zeros}","signers":["aa"]}},"target":{{"device":"/dev/loop0","size":4096,"layout":"plain"}},"raw_bytes":4096,"data_bytes":3072,"zero_bytes":1024,"fetched_bytes":900,"proof":{{"read-back":{{"bytes":4096}}}},"engine":"io_uring (O_DIRECT)","limited_by":"write","retries":1,"phases":[{{"phase":"spec","seconds":0.001}}],"write_seconds":1.5,"read_back_seconds":0.5,"total_seconds":2.25}}"#
+                r#"{{"kind":"run-finished","image":{{"name":"debian-13","version":7,"architecture":"s390x","digest":"sha256:{zeros}","signers":["aa"]}},"target":{{"device":"/dev/loop0","size":4096,"layout":"plain"}},"raw_bytes":4096,"data_bytes":3072,"zero_bytes":1024,"fetched_bytes":900,"proof":{{"read-back":{{"bytes":4096}}}},"ipsec":"not required","engine":"io_uring (O_DIRECT)","limited_by":"write","retries":1,"phases":[{{"phase":"spec","seconds":0.001}}],"write_seconds":1.5,"read_back_seconds":0.5,"total_seconds":2.25}}"#
             ),
         ),
         (

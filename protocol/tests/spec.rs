@@ -118,6 +118,7 @@ fn defaults_are_what_the_documentation_says() {
             },
             "target": { "device": "/dev/loop0", "layout": "plain", "wipe": false },
             "options": { "engine": "auto", "read_back": true, "resume": false },
+            "ipsec": "required",
             "hand_over": "none"
         })
     );

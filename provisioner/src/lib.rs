@@ -13,6 +13,7 @@ mod cio;
 pub mod dm;
 pub mod erase;
 pub mod ipl;
+pub mod ipsec;
 pub mod logging;
 pub mod luks;
 pub mod machine;

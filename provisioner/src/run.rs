@@ -10,6 +10,7 @@ use protocol::spec::{HandOver, RunSpec};
 use tokio_util::sync::CancellationToken;
 
 use crate::machine::Machine;
+use crate::phase::hand_over::Facts;
 use crate::phase::ipl::Ipl;
 use crate::phase::spec::Files;
 use crate::phase::{hand_over, image, spec, stream, target};
@@ -29,6 +30,7 @@ async fn run(
 ) -> Result<Summary> {
     let order = reporter.phase(Phase::Spec, async { spec::resolve(spec, files, machine.is_some()) }).await?;
     let (order, key) = order.into_parts();
+    let ipsec = order.ipsec.clone();
     if let Some(machine) = machine.as_deref_mut() {
         reporter.phase(Phase::Network, machine.join(reporter, cancel)).await?;
     }
@@ -37,7 +39,7 @@ async fn run(
     let target = reporter.phase(Phase::Target, target::take(wish, held)).await?;
     // The kernel has it now, where it is needed.
     drop(key);
-    let facts = (image.facts()?, target.facts());
+    let facts = Facts { image: image.facts()?, target: target.facts(), ipsec };
     let starts = spec.hand_over == HandOver::ReIpl;
     let ipl = if starts { Some(Ipl::of(&target.0, spec, image.descriptor())?) } else { None };
     let stream = stream::write(image, target, spec, progress, reporter, held.guard(), cancel);

@@ -26,6 +26,7 @@ pub fn sources(locators: &[Locator], reach: &args::Reach) -> Result<Vec<Arc<dyn 
         timeout: Duration::from_secs(reach.timeout),
         ca_pem: reach.ca.as_deref().map(keys::read).transpose()?,
         registry_auth: reach.registry_auth.as_deref().map(keys::read).transpose()?.map(Zeroizing::new),
+        ..SourceOptions::default()
     };
     locators.iter().map(|locator| source::connect(locator, &options)).collect()
 }

@@ -18,10 +18,10 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use url::{Origin, Position, Url};
 
 use super::answer::Answer;
+use super::dial::Dial;
 use super::fault::fault;
 use super::{SourceOptions, Waits, tls};
 use crate::error::{Error, Result};
@@ -41,6 +41,7 @@ pub(super) struct Client {
     /// Made when first needed: reading the machine's certificates takes a while, and plain HTTP needs none.
     tls: OnceLock<Arc<ClientConfig>>,
     pub(super) timeout: Duration,
+    dial: Dial,
     /// Connections nobody uses now, the latest last.
     idle: Mutex<VecDeque<(Origin, Sender)>>,
     /// Requests that wait for a connection, and for an answer or more of one.
@@ -81,6 +82,7 @@ impl Client {
         Ok(Arc::new(Client {
             tls,
             timeout: options.timeout,
+            dial: Dial::new(options),
             idle: Mutex::default(),
             connecting: AtomicUsize::new(0),
             answering: AtomicUsize::new(0),
@@ -167,7 +169,8 @@ impl Client {
         let found = self.bounded(url, "looking up its name", tokio::net::lookup_host((host.clone(), port))).await?;
         let addresses: Vec<_> =
             found.map_err(|error| error.with_hint("look at the host's name, and at /etc/resolv.conf"))?.collect();
-        let tcp = self.bounded(url, "connecting", TcpStream::connect(addresses.as_slice())).await??;
+        let what = format!("{}: connecting", named(url));
+        let tcp = self.in_time(&what, self.dial.connect(&what, &addresses)).await??;
         // Requests are one small packet each; waiting for more of them only delays the answer.
         let _ = tcp.set_nodelay(true);
         if url.scheme() == "http" {
@@ -199,11 +202,15 @@ impl Client {
         E: std::error::Error + Send + Sync + 'static,
     {
         let what = format!("{}: {what}", named(url));
-        match tokio::time::timeout(self.timeout, work).await {
-            Ok(done) => Ok(done.map_err(|error| fault(&what, error))),
-            Err(_) => Err(Error::source_failed(format!("{what}: not done in {} s", self.timeout.as_secs_f32()))
-                .with_hint("look at the server, and at what lies between; --timeout waits longer")),
-        }
+        let done = self.in_time(&what, work).await?;
+        Ok(done.map_err(|error| fault(&what, error)))
+    }
+
+    async fn in_time<T>(&self, what: &str, work: impl Future<Output = T>) -> Result<T> {
+        tokio::time::timeout(self.timeout, work).await.map_err(|_| {
+            Error::source_failed(format!("{what}: not done in {} s", self.timeout.as_secs_f32()))
+                .with_hint("look at the server, and at what lies between; --timeout waits longer")
+        })
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>> {

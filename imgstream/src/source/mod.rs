@@ -4,6 +4,7 @@
 
 mod answer;
 mod client;
+mod dial;
 mod dir;
 mod fault;
 mod http;
@@ -15,6 +16,7 @@ mod tls;
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::manifest::BlobRef;
 use crate::manifest::layout::Choice;
 
+pub use dial::{Dial, Vet};
 pub use dir::Dir;
 pub use http::Http;
 pub use locator::Locator;
@@ -77,11 +80,21 @@ pub struct SourceOptions {
     pub ca_pem: Option<Vec<u8>>,
     /// Registry credentials in the format of docker's `config.json`.
     pub registry_auth: Option<Zeroizing<Vec<u8>>>,
+    /// Who is asked before each connection.
+    pub vet: Option<Arc<dyn Vet>>,
+    /// The addresses to connect from, one after the other; the kernel's choice where there are none. Each may have a tunnel of its own.
+    pub local_addresses: Vec<IpAddr>,
 }
 
 impl Default for SourceOptions {
     fn default() -> Self {
-        SourceOptions { timeout: Duration::from_secs(30), ca_pem: None, registry_auth: None }
+        SourceOptions {
+            timeout: Duration::from_secs(30),
+            ca_pem: None,
+            registry_auth: None,
+            vet: None,
+            local_addresses: Vec::new(),
+        }
     }
 }
 

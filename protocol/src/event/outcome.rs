@@ -35,6 +35,9 @@ pub struct Summary {
     pub partitions: Option<String>,
     /// What is known about the media.
     pub proof: Proof,
+    /// What protected the way from the sources. Empty from agents that did not look.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ipsec: String,
     /// The write engine.
     pub engine: String,
     /// What the automatic choice of engine could not have.

@@ -9,7 +9,7 @@ use provisioner::machine::Machine;
 use provisioner::medium::ended::Ended;
 use provisioner::medium::{self, Config};
 use provisioner::phase::spec::Files;
-use provisioner::report::{Human, Output, Reporter, Screen};
+use provisioner::report::{Human, Last, Output, Reporter, Screen};
 use provisioner::{logging, run, signals};
 use tokio_util::sync::CancellationToken;
 
@@ -42,9 +42,14 @@ fn provision(config: Config, screen: &Screen) -> Result<Ended> {
     imgstream::sink::report_file_size_limit().context(Kind::Device, || "blocking SIGXFSZ".into())?;
     let bridge = logging::start(screen, 0);
     let spec = config.run.clone();
-    let files =
-        Files { ca: config.ca.clone(), registry_auth: config.registry_auth.clone(), luks_key: config.luks_key.clone() };
-    let outputs: Vec<Box<dyn Output>> = vec![Box::new(Human::new(screen.clone(), true))];
+    let files = Files {
+        ca: config.ca.clone(),
+        registry_auth: config.registry_auth.clone(),
+        luks_key: config.luks_key.clone(),
+        local_addresses: config.local_addresses(),
+    };
+    let last = Last::default();
+    let outputs: Vec<Box<dyn Output>> = vec![Box::new(Human::new(screen.clone(), true)), Box::new(last.clone())];
     let reporter = Arc::new(Reporter::new(spec.run.clone(), spec.epoch, outputs));
     bridge.connect(&reporter);
     let runtime = super::runtime()?;
@@ -52,8 +57,8 @@ fn provision(config: Config, screen: &Screen) -> Result<Ended> {
         let cancel = CancellationToken::new();
         signals::watch(&reporter, &cancel)?;
         let mut machine = Machine::new(config);
-        let last = run::attempt(&spec, &files, Some(&mut machine), &reporter, &cancel).await;
-        Ok(machine.end(&last).await)
+        run::attempt(&spec, &files, Some(&mut machine), &reporter, &cancel).await;
+        Ok(machine.end(&last, &|text| screen.lines(text)).await)
     });
     runtime.shutdown_background();
     ended

@@ -39,8 +39,12 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<ExitCode> {
     imgstream::sink::report_file_size_limit().context(Kind::Device, || "blocking SIGXFSZ".into())?;
     let bridge = logging::start(screen, args.verbose);
     let spec = spec::read(&args.spec)?;
-    let files =
-        Files { ca: args.ca.clone(), registry_auth: args.registry_auth.clone(), luks_key: args.luks_key.clone() };
+    let files = Files {
+        ca: args.ca.clone(),
+        registry_auth: args.registry_auth.clone(),
+        luks_key: args.luks_key.clone(),
+        ..Files::default()
+    };
     let mut outputs: Vec<Box<dyn Output>> = vec![Box::new(Human::new(screen.clone(), args.verbose > 0))];
     if args.json {
         outputs.push(Box::new(Json::new(std::io::stdout(), screen.clone())));

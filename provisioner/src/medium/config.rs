@@ -318,6 +318,12 @@ impl Config {
         self.run.check().map_err(|error| format!("`run`: {error}"))
     }
 
+    /// This machine's addresses inside of tunnels: connections are made from each in turn.
+    pub fn local_addresses(&self) -> Vec<IpAddr> {
+        let tunnels = self.ipsec.iter().flat_map(|ipsec| &ipsec.tunnels);
+        tunnels.filter_map(|tunnel| tunnel.local).collect()
+    }
+
     /// The files that it names, in the order of their keys.
     pub fn files(&mut self) -> Vec<&mut PathBuf> {
         let mut files: Vec<&mut PathBuf> = self.trust.images.iter_mut().collect();

@@ -8,6 +8,7 @@ use protocol::event::{Body, ImageFacts, IplFacts, Phase, Proof, Stage, Step, Sum
 use super::ipl::Ipl;
 use super::stream::Written;
 use crate::ipl::reipl::Source;
+use crate::ipsec::demand::Demand;
 use crate::report::Reporter;
 use crate::target::{Ending, Held};
 
@@ -18,6 +19,17 @@ pub struct HandedOver {
     pub summary: Summary,
     /// What firmware was told to start, where it was.
     pub starts: Option<Source>,
+}
+
+/// What is known of a run before anything is written.
+#[derive(Debug)]
+pub struct Facts {
+    /// What is written.
+    pub image: ImageFacts,
+    /// Where to.
+    pub target: TargetFacts,
+    /// What protected the way.
+    pub ipsec: Demand,
 }
 
 impl fmt::Display for HandedOver {
@@ -34,7 +46,7 @@ impl fmt::Display for HandedOver {
 /// Only with `ipl`: those of [`Ipl::check`] and [`Ipl::prepare`]. What cannot be closed stands in the summary; the target holds what was
 /// proven all the same.
 pub async fn hand_over(
-    facts: (ImageFacts, TargetFacts),
+    facts: Facts,
     written: &Written,
     ipl: Option<Ipl>,
     held: &mut Held,
@@ -77,7 +89,7 @@ fn warn_of_left(torn_down: &TornDown, reporter: &Reporter) {
 }
 
 fn summary(
-    (image, target): (ImageFacts, TargetFacts),
+    Facts { image, target, ipsec }: Facts,
     written: &Written,
     torn_down: TornDown,
     ipl: Option<IplFacts>,
@@ -103,6 +115,7 @@ fn summary(
             Some(bytes) => Proof::ReadBack { bytes },
             None => Proof::NotProven { reason: "read-back was turned off".into() },
         },
+        ipsec: ipsec.to_string(),
         engine: report.engine.clone(),
         fallback: report.fallback.clone(),
         limited_by: report.limited_by.map(|stage| Stage::from(stage.name().to_owned())),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,12 +14,13 @@ use imgstream::source::{self, Locator, Source, SourceOptions};
 use protocol::spec::{HandOver, ImageSpec, Layout, MAX_SPEC, RunSpec};
 use zeroize::Zeroizing;
 
+use crate::ipsec::demand::Demand;
 use crate::luks::Key;
 
 /// Largest certificate or credentials file that is read, in bytes.
 const MAX_FILE: usize = 1 << 20;
 
-/// Files named on the command line, because they belong to the machine and not to the run.
+/// Files named on the command line, and addresses: what belongs to the machine and not to the run.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     /// Certificates to trust instead of the machine's.
@@ -27,6 +29,8 @@ pub struct Files {
     pub registry_auth: Option<PathBuf>,
     /// The key of an encrypted target. It belongs to the run, but nothing secret stands in a spec.
     pub luks_key: Option<PathBuf>,
+    /// The addresses to connect to sources from, one after the other: those of the VCN's tunnels. The kernel's choice where there are none.
+    pub local_addresses: Vec<IpAddr>,
 }
 
 /// What the spec orders, ready to be carried out.
@@ -38,6 +42,8 @@ pub struct Order {
     pub trust: Trust,
     /// What the image must be.
     pub policy: Policy,
+    /// What protects the way from them.
+    pub ipsec: Demand,
     /// The key of the target, where it will be encrypted.
     key: Option<Key>,
 }
@@ -81,7 +87,10 @@ pub fn resolve(spec: &RunSpec, files: &Files, has_machine: bool) -> Result<Order
         )
         .with_hint("leave `hand_over` out, or set it to `none`"));
     }
+    let ipsec = Demand::new(spec.ipsec);
     let options = SourceOptions {
+        vet: ipsec.vet(),
+        local_addresses: files.local_addresses.clone(),
         ca_pem: read_optional(files.ca.as_deref(), "the certificates of --ca")?.map(|bytes| bytes.to_vec()),
         registry_auth: read_optional(files.registry_auth.as_deref(), "the credentials of --registry-auth")?,
         ..SourceOptions::default()
@@ -94,6 +103,7 @@ pub fn resolve(spec: &RunSpec, files: &Files, has_machine: bool) -> Result<Order
         sources: spec.image.sources.iter().map(connect).collect::<Result<_>>()?,
         trust: trust(&spec.image)?,
         policy: policy(&spec.image)?,
+        ipsec,
         key: key(spec, files)?,
     })
 }

@@ -1,7 +1,6 @@
 //! The last event, told to whom it concerns before the machine starts what was written: by a POST, again and again until it is accepted
 //! or the time is over.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,8 +10,8 @@ use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use imgstream::error::{Error, Result, Retry};
+use imgstream::source::Dial;
 use protocol::event::{Body, Event};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Output;
@@ -34,16 +33,16 @@ impl Output for Last {
 }
 
 impl Last {
-    /// Posts it to `url` (`http://HOST[:PORT]/PATH`) within `within`. Any 2xx accepts it. `may_connect` is asked before each connection.
+    /// What it says, once there is one.
+    pub fn body(&self) -> Option<Body> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|event| event.event.clone())
+    }
+
+    /// Posts it to `url` (`http://HOST[:PORT]/PATH`) within `within`. Any 2xx accepts it. Connections are made by `dial`.
     ///
     /// # Errors
     /// `Source` with what the last try met; `Usage` for another kind of URL.
-    pub async fn deliver(
-        &self,
-        url: &str,
-        within: Duration,
-        may_connect: &(dyn Fn(SocketAddr) -> Result<()> + Sync),
-    ) -> Result<()> {
+    pub async fn deliver(&self, url: &str, within: Duration, dial: &Dial) -> Result<()> {
         let event = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let event = event.ok_or_else(|| Error::source_failed("there is no last event"))?;
         let body =
@@ -51,7 +50,7 @@ impl Last {
         let body = Bytes::from(body);
         let deadline = Instant::now() + within;
         loop {
-            let tried = timeout_at(deadline, timeout(TRY, post(url, body.clone(), may_connect))).await;
+            let tried = timeout_at(deadline, timeout(TRY, post(url, body.clone(), dial))).await;
             let why = match tried {
                 Ok(Ok(Ok(()))) => return Ok(()),
                 Ok(Ok(Err(error))) => error.to_string(),
@@ -80,15 +79,13 @@ pub fn parts(url: &str) -> Result<(&str, &str)> {
     if host.is_empty() || host.contains('@') || !printable { Err(wrong()) } else { Ok((host, path)) }
 }
 
-async fn post(url: &str, body: Bytes, may_connect: &(dyn Fn(SocketAddr) -> Result<()> + Sync)) -> Result<()> {
+async fn post(url: &str, body: Bytes, dial: &Dial) -> Result<()> {
     let failed = |what: &str, error: &dyn std::fmt::Display| Error::source_failed(format!("{what}: {error}"));
     let (host, path) = parts(url)?;
     let port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let with_port = if port { host.to_owned() } else { format!("{host}:80") };
-    let mut found = tokio::net::lookup_host(&with_port).await.map_err(|error| failed("looking up its name", &error))?;
-    let address = found.next().ok_or_else(|| Error::source_failed("its name has no address"))?;
-    may_connect(address)?;
-    let tcp = TcpStream::connect(address).await.map_err(|error| failed("connecting", &error))?;
+    let found = tokio::net::lookup_host(&with_port).await.map_err(|error| failed("looking up its name", &error))?;
+    let tcp = dial.connect(url, &found.collect::<Vec<_>>()).await?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(tcp)).await.map_err(|error| failed("starting HTTP", &error))?;
     tokio::spawn(async move { drop(connection.await) });
@@ -103,7 +100,13 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
 
+    use imgstream::source::SourceOptions;
+
     use super::*;
+
+    fn dial() -> Dial {
+        Dial::new(&SourceOptions::default())
+    }
 
     fn ended() -> Last {
         let mut last = Last::default();
@@ -136,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_told_until_it_is_accepted() {
         let (url, served) = server(&["503 Later", "201 Created"]);
-        ended().deliver(&url, Duration::from_secs(30), &|_| Ok(())).await.unwrap();
+        ended().deliver(&url, Duration::from_secs(30), &dial()).await.unwrap();
         let heard = served.join().unwrap();
         assert!(
             heard[1].starts_with("POST /runs HTTP/1.1\r\n") && heard[1].contains(r#""kind":"run-failed""#),
@@ -146,14 +149,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_answer_it_ends_and_says_why() {
-        let error = ended().deliver("http://127.0.0.1:1/", Duration::from_secs(1), &|_| Ok(())).await.unwrap_err();
-        assert!(
-            error.to_string().contains("was not accepted by http://127.0.0.1:1/ within 1 s: connecting:"),
-            "{error}"
-        );
-        let refuse = |_| Err(Error::source_failed("no tunnel"));
-        let error = ended().deliver("http://127.0.0.1:1/", Duration::from_secs(1), &refuse).await.unwrap_err();
-        assert!(error.to_string().ends_with("no tunnel"), "{error}");
+        let error = ended().deliver("http://127.0.0.1:1/", Duration::from_secs(1), &dial()).await.unwrap_err();
+        assert!(error.to_string().contains("was not accepted by http://127.0.0.1:1/ within 1 s: "), "{error}");
     }
 
     #[test]

@@ -104,6 +104,9 @@ pub fn summary(summary: &Summary) -> String {
     rows.extend(summary.tail.as_ref().map(|tail| ("tail", self::tail(tail))));
     rows.extend(summary.gpt.iter().map(|gpt| ("GPT", format!("its backup at the target's end: {gpt}"))));
     rows.extend(summary.partitions.iter().map(|said| ("partitions", said.clone())));
+    if !summary.ipsec.is_empty() {
+        rows.push(("IPsec", summary.ipsec.clone()));
+    }
     rows.push(("engine", summary.engine.clone()));
     rows.extend(summary.fallback.iter().map(|why| ("fell back", why.clone())));
     let limit = summary.limited_by.as_ref().map_or(String::new(), |stage| format!(", limited by {}", stage.name()));
@@ -234,6 +237,7 @@ mod tests {
             partitions: None,
             fetched_bytes: 512 << 20,
             proof: Proof::ReadBack { bytes: 2 << 30 },
+            ipsec: "platform: not seen from here".into(),
             engine: "pwrite threads (O_DIRECT)".into(),
             fallback: Some("io_uring is not available here".into()),
             limited_by: Some(Stage::Write),
@@ -256,6 +260,7 @@ mod tests {
             "/dev/loop0, 4 GiB",
             "2 GiB = 1 GiB data + 1 GiB zeros and holes; fetched 512 MiB (25 %)",
             "2 GiB read back from the media",
+            "  IPsec      platform: not seen from here",
             "fell back  io_uring is not available here",
             "2.00 s, 1 GiB/s, flush included, limited by write",
             "1.00 s, 2 GiB/s",
