@@ -1,9 +1,11 @@
 //! The boot medium: a machine boots it, joins the VCN, provisions itself, and boots what it was given.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod fixture;
 mod gateway;
 mod image;
 mod ipl;
 mod medium;
 mod pki;
+mod refusals;
 mod wire;

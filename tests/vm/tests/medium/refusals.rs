@@ -1,0 +1,202 @@
+//! What keeps a machine from being provisioned: each is told on the console, in time, and no disk is touched.
+
+use std::io::Read;
+
+use serde_json::json;
+use vm::{Boot, Disk, Link, Lpar, LparBuilder, MIB};
+
+use crate::fixture;
+use crate::gateway::{GATEWAY, Gateway, Knows, PSK};
+use crate::image::Packed;
+use crate::medium::Medium;
+use crate::pki::Pki;
+use crate::wire;
+
+/// How long a machine may take to say why it will not, in seconds.
+const LIMIT: u64 = 240;
+
+/// A machine that is to fail, and what it must say.
+struct Case<'a> {
+    name: &'a str,
+    machine: LparBuilder,
+    says: &'a [&'a str],
+}
+
+impl Case<'_> {
+    /// Boots it, reads its console, and demands that it says so, that no disk was touched, and that nothing left in the clear.
+    #[track_caller]
+    fn fails(self, disks: &[&Disk]) -> Lpar {
+        let machine = self.machine.named(self.name).ipl();
+        machine.until("waiting; IPL again", LIMIT);
+        let console = machine.console();
+        fixture::compare(self.name, &console);
+        assert!(console.contains("NOT PROVISIONED: "), "{console}");
+        for words in self.says {
+            assert!(console.contains(words), "{}: {words:?} is not in\n{console}", self.name);
+        }
+        disks.iter().for_each(|disk| assert!(is_blank(disk), "{}: a disk was touched", self.name));
+        machine
+    }
+}
+
+/// Whether nothing was ever written to a disk that was new.
+fn is_blank(disk: &Disk) -> bool {
+    let mut file = std::fs::File::open(disk.path()).unwrap();
+    let mut bytes = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut bytes).unwrap() {
+            0 => return true,
+            length if bytes[..length].iter().any(|byte| *byte != 0) => return false,
+            _ => {}
+        }
+    }
+}
+
+/// Nothing but what protects itself.
+fn nothing_in_the_clear(machine: &Lpar) {
+    let kinds = wire::kinds(&machine.capture());
+    assert!(kinds.keys().all(|kind| wire::EXPECTED.contains(kind)), "{kinds:?}");
+}
+
+#[test]
+fn a_gateway_that_is_not_the_right_one_gets_nothing() {
+    let packed = Packed::sample();
+    let lun = Disk::new(packed.size).paths(2);
+    let (ours, theirs) = (Pki::new("vcn"), Pki::new("vcn"));
+    let link = Link::new();
+    let machine = |medium: &Medium| LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1);
+    let medium = || Medium::new(&packed, &lun.wwid());
+    {
+        let _gateway =
+            Gateway::new(&link, &packed, &Knows::Certificates(&theirs, "20240101000000Z", "20340101000000Z"));
+        // Another authority of the same name.
+        let case = Case {
+            name: "another-authority",
+            machine: machine(&medium().certificates(&ours)),
+            says: &["gateway", "authority"],
+        };
+        nothing_in_the_clear(&case.fails(&[&lun]));
+        // The right authority, another name.
+        let case = Case {
+            name: "another-gateway",
+            machine: machine(&medium().certificates(&theirs).with("/ipsec/gateway_id", json!("other.vcn.example"))),
+            says: &["other.vcn.example"],
+        };
+        nothing_in_the_clear(&case.fails(&[&lun]));
+    }
+    let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&ours, "20240101000000Z", "20250101000000Z"));
+    let case = Case {
+        name: "expired-certificate",
+        machine: machine(&medium().certificates(&ours)),
+        says: &["expired", "clock says"],
+    };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+}
+
+#[test]
+fn what_the_tunnel_does_not_lead_to_is_explained() {
+    let packed = Packed::sample();
+    let lun = Disk::new(packed.size).paths(2);
+    let link = Link::new();
+    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    let machine = |medium: &Medium| LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1);
+    let medium = || Medium::new(&packed, &lun.wwid());
+    let case = Case { name: "another-key", machine: machine(&medium().psk("wrong")), says: &["pre-shared key"] };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+
+    let case = Case {
+        name: "no-ipsec",
+        machine: machine(&medium()),
+        says: &["ipsec", GATEWAY.split('.').next().unwrap_or_default()],
+    };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+
+    let unreachable = medium().known().with("/run/image/sources", json!(["http://10.20.0.99/"]));
+    let case = Case { name: "source-unreachable", machine: machine(&unreachable), says: &["http://10.20.0.99/"] };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+
+    let nameless = medium().known().with("/run/image/sources", json!(["http://images.example/"]));
+    let nameless = nameless.with("/network/dns", json!(["10.20.0.98"]));
+    let case =
+        Case { name: "names-dead", machine: machine(&nameless), says: &["images.example", "looking up its name"] };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+}
+
+#[test]
+fn a_machine_that_is_not_as_described_says_what_is_missing() {
+    let packed = Packed::sample();
+    let (lun, other) = (Disk::new(packed.size + MIB).paths(1), Disk::new(packed.size + MIB).paths(2));
+    let link = Link::new();
+    let medium = Medium::new(&packed, &lun.wwid()).known();
+    let machine = |medium: &Medium| LparBuilder::new(medium.iso()).link(&link, 1);
+
+    let case = Case {
+        name: "clock-ahead",
+        machine: machine(&medium).clock("2036-11-25T00:00:00").disk(&lun),
+        says: &["this machine's clock says 2036-11-25", "set the clock"],
+    };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+    let case = Case {
+        name: "clock-behind",
+        machine: machine(&medium).clock("2016-11-25T00:00:00").disk(&lun),
+        says: &["this machine's clock says 2016-11-25", "which is later"],
+    };
+    case.fails(&[&lun]);
+    // The gateway is switched off.
+    let case = Case { name: "no-gateway", machine: machine(&medium).disk(&lun), says: &["10.9.0.1", "answer"] };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+
+    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    let impatient = Medium::new(&packed, &lun.wwid()).known().with("/run/target/lun/wait", json!(5));
+    let case = Case {
+        name: "another-disk",
+        machine: machine(&impatient).disk(&other),
+        says: &[&lun.wwid(), "no SCSI disk of this machine says it is this LUN"],
+    };
+    case.fails(&[&other]);
+    let two = impatient.with("/run/target/lun/min_paths", json!(2));
+    let case = Case {
+        name: "a-path-is-missing",
+        machine: machine(&two).disk(&lun).disk(&other),
+        says: &["1 of 2 live paths"],
+    };
+    case.fails(&[&lun, &other]);
+}
+
+#[test]
+fn a_damaged_medium_is_not_used() {
+    let packed = Packed::sample();
+    let lun = Disk::new(packed.size).paths(2);
+    let link = Link::new();
+    let medium = Medium::new(&packed, &lun.wwid()).known();
+    let Boot::Iso(iso) = medium.iso() else { unreachable!() };
+    let mut bytes = std::fs::read(&iso).unwrap();
+    // In the last third lies the file system's archive, and before its end (slot and CD's own) is what was changed here.
+    let at = bytes.len() - (4 << 20);
+    bytes[at] ^= 1;
+    std::fs::write(&iso, &bytes).unwrap();
+    let damaged = LparBuilder::new(Boot::Iso(iso.clone())).disk(&lun).link(&link, 1);
+    let case = Case {
+        name: "damaged-medium",
+        machine: damaged,
+        says: &["could not unpack all of the medium", "upload or burn it again"],
+    };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+    bytes[at] ^= 1;
+
+    // The configuration in it.
+    let key = bytes.windows(PSK.len()).position(|window| window == PSK.as_bytes()).unwrap();
+    bytes[key] ^= 1;
+    std::fs::write(&iso, &bytes).unwrap();
+    let damaged = LparBuilder::new(Boot::Iso(iso)).disk(&lun).link(&link, 1);
+    let case = Case {
+        name: "damaged-configuration",
+        machine: damaged,
+        says: &["the configuration is damaged", "psk is not what was put in"],
+    };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+
+    let none = LparBuilder::new(Boot::Iso(vm::lane::medium().join("z-provisioner.iso"))).disk(&lun).link(&link, 1);
+    let case = Case { name: "no-configuration", machine: none, says: &["this medium has no configuration"] };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+}
