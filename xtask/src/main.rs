@@ -47,6 +47,9 @@ enum Chore {
         /// The small image instead of the Debian one
         #[arg(long)]
         quick: bool,
+        /// The Debian one whose root belongs inside LUKS; how to pack it is said on standard error
+        #[arg(long, conflicts_with = "quick")]
+        split: bool,
         /// Build it again even if it is in the cache
         #[arg(long)]
         again: bool,
@@ -73,7 +76,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = interrupt::take_over().and_then(|()| match cli.chore {
         Chore::Demo(options) => demo::run(&options),
-        Chore::Image { quick, again } => image(quick, again),
+        Chore::Image { quick, split, again } => image(quick, split, again),
         Chore::Build(options) => build::run(&options),
         Chore::Iso(options) => iso::run(&options),
         Chore::Test(options) => test::run(&options),
@@ -92,9 +95,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn image(quick: bool, again: bool) -> Outcome<()> {
-    let (lane, kind) = if quick { (Lane::DemoQuick, image::Kind::Quick) } else { (Lane::Demo, image::Kind::Debian) };
+fn image(quick: bool, split: bool, again: bool) -> Outcome<()> {
+    let (lane, kind) = match (quick, split) {
+        (true, _) => (Lane::DemoQuick, image::Kind::Quick),
+        (false, true) => (Lane::Demo, image::Kind::DebianSplit),
+        (false, false) => (Lane::Demo, image::Kind::Debian),
+    };
     ensure(lane)?;
-    println!("{}", image::raw(kind, again)?.display());
+    let raw = image::raw(kind, again)?;
+    if split {
+        eprintln!("pack it with: {}", image::split_pack_options().join(" "));
+    }
+    println!("{}", raw.display());
     Ok(())
 }

@@ -25,15 +25,24 @@ pub struct Part<'a> {
     pub kind: &'a str,
     /// UUID of the file system, of the partition, and the seed of its directory hashes.
     pub uuid: &'a str,
-    /// Size of the partition in MiB.
+    /// Size of the file system in MiB.
     pub mib: u64,
+    /// What the partition has beyond it, in MiB: zeros.
+    pub free: u64,
     /// The folder whose files fill it.
     pub files: &'a Path,
 }
 
+impl Part<'_> {
+    /// Bytes of the partition.
+    fn bytes(&self) -> u64 {
+        (self.mib + self.free) * MIB
+    }
+}
+
 /// Lays out `parts` one after the other in a new sparse `disk` and fills them.
 pub fn make(disk: &Path, label_id: &str, parts: &[Part]) -> Outcome<()> {
-    let total = FIRST + parts.iter().map(|part| part.mib * MIB).sum::<u64>() + MIB;
+    let total = FIRST + parts.iter().map(Part::bytes).sum::<u64>() + MIB;
     let tried = format!("create {}", disk.display());
     File::create(disk).and_then(|file| file.set_len(total)).tried(tried)?;
 
@@ -92,7 +101,7 @@ pub fn used(folder: &Path) -> Outcome<u64> {
 fn offsets<'a>(parts: &'a [Part]) -> impl Iterator<Item = u64> + 'a {
     parts.iter().scan(FIRST, |next, part| {
         let offset = *next;
-        *next += part.mib * MIB;
+        *next += part.bytes();
         Some(offset)
     })
 }
@@ -100,7 +109,7 @@ fn offsets<'a>(parts: &'a [Part]) -> impl Iterator<Item = u64> + 'a {
 fn table(label_id: &str, parts: &[Part]) -> String {
     let mut table = format!("label: gpt\nlabel-id: {label_id}\n");
     for (part, offset) in parts.iter().zip(offsets(parts)) {
-        let (start, size) = (offset / 512, part.mib * MIB / 512);
+        let (start, size) = (offset / 512, part.bytes() / 512);
         table += &format!("start={start}, size={size}, type={}, uuid={}, name={}\n", part.kind, part.uuid, part.name);
     }
     table
@@ -113,8 +122,8 @@ mod tests {
     #[test]
     fn partitions_follow_each_other() {
         let files = Path::new("/");
-        let part = |name, mib| Part { name, kind: "L", uuid: "u", mib, files };
-        let table = table("id", &[part("boot", 64), part("root", 8)]);
+        let part = |name, mib, free| Part { name, kind: "L", uuid: "u", mib, free, files };
+        let table = table("id", &[part("boot", 62, 2), part("root", 8, 0)]);
         assert!(table.contains("start=2048, size=131072, type=L, uuid=u, name=boot\n"));
         assert!(table.contains("start=133120, size=16384, type=L, uuid=u, name=root\n"));
     }

@@ -28,7 +28,7 @@ pub fn build(folder: &Path, file: &str) -> Outcome<()> {
     }
     let image = folder.join(file);
     let mib = disk::fitted(disk::used(&staging)?).next_multiple_of(32);
-    let parts = [Part { name: "data", kind: "L", uuid: DATA_ID, mib, files: &staging }];
+    let parts = [Part { name: "data", kind: "L", uuid: DATA_ID, mib, free: 0, files: &staging }];
     disk::make(&image, DISK_ID, &parts)?;
     disk::check(&image, &parts)?;
     std::fs::remove_dir_all(&staging).tried("remove the copied files")

@@ -1,37 +1,34 @@
-//! The boot record: zipl of the image itself, run under qemu-user in the image's own root, on loop devices.
+//! The boot record: zipl of the image's own Debian, run under qemu-user in its root, on loop devices.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use crate::fail::{Fail, Outcome, Tried};
+use crate::image::chroot;
 use crate::image::disk::{FIRST, MIB};
 use crate::loopdev::Loop;
 use crate::shell::{capture, run, tool};
 
-/// Mounts happen in a namespace of their own, so none can outlive this script, however it ends.
-const CHROOT: &str = r#"
-set -eu
-root=$1 boot=$2 disk=$3 first=$4 parameters=$5
+const ZIPL: &str = r#"
+boot=$1 disk=$2 first=$3 parameters=$4
 mount -t ext4 "$boot" "$root/boot"
-mount --bind /dev "$root/dev"
-mount -t proc proc "$root/proc"
-mount -t sysfs sysfs "$root/sys"
 chroot "$root" /sbin/zipl --target /boot --targetbase "$disk" --targettype SCSI --targetblocksize 512 \
     --targetoffset "$first" --image /boot/vmlinuz --ramdisk /boot/initrd.img --parameters "$parameters"
 umount "$root/boot"
 "#;
 
-/// Writes the boot record of `disk`, whose first partition of `boot_mib` is /boot; `root` is the root's folder,
-/// with an empty `boot` in it.
+/// Writes the boot record of `disk`, whose first partition of `boot_mib` is /boot; `root` is a root's folder with zipl
+/// and an empty `boot` in it.
 ///
 /// zipl is told all it would otherwise find out from a disk's geometry, which a loop device does not have.
 pub fn write_boot_record(root: &Path, disk: &Path, boot_mib: u64, parameters: &str) -> Outcome<()> {
     let whole = Loop::attach(disk, &[])?;
     let (offset, size) = (FIRST.to_string(), (boot_mib * MIB).to_string());
     let boot = Loop::attach(disk, &["--offset", &offset, "--sizelimit", &size])?;
-    let mut script = tool("unshare");
-    script.args(["--mount", "--propagation", "private", "sh", "-c", CHROOT, "zipl"]);
-    script.arg(root).arg(&boot).arg(&whole).arg((FIRST / 512).to_string()).arg(parameters);
-    capture(&mut script).map_err(|fail| Fail { message: short(&fail.message), ..fail })?;
+    let first = (FIRST / 512).to_string();
+    let arguments: [&OsStr; 4] = [boot.as_ref(), whole.as_ref(), first.as_ref(), parameters.as_ref()];
+    capture(&mut chroot::inside(root, ZIPL, arguments))
+        .map_err(|fail| Fail { message: short(&fail.message), ..fail })?;
     capture(tool("blockdev").arg("--flushbufs").arg(&whole))?;
     Ok(())
 }
