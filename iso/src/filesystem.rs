@@ -93,8 +93,16 @@ impl Filesystem<'_> {
         std::fs::read(to)
     }
 
+    /// Where a file lies in the packages' root, without steps back.
     fn below(&self, path: &Path) -> Option<String> {
-        Some(path.strip_prefix(self.packages).ok()?.to_string_lossy().into_owned())
+        let mut steps: Vec<&str> = Vec::new();
+        for step in path.strip_prefix(self.packages).ok()?.iter() {
+            match step.to_str()? {
+                ".." => drop(steps.pop()),
+                step => steps.push(step),
+            }
+        }
+        Some(steps.join("/"))
     }
 }
 

@@ -10,6 +10,7 @@ use vm::base::{self, Base};
 use crate::build;
 use crate::cache;
 use crate::fail::{Outcome, Tried};
+use crate::image::{self, Kind};
 use crate::iso;
 use crate::packages::{self, GUEST, QEMU};
 use crate::prerequisites::{Lane, ensure};
@@ -67,6 +68,9 @@ pub fn provide(command: &mut Command) -> Outcome<()> {
     let medium = target_folder()?.join("iso");
     iso::make(&medium)?;
     command.env("VM_MEDIUM", medium);
+    ensure(Lane::Demo)?;
+    command.env("VM_DEBIAN", image::raw(Kind::Debian, false)?).env("VM_DEBIAN_SPLIT", image::raw(Kind::DebianSplit, false)?);
+    command.env("VM_DEBIAN_SPLIT_OPTIONS", image::split_pack_options().join(" "));
     Ok(())
 }
 

@@ -32,6 +32,11 @@ pub fn debian(split: bool) -> PathBuf {
     named(if split { "VM_DEBIAN_SPLIT" } else { "VM_DEBIAN" })
 }
 
+/// How the second one is packed.
+pub fn split_pack_options() -> String {
+    std::env::var("VM_DEBIAN_SPLIT_OPTIONS").expect("`cargo xtask test --vm` says how the image is packed")
+}
+
 /// The first process.
 pub fn init() -> PathBuf {
     named("VM_INIT")
