@@ -69,7 +69,9 @@ pub fn provide(command: &mut Command) -> Outcome<()> {
     iso::make(&medium)?;
     command.env("VM_MEDIUM", medium);
     ensure(Lane::Demo)?;
-    command.env("VM_DEBIAN", image::raw(Kind::Debian, false)?).env("VM_DEBIAN_SPLIT", image::raw(Kind::DebianSplit, false)?);
+    command
+        .env("VM_DEBIAN", image::raw(Kind::Debian, false)?)
+        .env("VM_DEBIAN_SPLIT", image::raw(Kind::DebianSplit, false)?);
     command.env("VM_DEBIAN_SPLIT_OPTIONS", image::split_pack_options().join(" "));
     Ok(())
 }

@@ -13,9 +13,11 @@ mod machine;
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::medium::{self, Config, ended::Ended};
+
+use nix::sys::reboot::set_cad_enabled;
 
 use children::Children;
 use console::Console;
@@ -78,6 +80,8 @@ fn story(console: &Console) -> (Option<Config>, Ending) {
 /// Until the agent can start. `known` gets the configuration as soon as it is read: it also says how to fail.
 fn prepare(console: &Console, known: &mut Option<Config>) -> Result<(Config, Children), Trouble> {
     machine::mount()?;
+    // Or the HMC's "signal shutdown" would end the machine at once, and not through us.
+    let _ = set_cad_enabled(false);
     let seal = machine::seal()?;
     console.say(&format!("{seal}, kernel {}", machine::kernel()));
     let config = medium::load(Path::new(medium::FOLDER), &machine::command_line()).map_err(|error| {
@@ -88,7 +92,9 @@ fn prepare(console: &Console, known: &mut Option<Config>) -> Result<(Config, Chi
     clock::check(&config, time::OffsetDateTime::now_utc())?;
     machine::wait_for_randomness()?;
     let mut children = Children::new()?;
+    let since = Instant::now();
     devices::bring_up(&mut children, console)?;
+    console.say(&format!("devices are there after {:.1} s", since.elapsed().as_secs_f64()));
     Ok((config, children))
 }
 

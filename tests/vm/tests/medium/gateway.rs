@@ -43,7 +43,7 @@ swanctl { load = pem pkcs1 pkcs8 x509 revocation constraints pubkey openssl rand
 impl Gateway {
     /// One at end 0 of a cable, which serves this image to who is allowed.
     pub fn new(link: &Link, packed: &Packed, knows: &Knows<'_>) -> Self {
-        let builder = Guest::builder().named("gateway").gateway().disk(&packed.disk);
+        let builder = Guest::builder().named("gateway").gateway().kernel_options("ipv6.disable=1").disk(&packed.disk);
         let guest = builder.link(link, 0, &format!("{}/24", OUTSIDE[0])).boot();
         guest.sh(&format!("ip addr add {INSIDE}/32 dev lo; ip addr add 10.20.0.2/32 dev lo; mkdir -p /srv; modprobe ext4; mount -o ro /dev/vda /srv"));
         guest.put("/etc/nginx.conf", 0o644, NGINX);
