@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use imgstream::error::Result;
+use imgstream::error::{Kind, Result};
 use imgstream::source::{Dial, SourceOptions};
 use protocol::event::{Body, Phase, Step};
 use protocol::spec::HandOver;
@@ -14,6 +14,7 @@ use crate::medium::Config;
 use crate::medium::ended::Ended;
 use crate::network;
 use crate::report::{Last, Reporter};
+use crate::tool::Tool;
 
 /// The machine.
 pub struct Machine {
@@ -38,6 +39,8 @@ impl Machine {
         let tell = |message| reporter.emit(Body::Warning { message });
         step(Step::Interfaces);
         let up = network::bring_up(&self.config.network, &tell, cancel).await?;
+        // Disks have been looked at meanwhile. What is not there now is waited for where it is needed.
+        Tool::new("udevadm").args(["settle", "--timeout=30"]).kind(Kind::Device).end().await?;
         let joined = up.to_string();
         self.network = Some(up);
         Ok(joined)

@@ -1,4 +1,7 @@
-//! Devices: modules, udev, multipathd. udev because multipathd listens to it, and makes no map without.
+//! Devices: udev, and multipathd, which listens to it and makes no map without. Drivers are loaded as devices ask for them, and the
+//! kernel asks for the rest when it is used (ciphers, ESP, targets of the device mapper).
+//!
+//! Nobody waits here until all devices are there: the agent waits for those it needs, with a limit and a sentence for each.
 
 use std::fs;
 use std::path::Path;
@@ -6,54 +9,47 @@ use std::time::Duration;
 
 use super::Trouble;
 use super::children::Children;
-use super::console::Console;
 
-/// Loaded for all: what no device asks for. What one does ask for is udev's business.
-const MODULES: [&str; 9] =
-    ["dm-mod", "dm-multipath", "dm-crypt", "xts", "algif_skcipher", "sd_mod", "scsi_dh_alua", "xfrm_user", "esp4"];
+/// What is needed before anybody asks for it: multipathd looks for both when it starts.
+const MODULES: [&str; 2] = ["dm-mod", "dm-multipath"];
 
-/// Loaded where the machine has a use for them; a kernel that has not refuses.
-const WISHED: [&str; 3] = ["zfcp", "esp6", "aes_s390"];
+/// What may have been there before udev was: everything that a disk or a network lies behind. What appears later says so itself.
+const SUBSYSTEMS: [&str; 5] = ["ccw", "virtio", "scsi", "block", "net"];
 
-/// How long devices may take to settle. A storage network that does not answer is the agent's to explain.
-const SETTLING: Duration = Duration::from_secs(120);
-const LOADING: Duration = Duration::from_secs(60);
+/// How long loading and asking may take.
+const LIMIT: Duration = Duration::from_secs(60);
+const STARTING: Duration = Duration::from_secs(10);
 
 const UDEVD: &str = "/usr/lib/systemd/systemd-udevd";
 const UDEVADM: &str = "/usr/bin/udevadm";
 const MODPROBE: &str = "/usr/sbin/modprobe";
+const MULTIPATHD: &str = "/usr/sbin/multipathd";
 
 /// Brings them up.
-pub fn bring_up(children: &mut Children, console: &Console) -> Result<(), Trouble> {
-    // udev's rules for disks run the coldplug's work in parallel; modules first, so that its events find drivers.
-    children.run(MODPROBE, &[&["-a"], MODULES.as_slice()].concat(), LOADING)?;
-    for module in WISHED {
-        let loading = children.start_silently(MODPROBE, &["-q", module])?;
-        children.wait(loading, Some(LOADING));
-    }
+pub fn bring_up(children: &mut Children) -> Result<(), Trouble> {
+    children.run(MODPROBE, &[&["-a"], MODULES.as_slice()].concat(), LIMIT)?;
     children.start_silently(UDEVD, &["--resolve-names=never"])?;
-    // Its control socket: before it is there, triggers are for nobody.
+    // Before its control socket is there, events are for nobody.
     wait_for(Path::new("/run/udev/control"), "systemd-udevd")?;
-    children.run(UDEVADM, &["trigger", "--type=subsystems", "--action=add"], LOADING)?;
-    children.run(UDEVADM, &["trigger", "--type=devices", "--action=add"], LOADING)?;
-    let seconds = format!("--timeout={}", SETTLING.as_secs());
-    let settling = children.start_silently(UDEVADM, &["settle", &seconds])?;
-    if children.wait(settling, Some(SETTLING + LOADING)) != Some(0) {
-        console.say("devices have not settled; going on with what is there");
-    }
-    children.start_silently("/usr/sbin/multipathd", &["-d", "-s"])?;
+    let subsystems: Vec<String> = SUBSYSTEMS.iter().map(|name| format!("--subsystem-match={name}")).collect();
+    let trigger: Vec<&str> =
+        ["trigger", "--action=add"].into_iter().chain(subsystems.iter().map(String::as_str)).collect();
+    children.run(UDEVADM, &trigger, LIMIT)?;
+    children.start_silently(MULTIPATHD, &["-d", "-s"])?;
     Ok(())
 }
 
 fn wait_for(path: &Path, whose: &str) -> Result<(), Trouble> {
-    for _ in 0..500 {
+    let rounds = STARTING.as_millis() / 20;
+    for _ in 0..rounds {
         if fs::symlink_metadata(path).is_ok() {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    let seconds = STARTING.as_secs();
     Err(Trouble::new(
-        format!("{whose} has not started within 10 s"),
-        "the medium is damaged: make it anew, and IPL again",
+        format!("{whose} has not started within {seconds} s"),
+        "IPL again; if it stays so, make the medium anew",
     ))
 }

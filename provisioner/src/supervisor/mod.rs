@@ -13,14 +13,14 @@ mod machine;
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use crate::medium::{self, Config, ended::Ended};
+use std::time::Duration;
 
 use nix::sys::reboot::set_cad_enabled;
 
-use children::Children;
-use console::Console;
+use self::children::Children;
+use self::console::Console;
+use crate::medium::ended::Ended;
+use crate::medium::{self, Config};
 
 /// Where the agent is.
 const AGENT: &str = "/usr/bin/z-provisioner";
@@ -92,9 +92,7 @@ fn prepare(console: &Console, known: &mut Option<Config>) -> Result<(Config, Chi
     clock::check(&config, time::OffsetDateTime::now_utc())?;
     machine::wait_for_randomness()?;
     let mut children = Children::new()?;
-    let since = Instant::now();
-    devices::bring_up(&mut children, console)?;
-    console.say(&format!("devices are there after {:.1} s", since.elapsed().as_secs_f64()));
+    devices::bring_up(&mut children)?;
     Ok((config, children))
 }
 

@@ -54,3 +54,14 @@ fn clear_light() {
         machine.elapsed()
     );
 }
+
+#[test]
+fn timing() {
+    let packed = Packed::sample();
+    let lun = Disk::new(packed.size + MIB).paths(2);
+    let link = Link::new();
+    let medium = Medium::new(&packed, &lun.wwid()).with("/run/ipsec", "not-required".into());
+    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
+    machine.until_any(&["login:", "NOT PROVISIONED"], 400);
+    println!("{}", machine.console());
+}
