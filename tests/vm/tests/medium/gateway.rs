@@ -91,6 +91,30 @@ impl Gateway {
         self.guest.sh("ip -s xfrm state")
     }
 
+    /// Bytes that have come through the tunnel of an address inside.
+    pub fn received(&self, local: &str) -> u64 {
+        let policy = self
+            .guest
+            .sh(&format!("ip xfrm policy list src {local}/32 dir in; ip xfrm policy list src {local}/32 dir fwd"));
+        let request = policy.split("reqid ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or_default();
+        let bytes = self.guest.sh(&format!(
+            "ip -s xfrm state list src {} reqid {request} | grep -A1 'lifetime current' | grep -o '[0-9]*(bytes)' | tr -d '(bytes)'",
+            OUTSIDE[1]
+        ));
+        bytes.lines().filter_map(|bytes| bytes.parse::<u64>().ok()).sum()
+    }
+
+    /// Gives the machine its address.
+    pub fn start_dhcp(&self) {
+        let configuration = format!(
+            "start {0}\nend {0}\ninterface eth0\nlease_file /run/leases\noption subnet 255.255.255.0\noption lease 3600\n",
+            OUTSIDE[1]
+        );
+        let name = self.guest.sh(&format!("ip -o addr show to {} | cut -d' ' -f2", OUTSIDE[0]));
+        self.guest.put("/etc/udhcpd.conf", 0o644, configuration.replace("eth0", &name));
+        self.guest.sh("touch /run/leases; setsid busybox udhcpd -f /etc/udhcpd.conf >/run/udhcpd.log 2>&1 &");
+    }
+
     /// What charon says.
     pub fn log(&self) -> String {
         self.guest.sh("cat /run/charon.log")
@@ -101,5 +125,5 @@ const NGINX: &str = "user root; worker_processes 1; pid /run/nginx.pid; error_lo
 events { worker_connections 64; }
 http { access_log /run/nginx.access; client_body_temp_path /run/b; proxy_temp_path /run/p; fastcgi_temp_path /run/f;
 uwsgi_temp_path /run/u; scgi_temp_path /run/s; sendfile on; keepalive_requests 100000;
-server { listen 80; root /srv; } }
+server { listen 80; root /srv; location /accepted { return 204; } } }
 ";

@@ -1,67 +1,186 @@
 //! From IPL to what was installed.
 
-use vm::{Disk, Link, LparBuilder, MIB};
+use std::time::Duration;
 
-use crate::gateway::{Gateway, Knows, PSK};
+use serde_json::{Value, json};
+use vm::{Boot, Disk, Guest, Link, Lpar, LparBuilder, MIB, lane};
+
+use crate::fixture;
+use crate::gateway::{Gateway, INSIDE, Knows, OUTSIDE, PSK};
 use crate::image::Packed;
 use crate::medium::Medium;
+use crate::pki::Pki;
 use crate::wire;
 
+/// How long a machine may take from IPL to its end, in seconds.
+const LIMIT: u64 = 600;
+
+/// Nothing but what protects itself was on the wire, and of that all that belongs there.
+fn only_ipsec(machine: &Lpar) {
+    let kinds = wire::kinds(&machine.capture());
+    println!("on the wire: {kinds:?}");
+    assert!(wire::EXPECTED.iter().all(|kind| kinds.contains_key(kind)), "{kinds:?}");
+    assert!(kinds.keys().all(|kind| wire::EXPECTED.contains(kind)), "{kinds:?}");
+}
+
+/// Waits until one of these is on the console, and demands that it is not that the machine has given up.
+#[track_caller]
+fn until(machine: &Lpar, text: &str) {
+    let found = machine.until_any(&[text, "NOT PROVISIONED"], LIMIT);
+    assert_eq!(found, text, "{}", machine.console());
+}
+
+/// Says how long each part took, for docs/performance.md.
+fn say_times(machine: &Lpar, parts: &[&str]) {
+    let mut before = Duration::ZERO;
+    for part in parts {
+        let at = machine.when(part);
+        println!("{:6.1} s (+{:5.1} s)  {part:?}", at.as_secs_f64(), (at - before).as_secs_f64());
+        before = at;
+    }
+}
+
+/// What a run says on its way, in order.
+const PARTS: [&str; 9] = [
+    "z-provisioner: z-provisioner",
+    "z-provisioner: for server",
+    "→ LUN",
+    "\n  network ",
+    "\n  image ",
+    "\n  target ",
+    "\n  write ",
+    "\n  stream ",
+    "z-provisioner: re-IPL from",
+];
+
 #[test]
-fn first_light() {
+fn a_machine_boots_the_medium_and_then_the_debian_it_was_given() {
+    let packed = Packed::of(&lane::debian(false), "");
+    let lun = Disk::new(packed.size + MIB).paths(2);
+    let (link, pki) = (Link::new(), Pki::new("vcn"));
+    let gateway = Gateway::new(&link, &packed, &Knows::Certificates(&pki, "20240101000000Z", "20340101000000Z"));
+    let medium = Medium::new(&packed, &lun.wwid()).certificates(&pki);
+    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
+    until(&machine, "\n  write ");
+    // In the middle of the stream the tunnel is gone, for longer than it takes to notice.
+    machine.set_link(false);
+    std::thread::sleep(Duration::from_secs(20));
+    machine.set_link(true);
+    until(&machine, "z-provisioner: re-IPL from");
+    only_ipsec(&machine);
+    machine.until("z-demo login:", LIMIT);
+    fixture::compare("plain", machine.console().split("\nLOADPARM").nth(1).unwrap_or_default());
+    say_times(&machine, &[PARTS.as_slice(), &["z-demo login:"]].concat());
+    machine.type_line("root");
+    machine.until("Password:", 120);
+    machine.type_line("demo");
+    machine.until("root@z-demo", 120);
+    assert!(gateway.sas().contains("proto esp"), "the gateway's own view");
+}
+
+#[test]
+fn a_machine_boots_a_split_debian_whose_passphrase_is_typed() {
+    let packed = Packed::of(&lane::debian(true), &lane::split_pack_options());
+    let lun = Disk::new(packed.size + MIB).paths(2);
+    let link = Link::new();
+    let gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    // Two tunnels, each with an address of its own, for two connections.
+    let inner = ["10.20.1.1", "10.20.1.2"];
+    let tunnels: Vec<Value> = inner.iter().map(|local| json!({"local": local, "remote": ["10.20.0.0/24"]})).collect();
+    let mut addresses = vec![json!(format!("{}/24", OUTSIDE[1]))];
+    addresses.extend(inner.iter().map(|inner| json!(format!("{inner}/32"))));
+    let mut medium = Medium::new(&packed, &lun.wwid())
+        .known()
+        .with("/ipsec/tunnels", json!(tunnels))
+        .with("/network/interfaces/0/ipv4/static/addresses", json!(addresses))
+        .with("/run/target/layout", json!("split"));
+    let key = medium.luks_key();
+    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
+    until(&machine, "z-provisioner: re-IPL from");
+    only_ipsec(&machine);
+    let sas = gateway.sas();
+    for local in inner {
+        assert!(gateway.received(local) > 1000, "through the tunnel of {local}:\n{sas}");
+    }
+    machine.until("Please unlock disk", LIMIT);
+    machine.type_line(&key);
+    machine.until("z-demo login:", LIMIT);
+    say_times(&machine, &[PARTS.as_slice(), &["Please unlock disk", "z-demo login:"]].concat());
+    assert!(!machine.console().contains(&key), "the key is on the console");
+}
+
+#[test]
+fn a_machine_encrypts_all_of_a_disk_and_halts() {
+    let packed = Packed::sample();
+    let lun = Disk::new(packed.size + 16 * MIB).paths(1);
+    let link = Link::new();
+    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    let mut medium = Medium::new(&packed, &lun.wwid())
+        .known()
+        .with("/run/target/layout", json!("whole"))
+        .with("/run/target/lun/min_paths", json!(1))
+        .with("/run/hand_over", json!("halt"));
+    let key = medium.luks_key();
+    // As a virtual machine manager starts it: kernel and file system, each by itself.
+    let machine = LparBuilder::new(medium.kernel()).disk(&lun).link(&link, 1).ipl();
+    until(&machine, "z-provisioner: done: halting");
+    machine.event("SHUTDOWN", 60);
+    only_ipsec(&machine);
+    drop(machine);
+
+    let rescue = Guest::builder().named("rescue").disk(&lun).boot();
+    rescue.run("cryptsetup open --key-file - /dev/sda content").stdin(key).limit(120).done().ok();
+    let line = format!("head -c {} /dev/mapper/content | sha256sum | cut -d' ' -f1", packed.size);
+    let found = rescue.run(&line).limit(120).text().trim().to_owned();
+    assert_eq!(found, e2e::Run::tool("sha256sum").arg(&packed.raw).text().split(' ').next().unwrap());
+}
+
+#[test]
+fn a_machine_boots_over_the_network_and_waits_to_be_switched_off() {
     let packed = Packed::sample();
     let lun = Disk::new(packed.size + MIB).paths(2);
     let link = Link::new();
     let gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
-    let medium = Medium::new(&packed, &lun.wwid()).known().with("/run/hand_over", "halt".into());
-    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
-    machine.until_any(&["halting", "NOT PROVISIONED"], 150);
-    println!("{}", machine.console());
-    println!("{:?}", wire::kinds(&machine.capture()));
-    println!("{}", gateway.log());
-    println!("{}", gateway.sas());
+    gateway.start_dhcp();
+    let medium = Medium::new(&packed, &lun.wwid())
+        .known()
+        .with("/network/interfaces/0/ipv4", json!("dhcp"))
+        .with("/ipsec/clear", json!(["dhcp"]))
+        .with("/report", json!({"url": format!("http://{INSIDE}/accepted"), "within": 30}))
+        .with("/run/hand_over", json!("none"));
+    let machine = LparBuilder::new(medium.ins()).disk(&lun).link(&link, 1).ipl();
+    until(&machine, "waiting; IPL again");
+    fixture::compare("nothing-more-to-do", &machine.console());
+    let kinds = wire::kinds(&machine.capture());
+    assert!(kinds.keys().all(|kind| wire::EXPECTED.contains(kind) || *kind == "DHCP"), "{kinds:?}");
+    assert!(kinds.contains_key("DHCP"), "{kinds:?}");
+    let accepted = gateway.guest.sh("grep -c 'POST /accepted' /run/nginx.access");
+    assert_eq!(accepted, "1", "the end was told once");
+    machine.qmp("system_powerdown", Value::Null);
+    machine.event("SHUTDOWN", 60);
 }
 
 #[test]
-fn clear_light() {
-    let packed = Packed::of(&vm::lane::debian(false), "");
-    let lun = Disk::new(packed.size + MIB).paths(2);
+fn power_that_is_cut_while_the_firmware_is_told_costs_nothing() {
+    let packed = Packed::of(&lane::debian(false), "");
+    let lun = Disk::new(packed.size).paths(2);
     let link = Link::new();
     let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
-    let medium = Medium::new(&packed, &lun.wwid())
-        .with("/run/ipsec", "not-required".into())
-        .with("/network/interfaces/0/routes", serde_json::json!([{"to": "10.20.0.0/24", "via": "10.9.0.1"}]));
+    let medium = Medium::new(&packed, &lun.wwid()).known().with("/run/options/resume", json!(true));
+    // Nobody accepts the end: the machine has told the firmware, and does not start what was written.
+    let medium = medium.with("/report", json!({"url": format!("http://{INSIDE}:81/"), "within": 20}));
     let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
-    machine.until_any(&["login:", "NOT PROVISIONED"], 400);
-    println!("{}", machine.console());
-    for text in [
-        "KASLR",
-        "z-provisioner: z-provisioner",
-        "for server",
-        "devices are there",
-        "z-provisioner 0.1.0: sample",
-        "  network ",
-        "  image ",
-        "  target ",
-        "  write ",
-    ] {
-        println!("{text}: {:?}", machine.when(text));
-    }
-    println!(
-        "first byte {:?}, written {:?}, login {:?}",
-        machine.when("write "),
-        machine.when("re-IPL from"),
-        machine.elapsed()
-    );
-}
-
-#[test]
-fn timing() {
-    let packed = Packed::sample();
-    let lun = Disk::new(packed.size + MIB).paths(2);
-    let link = Link::new();
-    let medium = Medium::new(&packed, &lun.wwid()).with("/run/ipsec", "not-required".into());
-    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
-    machine.until_any(&["login:", "NOT PROVISIONED"], 400);
-    println!("{}", machine.console());
+    machine.until("NOT PROVISIONED: the end of the run was not accepted", LIMIT);
+    fixture::compare("end-not-accepted", &machine.console());
+    assert!(!machine.console().contains("re-IPL from"));
+    let again = machine.power_cut();
+    // The same medium again: everything is there already.
+    let medium = medium.with("/report", json!({"url": format!("http://{INSIDE}/accepted"), "within": 20}));
+    let machine = again.boot(medium.iso()).ipl();
+    until(&machine, "\n  hand-over ");
+    // And now in the moment between the firmware and the end.
+    let console = machine.console();
+    assert!(console.contains("kept"), "{console}");
+    let machine = machine.power_cut().boot(Boot::Disk).ipl();
+    machine.until("z-demo login:", LIMIT);
 }
