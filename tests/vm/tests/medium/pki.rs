@@ -8,14 +8,13 @@ use tempfile::TempDir;
 /// An authority and what it has signed.
 pub struct Pki {
     folder: TempDir,
-    name: String,
 }
 
 impl Pki {
     /// A new authority.
     pub fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let pki = Self { folder, name: name.to_owned() };
+        let pki = Self { folder };
         pki.key("ca");
         let subject = format!("/O=vcn/CN={name}");
         let (key, certificate) = (pki.path("ca.key"), pki.path("ca.crt"));
@@ -74,11 +73,6 @@ impl Pki {
     /// The authority's certificate.
     pub fn ca(&self) -> PathBuf {
         self.path("ca.crt")
-    }
-
-    /// What the authority is called.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     fn path(&self, name: &str) -> PathBuf {
