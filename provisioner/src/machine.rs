@@ -1,15 +1,17 @@
 //! What an agent does that has a machine to itself, because it was booted from the medium: it joins the network, and says what becomes
 //! of the machine afterwards.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use imgstream::error::{Kind, Result};
 use imgstream::source::{Dial, SourceOptions};
 use protocol::event::{Body, Phase, Step};
-use protocol::spec::HandOver;
+use protocol::spec::{HandOver, IpsecDemand};
 use tokio_util::sync::CancellationToken;
 
 use crate::ipsec::demand::Demand;
+use crate::ipsec::{Vcn, policy};
 use crate::medium::Config;
 use crate::medium::ended::Ended;
 use crate::network;
@@ -19,30 +21,52 @@ use crate::tool::Tool;
 /// The machine.
 pub struct Machine {
     config: Config,
+    reporter: Arc<Reporter>,
     network: Option<network::Up>,
+    vcn: Option<Vcn>,
+    /// Ends what watches the tunnels.
+    watching: CancellationToken,
     /// What the firmware was told to start, in words.
     ipl: Option<String>,
 }
 
 impl Machine {
     /// With nothing set up yet.
-    pub fn new(config: Config) -> Self {
-        Self { config, network: None, ipl: None }
+    pub fn new(config: Config, reporter: Arc<Reporter>) -> Self {
+        Self { config, reporter, network: None, vcn: None, watching: CancellationToken::new(), ipl: None }
     }
 
-    /// Brings up what is configured.
+    /// Joins what is configured. Unless the run lets packets go in the clear, everything is blocked first, and stays blocked until the
+    /// machine starts anew.
     ///
     /// # Errors
     /// `Source`, naming the interface or the gateway, and what to do.
-    pub async fn join(&mut self, reporter: &Reporter, cancel: &CancellationToken) -> Result<String> {
-        let step = |step| reporter.emit(Body::StepStarted { phase: Phase::Network, step });
-        let tell = |message| reporter.emit(Body::Warning { message });
+    pub async fn join(&mut self, cancel: &CancellationToken) -> Result<String> {
+        let step = |step| self.reporter.emit(Body::StepStarted { phase: Phase::Network, step });
+        let tell = |message| self.reporter.emit(Body::Warning { message });
+        let Config { network, ipsec, run, .. } = &self.config;
         step(Step::Interfaces);
-        let up = network::bring_up(&self.config.network, &tell, cancel).await?;
+        let clear = ipsec.as_ref().map_or(&[][..], |ipsec| &ipsec.clear);
+        if ipsec.is_some() || run.ipsec == IpsecDemand::Required {
+            policy::block_all().await?;
+            policy::allow_clear(clear, &network.dns).await?;
+        }
+        let up = network::bring_up(network, &tell, cancel).await?;
+        let mut joined = up.to_string();
+        // Those that DHCP has named.
+        policy::allow_clear(clear, up.name_servers()).await?;
+        self.network = Some(up);
+        if let Some(ipsec) = ipsec {
+            step(Step::Ipsec);
+            let vcn = Vcn::join(ipsec, &|message| tracing::debug!("{message}"), cancel).await?;
+            joined = format!("{joined}; {vcn}");
+            let reporter = Arc::clone(&self.reporter);
+            let hear = move |message| reporter.emit(Body::Warning { message });
+            tokio::spawn(vcn.watch().run(hear, self.watching.clone()));
+            self.vcn = Some(vcn);
+        }
         // Disks have been looked at meanwhile. What is not there now is waited for where it is needed.
         Tool::new("udevadm").args(["settle", "--timeout=30"]).kind(Kind::Device).end().await?;
-        let joined = up.to_string();
-        self.network = Some(up);
         Ok(joined)
     }
 
@@ -96,10 +120,16 @@ impl Machine {
 
     /// Says what could not be taken down.
     async fn leave(&mut self) -> Vec<String> {
-        match self.network.take() {
-            Some(network) => network.down().await,
-            None => Vec::new(),
+        self.watching.cancel();
+        let left_vcn = match self.vcn.take() {
+            Some(vcn) => vcn.leave().await,
+            None => Ok(()),
+        };
+        let mut left: Vec<String> = left_vcn.err().iter().map(ToString::to_string).collect();
+        if let Some(network) = self.network.take() {
+            left.extend(network.down().await);
         }
+        left
     }
 }
 

@@ -50,6 +50,9 @@ fn judge_io(error: &io::Error) -> Judgement {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
             (Retry::Temporary, Some("look at this machine's network: ip address, ip route"))
         }
+        io::ErrorKind::PermissionDenied => {
+            (Retry::Temporary, Some("this machine lets nothing out there: ip xfrm policy, nft list ruleset"))
+        }
         // So hyper tells of a body whose chunks make no sense.
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => (Retry::OtherSource, None),
         _ => (Retry::Temporary, None),
@@ -105,6 +108,7 @@ mod tests {
             assert_eq!(judged(kind.into()), (Retry::Temporary, false));
         }
         assert_eq!(judged(io::ErrorKind::ConnectionRefused.into()), (Retry::Temporary, true));
+        assert_eq!(judged(io::ErrorKind::PermissionDenied.into()), (Retry::Temporary, true));
         assert_eq!(judged(io::ErrorKind::InvalidInput.into()).0, Retry::OtherSource);
         let tls = |error| judged(io::Error::new(io::ErrorKind::InvalidData, error));
         assert_eq!(tls(rustls::Error::DecryptError), (Retry::Temporary, false));

@@ -56,7 +56,7 @@ fn provision(config: Config, screen: &Screen) -> Result<Ended> {
     let ended = runtime.block_on(async {
         let cancel = CancellationToken::new();
         signals::watch(&reporter, &cancel)?;
-        let mut machine = Machine::new(config);
+        let mut machine = Machine::new(config, Arc::clone(&reporter));
         run::attempt(&spec, &files, Some(&mut machine), &reporter, &cancel).await;
         Ok(machine.end(&last, &|text| screen.lines(text)).await)
     });

@@ -315,6 +315,7 @@ impl Config {
             last::parts(&report.url).map_err(|error| format!("`report.url`: {error}"))?;
         }
         self.network.check()?;
+        self.ipsec.as_ref().map_or(Ok(()), Ipsec::check)?;
         self.run.check().map_err(|error| format!("`run`: {error}"))
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub mod config;
 pub mod embed;
 pub mod ended;
+pub mod ipsec;
 mod load;
 pub mod net;
 mod parameters;

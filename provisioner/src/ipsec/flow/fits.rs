@@ -40,7 +40,19 @@ fn selector(selector: &Selector, packet: &Packet) -> Fits {
     Fits::from(addresses && protocol)
         .min(port(selector.source_port, packet.source_port))
         .min(port(selector.destination_port, packet.destination_port))
-        .min(unless(selector.interface != 0))
+        .min(interface(selector.interface))
+}
+
+/// Which interface a packet goes through is not known, but that it is not the loopback device, whose number is the same everywhere: what
+/// stays on this machine is not looked at.
+fn interface(wanted: i32) -> Fits {
+    const ANY: i32 = 0;
+    const LOOPBACK: i32 = 1;
+    match wanted {
+        ANY => Fits::Certainly,
+        LOOPBACK => Fits::No,
+        _ => Fits::Perhaps,
+    }
 }
 
 fn port((wanted, mask): (u16, u16), port: Option<u16>) -> Fits {

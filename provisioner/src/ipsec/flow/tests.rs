@@ -131,6 +131,7 @@ fn policies_for_other_packets_do_not_count() {
     ];
     let any = || selector("0.0.0.0/0", "0.0.0.0/0");
     others.push(policy(Direction::Out, 0, Selector { protocol: 17, ..any() }, Vec::new()));
+    others.push(policy(Direction::Out, 0, Selector { interface: 1, ..any() }, Vec::new()));
     others.push(policy(Direction::Out, 0, Selector { destination_port: (443, 0xffff), ..any() }, Vec::new()));
     others.push(policy(Direction::Out, 0, Selector { source_port: (500, 0xffff), ..any() }, Vec::new()));
     for other in others {

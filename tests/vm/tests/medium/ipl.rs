@@ -184,19 +184,3 @@ fn power_that_is_cut_while_the_firmware_is_told_costs_nothing() {
     let machine = machine.power_cut().boot(Boot::Disk).ipl();
     machine.until("z-demo login:", LIMIT);
 }
-
-#[test]
-fn clear_light() {
-    let packed = Packed::sample();
-    let lun = Disk::new(packed.size + MIB).paths(2);
-    let link = Link::new();
-    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
-    let medium = Medium::new(&packed, &lun.wwid())
-        .with("/run/ipsec", "not-required".into())
-        .with("/run/hand_over", "none".into())
-        .with("/network/interfaces/0/routes", serde_json::json!([{"to": "10.20.0.0/24", "via": "10.9.0.1"}]));
-    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
-    machine.until_any(&["waiting", "NOT PROVISIONED"], 400);
-    println!("{}", machine.console());
-    say_times(&machine, &PARTS[..8]);
-}

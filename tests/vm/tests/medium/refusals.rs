@@ -101,7 +101,11 @@ fn what_the_tunnel_does_not_lead_to_is_explained() {
     let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
     let machine = |medium: &Medium| LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1);
     let medium = || Medium::new(&packed, &lun.wwid());
-    let case = Case { name: "another-key", machine: machine(&medium().psk("wrong")), says: &["pre-shared key"] };
+    let case = Case {
+        name: "another-key",
+        machine: machine(&medium().psk("another-key-than-the-gateway-has")),
+        says: &["pre-shared key"],
+    };
     nothing_in_the_clear(&case.fails(&[&lun]));
 
     let case = Case {

@@ -1,28 +1,9 @@
-//! The real kernel's policies, in network namespaces of their own: what `ip xfrm` sets is what is read.
-
-#![allow(clippy::unwrap_used)]
-
-use std::process::Command;
+//! What `ip xfrm` sets is what is read.
 
 use provisioner::ipsec::flow::{self, Flow, Why};
 use provisioner::ipsec::kernel::{self, policy::Action};
 
-/// Says that this is the process inside of a namespace.
-const INSIDE: &str = "Z_TEST_IN_A_NAMESPACE";
-
-/// Runs the test of this name once more, in a new network namespace after `set_up`, as root of a user namespace.
-fn in_a_namespace(test: &str, set_up: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let program = std::env::current_exe().unwrap();
-    let script = format!("set -e; {set_up}\nexec \"$0\" --exact {test} --nocapture");
-    let mut command = Command::new("unshare");
-    let ended = command.args(["-rn", "sh", "-c", &script]).arg(program).env(INSIDE, "1").output().unwrap();
-    let said = [ended.stdout, ended.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
-    assert!(ended.status.success() && said.contains("1 passed"), "{said}");
-    false
-}
+use crate::in_a_namespace;
 
 fn flow(local: &str, peer: &str) -> Flow {
     Flow { local: local.parse().unwrap(), local_port: Some(40000), peer: peer.parse().unwrap() }
@@ -38,7 +19,7 @@ fn policies_are_found_as_they_were_set() {
         ip xfrm policy add src 10.10.1.1/32 dst 10.10.2.9/32 dir out priority 5
         ip xfrm policy add src fd00::/8 dst fd01::/16 proto udp dport 53 dir out priority 6 action block mark 1 mask 3
         ip xfrm policy setdefault in block fwd block out block";
-    if !in_a_namespace("policies_are_found_as_they_were_set", set_up) {
+    if !in_a_namespace("kernel::policies_are_found_as_they_were_set", set_up) {
         return;
     }
     let found = kernel::dump().unwrap();
@@ -62,7 +43,7 @@ fn many_policies_come_in_several_pieces() {
             echo xfrm policy add src 10.$((net / 250)).$((net % 250)).0/24 dst 10.9.0.0/16 dir out priority $net \
                 tmpl src 10.9.0.2 dst 10.9.0.1 proto esp reqid 7 mode tunnel
         done | ip -batch -";
-    if in_a_namespace("many_policies_come_in_several_pieces", set_up) {
+    if in_a_namespace("kernel::many_policies_come_in_several_pieces", set_up) {
         let found = kernel::dump().unwrap().policies;
         assert_eq!(found.list.len(), 1000);
         assert_eq!(found.list.iter().map(|policy| policy.priority).sum::<u32>(), 999 * 500);
@@ -72,7 +53,7 @@ fn many_policies_come_in_several_pieces() {
 
 #[test]
 fn without_the_right_to_ask_the_remedy_is_named() {
-    let test = "without_the_right_to_ask_the_remedy_is_named";
+    let test = "kernel::without_the_right_to_ask_the_remedy_is_named";
     let drop_it = format!("exec setpriv --bounding-set -net_admin \"$0\" --exact {test} --nocapture");
     if in_a_namespace(test, &drop_it) {
         let error = kernel::dump().unwrap_err();
