@@ -13,13 +13,19 @@ use super::kernel::policy::Action;
 use crate::medium::config::Clear;
 use crate::tool::Tool;
 
+/// Protocols by their numbers: `ip` looks names up in a file that the boot medium does not have.
+const ICMP: &str = "1";
+const TCP: &str = "6";
+const UDP: &str = "17";
+const ICMP_V6: &str = "58";
+
 /// A tunnel's policies come before these: what may leave in the clear does so only where no tunnel is for it.
 const PRIORITY: &str = "2000000000";
 
 /// ICMP's types and codes that are let in always: that a packet was too big for the way of ESP. Without them packets that are too
 /// big would vanish. Nothing is let out for them.
 const TOO_BIG: [(&str, &[&str]); 2] =
-    [("0.0.0.0/0", &["proto", "icmp", "type", "3", "code", "4"]), ("::/0", &["proto", "ipv6-icmp", "type", "2"])];
+    [("0.0.0.0/0", &["proto", ICMP, "type", "3", "code", "4"]), ("::/0", &["proto", ICMP_V6, "type", "2"])];
 
 /// Router solicitation and advertisement, neighbour solicitation and advertisement, redirect (RFC 4861).
 const DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
@@ -71,8 +77,8 @@ pub async fn allow_clear(clear: &[Clear], dns: &[IpAddr]) -> Result<()> {
 
 async fn dhcp() -> Result<()> {
     for (any, client, server) in [("0.0.0.0/0", "68", "67"), ("::/0", "546", "547")] {
-        allow("out", any, any, &["proto", "udp", "sport", client, "dport", server]).await?;
-        allow("in", any, any, &["proto", "udp", "sport", server, "dport", client]).await?;
+        allow("out", any, any, &["proto", UDP, "sport", client, "dport", server]).await?;
+        allow("in", any, any, &["proto", UDP, "sport", server, "dport", client]).await?;
     }
     Ok(())
 }
@@ -82,7 +88,7 @@ async fn name_server(server: IpAddr) -> Result<()> {
         IpAddr::V4(server) => ("0.0.0.0/0", format!("{server}/32")),
         IpAddr::V6(server) => ("::/0", format!("{server}/128")),
     };
-    for protocol in ["udp", "tcp"] {
+    for protocol in [UDP, TCP] {
         allow("out", any, &net, &["proto", protocol, "dport", "53"]).await?;
         allow("in", &net, any, &["proto", protocol, "sport", "53"]).await?;
     }
@@ -92,7 +98,7 @@ async fn name_server(server: IpAddr) -> Result<()> {
 async fn discovery() -> Result<()> {
     let both = DISCOVERY.flat_map(|kind| [("in", kind), ("out", kind)]);
     for (direction, kind) in both.chain([("in", LISTENER_QUERY), ("out", LISTENER_REPORT)]) {
-        allow(direction, "::/0", "::/0", &["proto", "ipv6-icmp", "type", &kind.to_string()]).await?;
+        allow(direction, "::/0", "::/0", &["proto", ICMP_V6, "type", &kind.to_string()]).await?;
     }
     Ok(())
 }

@@ -114,10 +114,14 @@ impl Gateway {
         self.guest.put("/etc/udhcpd.conf", 0o644, configuration.replace("eth0", &name));
         self.guest.sh("touch /run/leases; setsid busybox udhcpd -f /etc/udhcpd.conf >/run/udhcpd.log 2>&1 &");
     }
+}
 
-    /// What charon says.
-    pub fn log(&self) -> String {
-        self.guest.sh("cat /run/charon.log")
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.guest.run("tail -40 /run/charon.log; ip -s xfrm state; cat /run/nginx.error").done();
+            eprintln!("the gateway's view:\n{}", said.stdout);
+        }
     }
 }
 
