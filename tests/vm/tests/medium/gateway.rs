@@ -73,10 +73,10 @@ impl Gateway {
         };
         let certs = if auth == "auth = pubkey" { "certs = gateway.crt" } else { "" };
         let connection = format!(
-            "connections {{ vcn {{\n version = 2\n local_addrs = {outside}\n proposals = aes256gcm16-prfsha384-ecp384\n dpd_delay = 60s\n pools = inner\n\
+            "connections {{ vcn {{\n version = 2\n local_addrs = {outside}\n proposals = aes256gcm16-prfsha384-ecp384\n dpd_delay = 60s\n\
              local {{ {auth}\n {certs}\n id = {GATEWAY} }}\n remote {{ {auth}\n id = {SERVER} }}\n\
-             children {{ net {{ local_ts = 10.20.0.0/24\n remote_ts = dynamic,10.9.0.2/32,10.20.1.0/24\n esp_proposals = aes256gcm16-ecp384 }} }} }} }}\n\
-             pools {{ inner {{ addrs = 10.20.2.0/24 }} }}\n{secrets}\n",
+             children {{ net {{ local_ts = 10.20.0.0/24\n remote_ts = 10.9.0.2/32,10.20.1.0/24\n esp_proposals = aes256gcm16-ecp384 }} }} }} }}\n\
+             {secrets}\n",
             outside = OUTSIDE[0],
         );
         guest.put("/etc/strongswan.conf", 0o644, STRONGSWAN);
