@@ -42,6 +42,13 @@ impl Machine {
     /// # Errors
     /// `Source`, naming the interface or the gateway, and what to do.
     pub async fn join(&mut self, cancel: &CancellationToken) -> Result<String> {
+        // Meanwhile disks are looked at. What is not there then is waited for where it is needed.
+        let settling = Tool::new("udevadm").args(["settle", "--timeout=30"]).kind(Kind::Device).end();
+        let (joined, settled) = tokio::join!(self.join_networks(cancel), settling);
+        settled.and(joined)
+    }
+
+    async fn join_networks(&mut self, cancel: &CancellationToken) -> Result<String> {
         let step = |step| self.reporter.emit(Body::StepStarted { phase: Phase::Network, step });
         let tell = |message| self.reporter.emit(Body::Warning { message });
         let Config { network, ipsec, run, .. } = &self.config;
@@ -65,8 +72,6 @@ impl Machine {
             tokio::spawn(vcn.watch().run(hear, self.watching.clone()));
             self.vcn = Some(vcn);
         }
-        // Disks have been looked at meanwhile. What is not there now is waited for where it is needed.
-        Tool::new("udevadm").args(["settle", "--timeout=30"]).kind(Kind::Device).end().await?;
         Ok(joined)
     }
 
@@ -84,7 +89,9 @@ impl Machine {
         }
         match (last.body(), told) {
             (Some(Body::RunFinished(_)), Ok(())) => self.becomes(),
-            (Some(Body::RunFinished(_)), Err(error)) => failed(error.to_string(), error.hint()),
+            (Some(Body::RunFinished(_)), Err(error)) => {
+                Ended::NotStarted { message: error.to_string(), hint: error.hint().unwrap_or_default().to_owned() }
+            }
             (Some(Body::RunFailed(failure)), told) => {
                 if let Err(error) = told {
                     say(&format!("warning: {error}"));

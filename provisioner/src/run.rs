@@ -75,7 +75,8 @@ pub async fn attempt(
             // A run that was ended because it lost the right to write was not cancelled by anybody.
             let error = Arc::clone(held.guard()).explain(error).await;
             let mut failure = failure::in_phase(&error, reporter.current_phase(), &progress);
-            let ending = ending(&error, progress.snapshot().has_touched_target());
+            let proven = reporter.current_phase() == Phase::HandOver;
+            let ending = if proven { Ending::Done } else { ending(&error, progress.snapshot().has_touched_target()) };
             failure.torn_down = hand_over::close(&mut held, ending, reporter).await;
             Body::RunFailed(Box::new(failure))
         }

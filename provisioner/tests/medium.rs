@@ -17,7 +17,7 @@ fn config() -> Value {
             "ipv4": { "static": { "addresses": ["10.9.0.2/24"], "gateway": "10.9.0.1" } },
         }] },
         "ipsec": {
-            "gateway": "10.9.0.1", "gateway_id": "gateway", "auth": { "psk": "psk" },
+            "gateway": "10.9.0.1", "local_id": "lpar-17", "gateway_id": "gateway", "auth": { "psk": "psk" },
             "tunnels": [{ "local": "10.9.0.2", "remote": ["10.20.0.0/24"] }],
         },
         "run": {
@@ -28,11 +28,15 @@ fn config() -> Value {
     })
 }
 
+/// A public key (RFC 8410, section 10.1).
+const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("keys")).unwrap();
-    std::fs::write(folder.path().join("keys/image.pub"), "a key").unwrap();
-    std::fs::write(folder.path().join("psk"), "secret").unwrap();
+    std::fs::write(folder.path().join("keys/image.pub"), KEY).unwrap();
+    std::fs::write(folder.path().join("psk"), "sixteen bytes or more").unwrap();
+    std::fs::write(folder.path().join("short"), "fifteen bytes..").unwrap();
     folder
 }
 
@@ -72,7 +76,7 @@ fn what_is_put_in_is_read_again_with_its_files() {
     let key = &read.run.image.trust[0];
     assert_eq!(key, &read.trust.images[0], "one file, once");
     let name = key.strip_prefix("/etc/z-provisioner").unwrap();
-    assert_eq!(std::fs::read_to_string(unpacked.join(name)).unwrap(), "a key");
+    assert_eq!(std::fs::read_to_string(unpacked.join(name)).unwrap(), KEY);
     for secret in std::fs::read_dir(unpacked.join("files")).unwrap() {
         assert_eq!(secret.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -107,7 +111,18 @@ fn what_makes_no_sense_is_refused_and_named() {
     refused("/run/epoch", json!(0), "`epoch`");
     refused("/ipsec/auth/psk", json!("missing"), "missing");
     refused("/report", json!({"url": "https://x/"}), "no http:// URL");
-    refused("/luks_key", json!("nowhere"), "nowhere");
+    refused("/luks_key", json!("psk"), "`luks_key` is given, but `run.target.layout` is `plain`");
+    refused("/run/target/layout", json!("split"), "there is no `luks_key`");
+    refused("/trust/tickets", json!(["psk"]), "`trust`: ");
+    refused("/trust/orchestrator_ca", json!("psk"), "holds no certificate");
+    refused("/ipsec/auth/psk", json!("short"), "at least 16");
+    refused(
+        "/ipsec/tunnels/0/local",
+        json!("10.9.0.3"),
+        "`ipsec.tunnels[0].local` is 10.9.0.3, which no interface has",
+    );
+    refused("/network/interfaces/0/ipv6", json!("auto"), "must name `neighbour-discovery`");
+    refused("/network/interfaces/0/ipv4", json!("dhcp"), "must name `dhcp`");
 }
 
 #[test]
@@ -117,7 +132,7 @@ fn a_damaged_configuration_is_not_used() {
     let unpacked = unpack(&folder, &out);
     let key = medium::load(&unpacked, "").unwrap().trust.images[0].clone();
     let key = unpacked.join(key.strip_prefix("/etc/z-provisioner").unwrap());
-    std::fs::write(&key, "b key").unwrap();
+    std::fs::write(&key, "another key").unwrap();
     let error = medium::load(&unpacked, "").unwrap_err();
     assert!(error.to_string().contains("-image.pub is not what was put in"), "{error}");
     std::fs::remove_file(&key).unwrap();

@@ -160,6 +160,8 @@ words! {
         NotBootable = "not-bootable",
         /// It ended while the boot extents were, or may have been, in the middle of being taken away or put in place.
         Uncertain = "uncertain",
+        /// It holds the image, proven. What failed came after.
+        Proven = "proven",
     }
 }
 

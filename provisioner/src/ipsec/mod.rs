@@ -3,7 +3,7 @@
 //! [`policy`] blocks everything before a link is up; [`Vcn::join`] then brings up the tunnels; [`demand`] looks at each connection,
 //! whoever has brought them up.
 
-mod credentials;
+pub(crate) mod credentials;
 pub mod demand;
 mod explain;
 pub mod flow;

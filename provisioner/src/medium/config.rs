@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use protocol::spec::RunSpec;
+use protocol::spec::{Layout, RunSpec};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -316,7 +316,43 @@ impl Config {
         }
         self.network.check()?;
         self.ipsec.as_ref().map_or(Ok(()), Ipsec::check)?;
-        self.run.check().map_err(|error| format!("`run`: {error}"))
+        self.run.check().map_err(|error| format!("`run`: {error}"))?;
+        let encrypts = self.run.target.layout != Layout::Plain;
+        holds(encrypts || self.luks_key.is_none(), "`luks_key` is given, but `run.target.layout` is `plain`")?;
+        holds(!encrypts || self.luks_key.is_some(), "`run.target.layout` encrypts, and there is no `luks_key`")?;
+        self.ipsec.as_ref().map_or(Ok(()), |ipsec| self.check_inside(ipsec))
+    }
+
+    /// What tunnels need of the network.
+    fn check_inside(&self, ipsec: &Ipsec) -> Result<(), String> {
+        let interfaces = &self.network.interfaces;
+        if interfaces.iter().any(|of| of.ipv6 != Ipv6::Off) && !ipsec.clear.contains(&Clear::NeighbourDiscovery) {
+            return Err("`ipsec.clear` must name `neighbour-discovery` where an interface has IPv6: no neighbour would be found".into());
+        }
+        if interfaces.iter().any(|of| of.ipv4 == Ipv4::Dhcp) {
+            // Which addresses there will be is not known.
+            return if ipsec.clear.contains(&Clear::Dhcp) {
+                Ok(())
+            } else {
+                Err("`ipsec.clear` must name `dhcp` where an interface has it: the lease could not be renewed".into())
+            };
+        }
+        let has = |address: IpAddr| {
+            interfaces.iter().any(|of| {
+                let four = matches!(&of.ipv4, Ipv4::Static { addresses, .. } if addresses.iter().any(|net| net.address == address));
+                let six = matches!(&of.ipv6, Ipv6::Static { addresses, .. } if addresses.iter().any(|net| net.address == address));
+                four || six || (of.ipv6 == Ipv6::Auto && address.is_ipv6())
+            })
+        };
+        let stranger = ipsec
+            .tunnels
+            .iter()
+            .enumerate()
+            .find_map(|(number, tunnel)| Some((number, tunnel.local.filter(|local| !has(*local))?)));
+        match stranger {
+            Some((number, local)) => Err(format!("`ipsec.tunnels[{number}].local` is {local}, which no interface has")),
+            None => Ok(()),
+        }
     }
 
     /// This machine's addresses inside of tunnels: connections are made from each in turn.

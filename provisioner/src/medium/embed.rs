@@ -6,15 +6,20 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use envelope::PublicKey;
 use imgstream::digest::Digest;
 use imgstream::error::{Error, IoContext, Kind, Result};
 use initramfs::Archive;
 use iso::slot::Places;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{Config, DIGESTS, FILE, FOLDER, load};
+use crate::ipsec::credentials::Credentials;
+use crate::luks::Key;
 
 /// Largest file that is taken in, in bytes.
 const MAX_FILE: u64 = 128 << 10;
@@ -44,9 +49,11 @@ pub fn pack(path: &Path) -> Result<Packed> {
         Error::usage(format!("{}: {error}", path.display())).with_hint("docs/operating.md explains every key")
     })?;
     let beside = path.parent().unwrap_or(Path::new(""));
+    config.files().into_iter().for_each(|file| *file = beside.join(&*file));
+    check_files(&config)?;
     let mut taken: BTreeMap<PathBuf, (String, Zeroizing<Vec<u8>>)> = BTreeMap::new();
     for file in config.files() {
-        let source = beside.join(&*file);
+        let source = file.clone();
         let number = taken.len();
         if !taken.contains_key(&source) {
             let base = source.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -60,6 +67,26 @@ pub fn pack(path: &Path) -> Result<Packed> {
     let text = serde_json::to_vec_pretty(&config).map_err(|error| Error::usage(format!("writing JSON: {error}")))?;
     files.push((FILE.to_owned(), Zeroizing::new(text)));
     Ok(Packed { archive: archive(files)?, config })
+}
+
+/// That each file is what it is named for: a machine that finds out is far away.
+fn check_files(config: &Config) -> Result<()> {
+    let public = |path: &PathBuf| -> Result<()> {
+        let wrong = |why: &dyn std::fmt::Display| Error::usage(format!("`trust`: {}: {why}", path.display()));
+        PublicKey::from_pem(&read(path)?)
+            .map(drop)
+            .map_err(|error| wrong(&error).with_hint("a PEM file with a public key, such as `imgstream keygen` makes"))
+    };
+    config.trust.images.iter().chain(&config.trust.tickets).try_for_each(public)?;
+    for path in config.trust.orchestrator_ca.iter().chain(&config.ca) {
+        let found = CertificateDer::pem_slice_iter(&read(path)?).filter(std::result::Result::is_ok).count();
+        if found == 0 {
+            return Err(Error::usage(format!("{} holds no certificate", path.display()))
+                .with_hint("a PEM file with one or more"));
+        }
+    }
+    config.luks_key.as_deref().map_or(Ok(()), |path| Key::read(path).map(drop))?;
+    config.ipsec.as_ref().map_or(Ok(()), |ipsec| Credentials::read(&ipsec.auth).map(drop))
 }
 
 /// In memory, since it may hold keys.
@@ -100,13 +127,11 @@ pub fn put(packed: &Packed, medium: &Path, parameters: Option<&str>) -> Result<V
         let mut opened = OpenOptions::new().read(true).write(true).open(file).context(Kind::Usage, doing)?;
         let places = Places::find(&mut opened).context(Kind::Usage, doing)?;
         places.fill(&mut opened, &packed.archive).context(Kind::Device, doing)?;
-        if let Some(parameters) = parameters {
-            let mut all = places.parameters(&mut opened).context(Kind::Usage, doing)?;
-            // Those of an earlier configuration go.
-            let kept: Vec<&str> = all.split_whitespace().filter(|word| !word.starts_with("zprov.")).collect();
-            all = format!("{} {parameters}", kept.join(" "));
-            places.set_parameters(&mut opened, &all).context(Kind::Usage, doing)?;
-        }
+        let told = places.parameters(&mut opened).context(Kind::Usage, doing)?;
+        // Those of an earlier configuration go.
+        let mut all: Vec<&str> = told.split_whitespace().filter(|word| !word.starts_with("zprov.")).collect();
+        all.extend(parameters);
+        places.set_parameters(&mut opened, &all.join(" ")).context(Kind::Usage, doing)?;
         opened.sync_all().context(Kind::Device, doing)?;
     }
     Ok(media)

@@ -22,6 +22,13 @@ pub enum Ended {
     Halt,
     /// Everything is done; nothing is to become of the machine.
     Stay,
+    /// Everything is done, but nobody has been told.
+    NotStarted {
+        /// Why.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// It is not done.
     Failed {
         /// Why.

@@ -6,22 +6,19 @@ use serde_json::{Map, Value};
 /// What ours begin with.
 const PREFIX: &str = "zprov.";
 
-/// The parameters of a command line that are meant for us: the way, and the value.
-pub fn of(command_line: &str) -> Result<Vec<(Vec<&str>, Value)>, String> {
+/// The parameters of a command line that are meant for us: the way, and the value as it is written.
+pub fn of(command_line: &str) -> Result<Vec<(Vec<&str>, &str)>, String> {
     let ours = command_line.split_whitespace().filter_map(|word| word.strip_prefix(PREFIX));
     ours.map(|word| {
         let (way, value) =
             word.split_once('=').ok_or_else(|| format!("kernel parameter `{PREFIX}{word}` has no value"))?;
-        // A number, true, false; everything else is text.
-        let value = serde_json::from_str(value).ok().filter(|value: &Value| !value.is_object() && !value.is_array());
-        let text = || Value::String(word.split_once('=').map_or("", |(_, text)| text).to_owned());
-        Ok((way.split('.').collect(), value.unwrap_or_else(text)))
+        Ok((way.split('.').collect(), value))
     })
     .collect()
 }
 
-/// Sets one value. What lies on the way must be there, but for the last step.
-pub fn set(config: &mut Value, way: &[&str], value: Value) -> Result<(), String> {
+/// Sets one value. Where there is a text it stays one, whatever it looks like: names may be digits only.
+pub fn set(config: &mut Value, way: &[&str], value: &str) -> Result<(), String> {
     let name = || format!("kernel parameter `{PREFIX}{}`", way.join("."));
     let (last, before) = way.split_last().ok_or_else(name)?;
     if way[0] == "made" || way[0] == "trust" {
@@ -37,14 +34,24 @@ pub fn set(config: &mut Value, way: &[&str], value: Value) -> Result<(), String>
         place = next.ok_or_else(|| format!("{}: there is no {step}", name()))?;
     }
     match place {
-        Value::Object(keys) => drop(keys.insert((*last).to_owned(), value)),
+        Value::Object(keys) => {
+            let item = keys.entry(*last).or_insert(Value::Null);
+            *item = typed(item, value);
+        }
         Value::Array(items) => {
             let item = last.parse().ok().and_then(|index: usize| items.get_mut(index));
-            *item.ok_or_else(|| format!("{}: there is no {last}", name()))? = value;
+            let item = item.ok_or_else(|| format!("{}: there is no {last}", name()))?;
+            *item = typed(item, value);
         }
         _ => return Err(format!("{}: this has no parts", name())),
     }
     Ok(())
+}
+
+/// A number, true, false, or a text.
+fn typed(before: &Value, value: &str) -> Value {
+    let parsed = serde_json::from_str(value).ok().filter(|parsed: &Value| parsed.is_number() || parsed.is_boolean());
+    parsed.filter(|_| !before.is_string()).unwrap_or_else(|| Value::String(value.to_owned()))
 }
 
 #[cfg(test)]
@@ -54,7 +61,7 @@ mod tests {
     use super::*;
 
     fn with(command_line: &str) -> Result<Value, String> {
-        let mut config = json!({"a": 1, "list": [{"mtu": 1500}], "deep": {}});
+        let mut config = json!({"a": 1, "list": [{"mtu": 1500}], "deep": {}, "wwid": "3600"});
         for (way, value) in of(command_line)? {
             set(&mut config, &way, value)?;
         }
@@ -63,8 +70,10 @@ mod tests {
 
     #[test]
     fn values_are_set_where_the_way_leads() {
-        let line = "quiet zprov.a=true zprov.list.0.mtu=9000 zprov.deep.er.x=10.0.0.1 console=ttysclp0";
-        let expected = json!({"a": true, "list": [{"mtu": 9000}], "deep": {"er": {"x": "10.0.0.1"}}});
+        let line =
+            "quiet zprov.wwid=36005076307 zprov.a=true zprov.list.0.mtu=9000 zprov.deep.er.x=10.0.0.1 console=ttysclp0";
+        let expected =
+            json!({"a": true, "list": [{"mtu": 9000}], "deep": {"er": {"x": "10.0.0.1"}}, "wwid": "36005076307"});
         assert_eq!(with(line).unwrap(), expected);
     }
 

@@ -16,6 +16,7 @@ pub fn in_phase(error: &Error, phase: Phase, progress: &Progress) -> Failure {
     use progress::Phase as Reached;
     let reached = progress.snapshot();
     let target = match reached.phase {
+        _ if phase == Phase::HandOver => TargetState::Proven,
         _ if progress.given_up.load(Relaxed) => TargetState::Uncertain,
         _ if !reached.has_touched_target() => TargetState::Untouched,
         // It held the image already, and boots; what lies beyond it was being cleared.

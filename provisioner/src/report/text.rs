@@ -61,6 +61,7 @@ pub fn failed(failure: &Failure, causes: bool) -> String {
         TargetState::Untouched => "not touched",
         TargetState::NotBootable => "holds part of the image and does not boot; run again to finish it",
         TargetState::Uncertain => "is in an uncertain state: do not boot from it before a run has succeeded",
+        TargetState::Proven => "holds the image, proven; it is what comes after that has failed",
         TargetState::Unknown(state) => state,
     };
     let mut lines = vec![error(failure, causes), printable(&format!("target: {state}"))];

@@ -55,19 +55,12 @@ impl Children {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(ENVIRONMENT).process_group(0);
         command.stdin(Stdio::null()).stdout(output()).stderr(output());
-        // What is blocked here would be blocked there.
-        let open = SigSet::all();
-        let spawned = open.thread_unblock().map_err(std::io::Error::from).and_then(|()| command.spawn());
-        let mut mask = SigSet::empty();
-        mask.add(Signal::SIGCHLD);
-        SHUT_DOWN.into_iter().for_each(|signal| mask.add(signal));
-        let blocked = mask.thread_block();
-        match (spawned, blocked) {
-            (Ok(child), Ok(())) => Ok(Pid::from_raw(child.id().cast_signed())),
-            (Err(error), _) => {
+        // Signals that are blocked here are not there: the standard library sees to it.
+        match command.spawn() {
+            Ok(child) => Ok(Pid::from_raw(child.id().cast_signed())),
+            Err(error) => {
                 Err(Trouble::new(format!("starting {program}: {error}"), "the medium is damaged: make it anew"))
             }
-            (_, Err(error)) => Err(Trouble::new(format!("blocking signals: {error}"), "IPL again")),
         }
     }
 

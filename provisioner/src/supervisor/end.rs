@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_secs(600);
 
 /// Ends it.
 pub fn end(console: &Console, config: Option<&Config>, ending: Ending) -> ! {
-    let trouble = match ending {
+    let (headline, trouble) = match ending {
         Ending::Ended(Ended::ReIpl { from }) => {
             console.say(&format!("re-IPL from {from}"));
             leave(console, RebootMode::RB_AUTOBOOT)
@@ -34,10 +34,13 @@ pub fn end(console: &Console, config: Option<&Config>, ending: Ending) -> ! {
             console.say("shutting down");
             leave(console, RebootMode::RB_POWER_OFF)
         }
-        Ending::Ended(Ended::Failed { message, hint }) => Trouble { what: message, remedy: hint },
-        Ending::Trouble(trouble) => trouble,
+        Ending::Ended(Ended::NotStarted { message, hint }) => {
+            ("PROVISIONED, BUT NOT STARTED", Trouble::new(message, hint))
+        }
+        Ending::Ended(Ended::Failed { message, hint }) => ("NOT PROVISIONED", Trouble::new(message, hint)),
+        Ending::Trouble(trouble) => ("NOT PROVISIONED", trouble),
     };
-    let said = format!("NOT PROVISIONED: {}\nwhat to do: {}", trouble.what, trouble.remedy);
+    let said = format!("{headline}: {}\nwhat to do: {}", trouble.what, trouble.remedy);
     console.say(&said);
     if config.is_some_and(|config| config.on_failure == OnFailure::Halt) {
         console.say("halting, as the configuration says (`on_failure: halt`)");
@@ -85,7 +88,11 @@ fn wait(console: &Console, config: Option<&Config>, why: &str) -> ! {
 fn shell(console: &Console) {
     console.say("a shell, as the configuration allows (`rescue_shell`); it is left with `exit`");
     let mut shell = Command::new("/usr/bin/busybox");
-    shell.arg("sh").env("PATH", "/usr/sbin:/usr/bin").env("PS1", "rescue# ");
+    // A session of its own on the console, so that Ctrl-C reaches what runs in it.
+    shell
+        .args(["setsid", "busybox", "cttyhack", "busybox", "sh"])
+        .env("PATH", "/usr/sbin:/usr/bin")
+        .env("PS1", "rescue# ");
     let device = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/console");
     if let (Ok(input), Ok(output), Ok(errors)) = (device(), device(), device()) {
         shell.stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::from(errors));
