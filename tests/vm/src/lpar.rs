@@ -43,6 +43,7 @@ pub struct LparBuilder {
     links: Vec<LinkEnd>,
     clock: Option<String>,
     processors: u8,
+    kept: Option<Arc<TempDir>>,
 }
 
 /// A machine that runs. Gone when dropped.
@@ -61,7 +62,7 @@ impl LparBuilder {
     /// One that boots this, named for the test.
     pub fn new(boot: Boot) -> Self {
         let name = std::thread::current().name().unwrap_or("machine").replace("::", "-");
-        Self { name, boot, memory: 1024, disks: Vec::new(), links: Vec::new(), clock: None, processors: 1 }
+        Self { name, boot, memory: 1024, disks: Vec::new(), links: Vec::new(), clock: None, processors: 1, kept: None }
     }
 
     /// Adds to its name, where a test has several.
@@ -82,6 +83,13 @@ impl LparBuilder {
     #[must_use]
     pub fn link(mut self, link: &Link, end: u8) -> Self {
         self.links.push(LinkEnd { link: link.clone(), end, address: String::new() });
+        self
+    }
+
+    /// Keeps a folder for as long as the machine is there: what it boots lies in it.
+    #[must_use]
+    pub fn keep(mut self, folder: &Arc<TempDir>) -> Self {
+        self.kept = Some(Arc::clone(folder));
         self
     }
 
@@ -123,7 +131,12 @@ impl LparBuilder {
         let board = Arc::new(Board::default());
         let qmp = Qmp::open(qmp, Arc::clone(&board)).expect("QEMU's control channel");
         let machine = Lpar { builder: self, folder, qemu, qmp, board, console: seen, keyboard, began };
-        machine.qmp("qmp_capabilities", Value::Null);
+        if let Err(why) = machine.qmp.ask("qmp_capabilities", &Value::Null) {
+            panic!(
+                "{why}: {}",
+                std::fs::read_to_string(machine.folder.path().join("qemu.log")).unwrap_or_default().trim()
+            );
+        }
         machine
     }
 

@@ -60,7 +60,7 @@ fn a_machine_boots_the_medium_and_then_the_debian_it_was_given() {
     let (link, pki) = (Link::new(), Pki::new("vcn"));
     let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&pki, "20240101000000Z", "20340101000000Z"));
     let medium = Medium::new(&packed, &lun.wwid()).certificates(&pki);
-    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
+    let machine = medium.machine().disk(&lun).link(&link, 1).ipl();
     until(&machine, "\n  write ");
     // In the middle of the stream the tunnel is gone, for longer than it takes to notice.
     machine.set_link(false);
@@ -94,7 +94,7 @@ fn a_machine_boots_a_split_debian_whose_passphrase_is_typed() {
         .with("/network/interfaces/0/ipv4/static/addresses", json!(addresses))
         .with("/run/target/layout", json!("split"));
     let key = medium.luks_key();
-    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
+    let machine = medium.machine().disk(&lun).link(&link, 1).ipl();
     until(&machine, "\n  write ");
     // Afterwards they are gone.
     while !inner.iter().all(|local| gateway.received(local) > 1000) {
@@ -169,7 +169,7 @@ fn power_that_is_cut_while_the_firmware_is_told_costs_nothing() {
     let medium = Medium::new(&packed, &lun.wwid()).known().with("/run/options/resume", json!(true));
     // Nobody accepts the end: the machine has told the firmware, and does not start what was written.
     let medium = medium.with("/report", json!({"url": format!("http://{INSIDE}:81/"), "within": 20}));
-    let machine = LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1).ipl();
+    let machine = medium.machine().disk(&lun).link(&link, 1).ipl();
     machine.until("PROVISIONED, BUT NOT STARTED: the end of the run was not accepted", LIMIT);
     fixture::compare("end-not-accepted", &machine.console());
     assert!(!machine.console().contains("re-IPL from"));

@@ -1,11 +1,12 @@
 //! A medium for one machine: what `cargo xtask iso` has made, with a configuration put in by `z-provisioner config`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use e2e::Run;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vm::{Boot, Lpar, lane};
+use vm::{Boot, Lpar, LparBuilder, lane};
 
 use crate::gateway::{GATEWAY, INSIDE, OUTSIDE, PSK, SERVER};
 use crate::image::Packed;
@@ -13,7 +14,7 @@ use crate::pki::Pki;
 
 /// A folder with a configuration and the files it names.
 pub struct Medium {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     pub config: Value,
 }
 
@@ -42,7 +43,7 @@ impl Medium {
                 "hand_over": "re-ipl",
             },
         });
-        Self { folder, config }
+        Self { folder: Arc::new(folder), config }
     }
 
     /// The VCN by a pre-shared key.
@@ -96,6 +97,11 @@ impl Medium {
         Run::provisioner().words("keygen").arg(&path).done().ok();
         self.config["luks_key"] = json!("luks-key");
         std::fs::read_to_string(path).unwrap().trim().to_owned()
+    }
+
+    /// A machine that boots it from a CD.
+    pub fn machine(&self) -> LparBuilder {
+        LparBuilder::new(self.iso()).keep(&self.folder)
     }
 
     /// A CD with it.

@@ -64,7 +64,7 @@ fn a_gateway_that_is_not_the_right_one_gets_nothing() {
     let lun = Disk::new(packed.size).paths(2);
     let (ours, theirs) = (Pki::new("vcn"), Pki::new("vcn"));
     let link = Link::new();
-    let machine = |medium: &Medium| LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1);
+    let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
     let medium = || Medium::new(&packed, &lun.wwid());
     {
         let _gateway =
@@ -99,7 +99,7 @@ fn what_the_tunnel_does_not_lead_to_is_explained() {
     let lun = Disk::new(packed.size).paths(2);
     let link = Link::new();
     let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
-    let machine = |medium: &Medium| LparBuilder::new(medium.iso()).disk(&lun).link(&link, 1);
+    let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
     let medium = || Medium::new(&packed, &lun.wwid());
     let case = Case {
         name: "another-key",
@@ -132,7 +132,7 @@ fn a_machine_that_is_not_as_described_says_what_is_missing() {
     let (lun, other) = (Disk::new(packed.size + MIB).paths(1), Disk::new(packed.size + MIB).paths(2));
     let link = Link::new();
     let medium = Medium::new(&packed, &lun.wwid()).known();
-    let machine = |medium: &Medium| LparBuilder::new(medium.iso()).link(&link, 1);
+    let machine = |medium: &Medium| medium.machine().link(&link, 1);
 
     let case = Case {
         name: "clock-ahead",
