@@ -7,7 +7,7 @@ use std::time::Duration;
 use imgstream::error::{Kind, Result};
 use imgstream::source::{Dial, SourceOptions};
 use protocol::event::{Body, Phase, Step};
-use protocol::spec::{HandOver, IpsecDemand};
+use protocol::spec::{HandOver, IpsecDemand, Place};
 use tokio_util::sync::CancellationToken;
 
 use crate::ipsec::demand::Demand;
@@ -42,8 +42,12 @@ impl Machine {
     /// # Errors
     /// `Source`, naming the interface or the gateway, and what to do.
     pub async fn join(&mut self, cancel: &CancellationToken) -> Result<String> {
-        // Meanwhile disks are looked at. What is not there then is waited for where it is needed.
-        let settling = Tool::new("udevadm").args(["settle", "--timeout=30"]).kind(Kind::Device).end();
+        // A LUN is waited for where it is needed; any other device is there when udev has looked at all of them.
+        let is_device = matches!(self.config.run.target.place(), Some(Place::Device(_)));
+        let settling = async {
+            let settle = Tool::new("udevadm").args(["settle", "--timeout=30"]).kind(Kind::Device);
+            if is_device { settle.end().await.map(drop) } else { Ok(()) }
+        };
         let (joined, settled) = tokio::join!(self.join_networks(cancel), settling);
         settled.and(joined)
     }
@@ -65,7 +69,7 @@ impl Machine {
         self.network = Some(up);
         if let Some(ipsec) = ipsec {
             step(Step::Ipsec);
-            let vcn = Vcn::join(ipsec, &|message| tracing::debug!("{message}"), cancel).await?;
+            let vcn = Vcn::join(ipsec, &tell, cancel).await?;
             joined = format!("{joined}; {vcn}");
             let reporter = Arc::clone(&self.reporter);
             let hear = move |message| reporter.emit(Body::Warning { message });

@@ -181,8 +181,6 @@ async fn establish(
     daemon.load(&mut vici, config, credentials).await?;
     vici.register("control-log").await?;
     for number in 0..config.tunnels.len() {
-        let (of, gateway) = (config.tunnels.len(), &config.gateway);
-        tell(format!("tunnel {} of {of} to {gateway}: negotiating", number + 1));
         initiate(&mut vici, config, number, deadline, tell).await?;
     }
     let status = Status::of(&mut vici).await?;

@@ -26,5 +26,31 @@ pub fn check(config: &Config, now: OffsetDateTime) -> Result<(), Trouble> {
 }
 
 fn written(time: OffsetDateTime) -> String {
+    let time = time.replace_nanosecond(0).unwrap_or(time);
     time.format(&time::format_description::well_known::Rfc3339).unwrap_or_else(|_| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_is_believed_within_its_configurations_time() {
+        let config: Config = serde_json::from_value(json!({
+            "made": "2026-07-14T08:00:00Z", "max_age_days": 30, "server": "s", "trust": {"images": ["k"]},
+            "network": {"interfaces": []},
+            "run": {"run": "r", "image": {"name": "i", "sources": ["/i"], "trust": ["k"]}, "target": {"device": "/dev/vda"}},
+        }))
+        .unwrap();
+        let at = |text: &str| {
+            check(&config, OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).unwrap())
+        };
+        for fine in ["2026-07-13T09:00:00Z", "2026-07-14T08:00:00Z", "2026-08-13T07:59:59Z"] {
+            assert_eq!(at(fine), Ok(()), "{fine}");
+        }
+        assert!(at("2026-07-13T07:59:59Z").unwrap_err().what.ends_with("made at 2026-07-14T08:00:00Z, which is later"));
+        assert!(at("2026-08-13T08:00:01Z").unwrap_err().what.contains("good until 2026-08-13T08:00:00Z"));
+    }
 }

@@ -63,7 +63,7 @@ fn is_passing(line: &str) -> bool {
     let line = line.trim_start();
     let progress =
         line.contains('%') && ["write", "read-back", "clear-tail", "compare"].iter().any(|step| line.starts_with(step));
-    progress || line.starts_with('[') || line.starts_with("warning: LUN") || line.contains("waits for")
+    progress || line.starts_with('[') || line.starts_with("warning: LUN") || line.contains("does not answer yet")
 }
 
 #[test]
