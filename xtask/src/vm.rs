@@ -3,6 +3,7 @@
 //!
 //! What a guest is and does is the crate `vm`, in `tests/vm`.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vm::base::{self, Base};
@@ -45,14 +46,15 @@ pub fn tests(soak: bool, filter: &[String]) -> Outcome<Command> {
         test.arg("--include-ignored").env("Z_SOAK", "1");
     }
     test.args(filter);
-    provide(&mut test)?;
+    let agent = provide(&mut test)?;
+    provide_media(&mut test, &agent)?;
     build::programs()?;
     test.env("IMGSTREAM_BIN", release_binary("imgstream")?).env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
     Ok(test)
 }
 
-/// Makes all that guests need, and names it in the environment.
-pub fn provide(command: &mut Command) -> Outcome<()> {
+/// Makes all that guests need, and names it in the environment. Returns the agent.
+pub fn provide(command: &mut Command) -> Outcome<PathBuf> {
     ensure(Lane::Vm)?;
     let toolchain = Toolchain::ensure()?;
     println!("{}", toolchain.versions()?);
@@ -63,15 +65,19 @@ pub fn provide(command: &mut Command) -> Outcome<()> {
     command.env("VM_QEMU_ROOT", qemu.join("root")).env("VM_KERNEL", base.kernel).env("VM_INITRAMFS", base.archive);
     command.env("VM_GATEWAY", base.gateway);
     command.env("VM_INIT", toolchain.release_binary("guest-init")?);
-    command.env("VM_IMGSTREAM", imgstream).env("VM_Z_PROVISIONER", agent);
+    command.env("VM_IMGSTREAM", imgstream).env("VM_Z_PROVISIONER", &agent);
     command.env("VM_LOGS", target_folder()?.join("vm-logs"));
+    Ok(agent)
+}
+
+/// Makes what machines boot: the medium, and what it installs.
+fn provide_media(command: &mut Command, agent: &Path) -> Outcome<()> {
     let medium = target_folder()?.join("iso");
-    iso::make(&medium)?;
+    iso::make(&medium, agent)?;
     command.env("VM_MEDIUM", medium);
     ensure(Lane::Demo)?;
-    command
-        .env("VM_DEBIAN", image::raw(Kind::Debian, false)?)
-        .env("VM_DEBIAN_SPLIT", image::raw(Kind::DebianSplit, false)?);
+    let raw = |kind| image::raw(kind, false);
+    command.env("VM_DEBIAN", raw(Kind::Debian)?).env("VM_DEBIAN_SPLIT", raw(Kind::DebianSplit)?);
     command.env("VM_DEBIAN_SPLIT_OPTIONS", image::split_pack_options().join(" "));
     Ok(())
 }

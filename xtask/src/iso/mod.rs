@@ -43,7 +43,9 @@ pub fn run(options: &Options) -> Outcome<()> {
         Some(folder) => folder.clone(),
         None => target_folder()?.join("iso"),
     };
-    make(&folder)?;
+    let toolchain = Toolchain::ensure()?;
+    let [_, agent] = build::programs_for_s390x(&toolchain)?;
+    make(&folder, &agent)?;
     if let Some(config) = &options.config {
         build::programs()?;
         let mut agent = tool(release_binary("z-provisioner")?);
@@ -67,17 +69,15 @@ pub const KERNEL: &str = "kernel.img";
 pub const INITRD: &str = "initrd.img";
 const PACKAGES: &str = "packages.txt";
 
-/// Makes a medium without a configuration, in all its forms.
-pub fn make(folder: &Path) -> Outcome<()> {
+/// Makes a medium without a configuration, in all its forms, around this agent.
+pub fn make(folder: &Path, agent: &Path) -> Outcome<()> {
     ensure(Lane::Iso)?;
-    let toolchain = Toolchain::ensure()?;
-    let [_, agent] = build::programs_for_s390x(&toolchain)?;
     let root = packages::ensure(&MEDIUM, |_| Ok(()))?.join("root");
     let scratch = Scratch::new("z-provisioner-iso", false)?;
     let conf = workspace().join("provisioner/multipath.conf");
     let conf = std::fs::read_to_string(&conf).tried(format_args!("read {}", conf.display()))?;
     let seal = format!("z-provisioner {}\n", env!("CARGO_PKG_VERSION"));
-    let filesystem = Filesystem { packages: &root, agent: &agent, multipath_conf: &conf, seal: &seal };
+    let filesystem = Filesystem { packages: &root, agent, multipath_conf: &conf, seal: &seal };
     let made = filesystem.make(&scratch.path("")).tried("make the medium's file system")?;
     let kernel = std::fs::read(&made.kernel).tried(format_args!("read {}", made.kernel.display()))?;
     let memory = image::assemble(&kernel, &made.bytes, PARAMETERS).tried("assemble the medium's memory image")?;
