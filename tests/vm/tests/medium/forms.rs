@@ -12,7 +12,9 @@ fn the_same_inputs_make_the_same_medium() {
     again.args(["xtask", "iso", "--out"]).arg(folder.path()).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let done = again.output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    for name in ["z-provisioner.iso", "z-provisioner.img", "z-provisioner.ins", "kernel.img", "initrd.img", "packages.txt"] {
+    for name in
+        ["z-provisioner.iso", "z-provisioner.img", "z-provisioner.ins", "kernel.img", "initrd.img", "packages.txt"]
+    {
         let (first, second) = (lane::medium().join(name), folder.path().join(name));
         assert!(std::fs::read(&first).unwrap() == std::fs::read(&second).unwrap(), "{name} differs");
     }
