@@ -119,6 +119,7 @@ pub const MODULES: &[&str] = &[
     "vfat",
     "xfs",
     // networks
+    "8021q",
     "esp4",
     "gcm",
     "ghash-generic",

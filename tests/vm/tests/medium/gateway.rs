@@ -104,6 +104,16 @@ impl Gateway {
         bytes.lines().filter_map(|bytes| bytes.parse::<u64>().ok()).sum()
     }
 
+    /// Moves its address outside into a VLAN.
+    pub fn move_to_vlan(&self, vlan: u16) {
+        let name = self.guest.sh(&format!("ip -o addr show to {} | cut -d' ' -f2", OUTSIDE[0]));
+        self.guest.sh(&format!(
+            "modprobe 8021q; ip addr del {0}/24 dev {name}; ip link add link {name} name vlan type vlan id {vlan}; \
+             ip addr add {0}/24 dev vlan; ip link set vlan up",
+            OUTSIDE[0]
+        ));
+    }
+
     /// Gives the machine its address.
     pub fn start_dhcp(&self) {
         let configuration = format!(

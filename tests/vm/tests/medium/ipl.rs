@@ -114,9 +114,12 @@ fn a_machine_encrypts_all_of_a_disk_and_halts() {
     let packed = Packed::sample();
     let lun = Disk::new(packed.size + 16 * MIB).paths(1);
     let link = Link::new();
-    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    let gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    gateway.move_to_vlan(17);
     let mut medium = Medium::new(&packed, &lun.wwid())
         .known()
+        .with("/network/interfaces/0/vlan", json!(17))
+        .with("/network/interfaces/0/mtu", json!(1400))
         .with("/run/target/layout", json!("whole"))
         .with("/run/target/lun/min_paths", json!(1))
         .with("/run/hand_over", json!("halt"));

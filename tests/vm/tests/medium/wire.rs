@@ -16,8 +16,11 @@ pub fn kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
     })
 }
 
-/// What a frame is; "IN THE CLEAR" is everything that must never be.
+/// What a frame is; "IN THE CLEAR" is everything that must never be. In a VLAN or not.
 pub fn kind(frame: &[u8]) -> &'static str {
+    if frame.get(12..14) == Some(&[0x81, 0x00]) {
+        return kind(&[&frame[..12], frame.get(16..).unwrap_or_default()].concat());
+    }
     let Some(kind) = frame.get(12..14) else { return "RUNT" };
     match kind {
         [0x08, 0x06] => "ARP",
@@ -68,4 +71,7 @@ fn frames_are_known_by_their_headers() {
     assert_eq!(kind(&frame(v4, 6, [40000, 80])), "IN THE CLEAR");
     assert_eq!(kind(&frame(v4, 1, [0, 0])), "IN THE CLEAR");
     assert_eq!(kind(&[0; 5]), "RUNT");
+    let clear = frame(v4, 6, [40000, 80]);
+    assert_eq!(kind(&[&clear[..12], &[0x81, 0x00, 0, 17], &clear[12..]].concat()), "IN THE CLEAR");
+    assert_eq!(kind(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x81, 0x00]), "RUNT");
 }
