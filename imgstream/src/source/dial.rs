@@ -1,6 +1,7 @@
 //! TCP connections: from which address, and whether they may be made.
 
 use std::fmt::Debug;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -60,7 +61,15 @@ impl Dial {
     async fn connect_to(&self, what: &str, peer: SocketAddr) -> Result<TcpStream> {
         let from = self.from(what, peer)?;
         if let Some(vet) = &self.vet {
-            let local = chosen(from, peer).await.map_err(|error| fault(what, error))?;
+            let local = match chosen(from, peer).await {
+                Ok(local) => local,
+                // Where policies let nothing out, no address is chosen either. The vet says it better.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    vet.may_connect(from.unwrap_or(any(peer)), peer).await?;
+                    return Err(fault(what, error));
+                }
+                Err(error) => return Err(fault(what, error)),
+            };
             vet.may_connect(local, peer).await?;
         }
         let tcp = connect(from, peer).await.map_err(|error| fault(what, error))?;
@@ -92,10 +101,14 @@ fn may_pass(error: &Error) -> bool {
     error.retry() == Retry::Temporary
 }
 
+/// No address in particular, of the peer's family.
+fn any(peer: SocketAddr) -> IpAddr {
+    if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
 /// The address the kernel would connect from. A connected UDP socket tells without sending anything.
 async fn chosen(from: Option<IpAddr>, peer: SocketAddr) -> std::io::Result<IpAddr> {
-    let any = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((from.unwrap_or(any), 0)).await?;
+    let socket = UdpSocket::bind((from.unwrap_or(any(peer)), 0)).await?;
     socket.connect(peer).await?;
     Ok(socket.local_addr()?.ip())
 }

@@ -111,11 +111,6 @@ impl Disk {
 
     /// QEMU's options, as the `index`th disk.
     pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
-        self.arguments_bootable(index, false)
-    }
-
-    /// The same, for a machine that boots from it (`boot`: from its first path).
-    pub(crate) fn arguments_bootable(&self, index: usize, boot: bool) -> Vec<String> {
         let path = self.path.display().to_string().replace(',', ",,");
         let blockdev = format!(
             "driver=raw,node-name=disk{index},read-only={},discard=unmap,file.driver=file,file.filename={path},\
@@ -126,22 +121,14 @@ impl Disk {
         let mut device = |device: String| arguments.extend(["-device".into(), device]);
         if self.virtio_blk {
             let serial = &self.wwid()[1..];
-            let boot = if boot { ",bootindex=1" } else { "" };
-            device(format!(
-                "virtio-blk-ccw,id=disk{index},drive=disk{index},serial={serial},{}{boot}",
-                self.block_sizes()
-            ));
+            device(format!("virtio-blk-ccw,id=disk{index},drive=disk{index},serial={serial},{}", self.block_sizes()));
             return arguments;
         }
         for path in 0..self.paths {
             let number = Self::adapter(index, path).replacen('0', "fe", 1);
             device(format!("virtio-scsi-ccw,id=hba{index}-{path},devno={number}"));
             // The same JSON that brings a path back.
-            let mut properties = self.scsi(index, path);
-            if boot && path == 0 {
-                properties.insert("bootindex".into(), json!(1));
-            }
-            device(Value::Object(properties).to_string());
+            device(Value::Object(self.scsi(index, path)).to_string());
         }
         arguments
     }

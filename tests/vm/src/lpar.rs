@@ -29,8 +29,6 @@ pub enum Boot {
     Ins(PathBuf, String),
     /// A kernel, a file system and parameters, as a virtual machine manager gives them.
     Kernel(PathBuf, PathBuf, String),
-    /// Its first disk.
-    Disk,
 }
 
 /// A machine to be switched on.
@@ -181,13 +179,9 @@ impl LparBuilder {
                 option("-initrd", plain(initrd));
                 option("-append", parameters.clone());
             }
-            Boot::Disk => {}
         }
-        let bootable = matches!(self.boot, Boot::Disk);
         for (index, disk) in self.disks.iter().enumerate() {
-            for pair in disk.arguments_bootable(index, bootable && index == 0).chunks(2) {
-                option(&pair[0], pair[1].clone());
-            }
+            disk.arguments(index).chunks(2).for_each(|pair| option(&pair[0], pair[1].clone()));
         }
         for (index, end) in self.links.iter().enumerate() {
             option("-netdev", end.link.netdev(&format!("link{index}"), end.end));

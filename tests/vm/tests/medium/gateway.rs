@@ -20,9 +20,12 @@ pub const PSK: &str = "correct-horse-battery-staple";
 pub enum Knows<'a> {
     /// Both have this key.
     Psk(&'a str),
-    /// Certificates of an authority; ours is good for these dates.
-    Certificates(&'a Pki, &'a str, &'a str),
+    /// It has a certificate of the first authority, good for these dates, and trusts the second one.
+    Certificates(&'a Pki, &'a Pki, [&'a str; 2]),
 }
+
+/// Dates around now.
+pub const NOW: [&str; 2] = ["20240101000000Z", "20340101000000Z"];
 
 /// The gateway.
 pub struct Gateway {
@@ -63,11 +66,11 @@ impl Gateway {
                 "auth = psk",
                 format!("secrets {{ ike-1 {{ id-a = {SERVER}\n id-b = {GATEWAY}\n secret = \"{key}\" }} }}"),
             ),
-            Knows::Certificates(pki, from, until) => {
+            Knows::Certificates(pki, trusted, [from, until]) => {
                 let (certificate, key) = pki.sign(GATEWAY, from, until);
                 guest.put("/etc/swanctl/x509/gateway.crt", 0o644, std::fs::read(certificate).unwrap());
                 guest.put("/etc/swanctl/private/gateway.key", 0o600, std::fs::read(key).unwrap());
-                guest.put("/etc/swanctl/x509ca/ca.crt", 0o644, std::fs::read(pki.ca()).unwrap());
+                guest.put("/etc/swanctl/x509ca/ca.crt", 0o644, std::fs::read(trusted.ca()).unwrap());
                 ("auth = pubkey", String::new())
             }
         };

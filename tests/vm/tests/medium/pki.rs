@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use e2e::Run;
 use tempfile::TempDir;
 
+use crate::gateway::NOW;
+
 /// An authority and what it has signed.
 pub struct Pki {
     folder: TempDir,
@@ -67,7 +69,7 @@ impl Pki {
 
     /// Good for ten years around now.
     pub fn sign_now(&self, name: &str) -> (PathBuf, PathBuf) {
-        self.sign(name, "20240101000000Z", "20340101000000Z")
+        self.sign(name, NOW[0], NOW[1])
     }
 
     /// The authority's certificate.

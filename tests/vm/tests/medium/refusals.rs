@@ -6,7 +6,7 @@ use serde_json::json;
 use vm::{Boot, Disk, Link, Lpar, LparBuilder, MIB};
 
 use crate::fixture;
-use crate::gateway::{Gateway, Knows, OUTSIDE, PSK};
+use crate::gateway::{Gateway, Knows, NOW, OUTSIDE, PSK};
 use crate::image::Packed;
 use crate::medium::Medium;
 use crate::pki::Pki;
@@ -67,24 +67,27 @@ fn a_gateway_that_is_not_the_right_one_gets_nothing() {
     let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
     let medium = || Medium::new(&packed, &lun.wwid());
     {
-        let _gateway =
-            Gateway::new(&link, &packed, &Knows::Certificates(&theirs, "20240101000000Z", "20340101000000Z"));
-        // Another authority of the same name.
+        // Its certificate says the right name, and is another authority's, which has the same name too.
+        let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&theirs, &ours, NOW));
         let case = Case {
             name: "another-authority",
             machine: machine(&medium().certificates(&ours)),
-            says: &["gateway", "authority"],
+            says: &["the gateway's certificate"],
         };
         nothing_in_the_clear(&case.fails(&[&lun]));
+    }
+    {
         // The right authority, another name.
+        let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&ours, &ours, NOW));
         let case = Case {
             name: "another-gateway",
-            machine: machine(&medium().certificates(&theirs).with("/ipsec/gateway_id", json!("other.vcn.example"))),
+            machine: machine(&medium().certificates(&ours).with("/ipsec/gateway_id", json!("other.vcn.example"))),
             says: &["other.vcn.example"],
         };
         nothing_in_the_clear(&case.fails(&[&lun]));
     }
-    let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&ours, "20240101000000Z", "20250101000000Z"));
+    let expired = ["20240101000000Z", "20250101000000Z"];
+    let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&ours, &ours, expired));
     let case = Case {
         name: "expired-certificate",
         machine: machine(&medium().certificates(&ours)),
@@ -149,7 +152,8 @@ fn a_machine_that_is_not_as_described_says_what_is_missing() {
     };
     case.fails(&[&lun]);
     // The gateway is switched off.
-    let case = Case { name: "no-gateway", machine: machine(&medium).disk(&lun), says: &["10.9.0.1", "answer"] };
+    let soon = Medium::new(&packed, &lun.wwid()).known().with("/ipsec/wait", json!(15));
+    let case = Case { name: "no-gateway", machine: machine(&soon).disk(&lun), says: &["10.9.0.1", "has not answered"] };
     nothing_in_the_clear(&case.fails(&[&lun]));
 
     let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
