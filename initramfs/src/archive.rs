@@ -82,7 +82,9 @@ impl<W: Write> Archive<W> {
         if facts.is_symlink() {
             return self.link(path, &fs::read_link(source)?.to_string_lossy());
         }
-        self.file(path, facts.permissions().mode() & 0o777, &fs::read(source)?)
+        // Not as it is here: that depends on who made the copy.
+        let mode = if facts.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
+        self.file(path, mode, &fs::read(source)?)
     }
 
     /// Adds what lies in a folder of this machine.

@@ -64,8 +64,6 @@ impl Machine {
         }
         let up = network::bring_up(network, &tell, cancel).await?;
         let mut joined = up.to_string();
-        // Those that DHCP has named.
-        policy::allow_clear(clear, up.name_servers()).await?;
         self.network = Some(up);
         if let Some(ipsec) = ipsec {
             step(Step::Ipsec);
@@ -86,8 +84,8 @@ impl Machine {
 
     /// After the last event: tells whom it concerns, leaves the network, and says what becomes of the machine. `say` hears what a person
     /// should know.
-    pub async fn end(mut self, last: &Last, say: &dyn Fn(&str)) -> Ended {
-        let told = self.report(last).await;
+    pub async fn end(mut self, last: &Last, say: &dyn Fn(&str), cancel: &CancellationToken) -> Ended {
+        let told = self.report(last, say, cancel).await;
         for left in self.leave().await {
             say(&format!("left as it is: {left}"));
         }
@@ -119,14 +117,15 @@ impl Machine {
     }
 
     /// A machine that never got onto the network has nobody to tell it to.
-    async fn report(&self, last: &Last) -> Result<()> {
-        let (Some(report), Some(_)) = (&self.config.report, &self.network) else { return Ok(()) };
+    async fn report(&self, last: &Last, say: &dyn Fn(&str), cancel: &CancellationToken) -> Result<()> {
+        let has_joined = self.network.is_some() && (self.vcn.is_some() || self.config.ipsec.is_none());
+        let Some(report) = self.config.report.as_ref().filter(|_| has_joined) else { return Ok(()) };
         let options = SourceOptions {
             vet: Demand::new(self.config.run.ipsec).vet(),
             local_addresses: self.config.local_addresses(),
             ..SourceOptions::default()
         };
-        last.deliver(&report.url, Duration::from_secs(report.within), &Dial::new(&options)).await
+        last.deliver(&report.url, Duration::from_secs(report.within), &Dial::new(&options), say, cancel).await
     }
 
     /// Says what could not be taken down.

@@ -45,6 +45,9 @@ async fn run(
     let stream = stream::write(image, target, spec, progress, reporter, held.guard(), cancel);
     let written = reporter.phase(Phase::Stream, stream).await?;
     held.prove_headers().await?;
+    if written.0.read_back_bytes.is_some() {
+        held.note_proven();
+    }
     let hand_over = hand_over::hand_over(facts, &written, ipl, held, reporter);
     let handed_over = reporter.phase(Phase::HandOver, hand_over).await?;
     if let (Some(machine), Some(source)) = (machine, handed_over.starts) {
@@ -74,9 +77,10 @@ pub async fn attempt(
         Err(error) => {
             // A run that was ended because it lost the right to write was not cancelled by anybody.
             let error = Arc::clone(held.guard()).explain(error).await;
-            let mut failure = failure::in_phase(&error, reporter.current_phase(), &progress);
-            let proven = reporter.current_phase() == Phase::HandOver;
-            let ending = if proven { Ending::Done } else { ending(&error, progress.snapshot().has_touched_target()) };
+            let mut failure = failure::in_phase(&error, reporter.current_phase(), &progress, held.is_proven());
+            let is_written = reporter.current_phase() == Phase::HandOver;
+            let ending =
+                if is_written { Ending::Done } else { ending(&error, progress.snapshot().has_touched_target()) };
             failure.torn_down = hand_over::close(&mut held, ending, reporter).await;
             Body::RunFailed(Box::new(failure))
         }

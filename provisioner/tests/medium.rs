@@ -121,8 +121,20 @@ fn what_makes_no_sense_is_refused_and_named() {
         json!("10.9.0.3"),
         "`ipsec.tunnels[0].local` is 10.9.0.3, which no interface has",
     );
+    refused("/ipsec", Value::Null, "there is no `ipsec`");
     refused("/network/interfaces/0/ipv6", json!("auto"), "must name `neighbour-discovery`");
     refused("/network/interfaces/0/ipv4", json!("dhcp"), "must name `dhcp`");
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_a_mistake() {
+    let folder = folder();
+    let file = folder.path().join("config.json");
+    std::fs::write(&file, config().to_string().replacen('{', r#"{"server":"another","#, 1)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_z-provisioner"));
+    let done = command.arg("config").arg(&file).arg("--out").arg(folder.path().join("out")).output().unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("duplicate field `server`"), "{done:?}");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn provision(config: Config, screen: &Screen) -> Result<Ended> {
         signals::watch(&reporter, &cancel)?;
         let mut machine = Machine::new(config, Arc::clone(&reporter));
         run::attempt(&spec, &files, Some(&mut machine), &reporter, &cancel).await;
-        Ok(machine.end(&last, &|text| screen.lines(text)).await)
+        Ok(machine.end(&last, &|text| screen.lines(text), &cancel).await)
     });
     runtime.shutdown_background();
     ended

@@ -38,7 +38,9 @@ impl Host for ThisHost {
         let interfaces = nix::ifaddrs::getifaddrs()
             .context(Kind::Source, || "reading this machine's addresses".into())
             .map_err(|error: Error| error.with_hint("compare with `ip address`"))?;
-        let addresses = interfaces.filter_map(|interface| {
+        // The kernel sends away what is meant for an address of an interface that is down.
+        let up = interfaces.filter(|interface| interface.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP));
+        let addresses = up.filter_map(|interface| {
             let address = interface.address?;
             let four = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
             four.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))

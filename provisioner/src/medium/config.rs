@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use protocol::spec::{Layout, RunSpec};
+use protocol::spec::{IpsecDemand, Layout, RunSpec};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -320,6 +320,8 @@ impl Config {
         let encrypts = self.run.target.layout != Layout::Plain;
         holds(encrypts || self.luks_key.is_none(), "`luks_key` is given, but `run.target.layout` is `plain`")?;
         holds(!encrypts || self.luks_key.is_some(), "`run.target.layout` encrypts, and there is no `luks_key`")?;
+        let is_protected = self.ipsec.is_some() || self.run.ipsec != IpsecDemand::Required;
+        holds(is_protected, "`run.ipsec` is `required`, as it is unless it says otherwise, and there is no `ipsec`")?;
         self.ipsec.as_ref().map_or(Ok(()), |ipsec| self.check_inside(ipsec))
     }
 

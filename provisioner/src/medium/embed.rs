@@ -1,9 +1,9 @@
 //! Putting a configuration into a medium: `z-provisioner config`. The files it names come with it, under names of their own, and the
 //! digests of all of them, in an archive that the kernel unpacks after the medium's own.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use envelope::PublicKey;
@@ -13,7 +13,7 @@ use initramfs::Archive;
 use iso::slot::Places;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde_json::{Value, json};
+use serde_json::Value;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -39,13 +39,18 @@ pub struct Packed {
 /// [`Kind::Usage`], naming the key or the file.
 pub fn pack(path: &Path) -> Result<Packed> {
     let text = read(path)?;
-    let mut value: Value = serde_json::from_slice(&text).map_err(|error| {
+    let value: Value = serde_json::from_slice(&text).map_err(|error| {
         Error::usage(format!("{} is not JSON: {error}", path.display())).with_hint("docs/operating.md has an example")
     })?;
-    if let Some(keys) = value.as_object_mut() {
-        keys.entry("made").or_insert_with(|| json!(now()));
+    let mut dated = Zeroizing::new(text.to_vec());
+    if value.get("made").is_none()
+        && let Some(brace) = dated.iter().position(|byte| *byte == b'{')
+    {
+        // Into the text: a value would have lost keys that are there twice, which are mistakes.
+        let comma = if value.as_object().is_some_and(|keys| keys.is_empty()) { "" } else { "," };
+        dated.splice(brace + 1..=brace, format!("\"made\": \"{}\"{comma}", now()).into_bytes());
     }
-    let mut config = load::parse(value.to_string().as_bytes()).map_err(|error| {
+    let mut config = load::parse(&dated).map_err(|error| {
         Error::usage(format!("{}: {error}", path.display())).with_hint("docs/operating.md explains every key")
     })?;
     let beside = path.parent().unwrap_or(Path::new(""));
@@ -126,12 +131,16 @@ pub fn put(packed: &Packed, medium: &Path, parameters: Option<&str>) -> Result<V
         let doing = || format!("putting the configuration into {}", file.display());
         let mut opened = OpenOptions::new().read(true).write(true).open(file).context(Kind::Usage, doing)?;
         let places = Places::find(&mut opened).context(Kind::Usage, doing)?;
-        places.fill(&mut opened, &packed.archive).context(Kind::Device, doing)?;
         let told = places.parameters(&mut opened).context(Kind::Usage, doing)?;
         // Those of an earlier configuration go.
         let mut all: Vec<&str> = told.split_whitespace().filter(|word| !word.starts_with("zprov.")).collect();
-        all.extend(parameters);
+        all.extend(parameters.iter().flat_map(|parameters| parameters.split_whitespace()));
+        let mut once = BTreeSet::new();
+        all.retain(|word| once.insert(*word));
         places.set_parameters(&mut opened, &all.join(" ")).context(Kind::Usage, doing)?;
+        // It is a secret from here on.
+        opened.set_permissions(Permissions::from_mode(0o600)).context(Kind::Device, doing)?;
+        places.fill(&mut opened, &packed.archive).context(Kind::Device, doing)?;
         opened.sync_all().context(Kind::Device, doing)?;
     }
     Ok(media)

@@ -53,11 +53,18 @@ pub async fn hand_over(
     reporter: &Reporter,
 ) -> Result<HandedOver> {
     let checked = match &ipl {
-        Some(ipl) => Some(ipl.check(reporter).await?),
+        Some(ipl) => {
+            // What this machine starts must be this run's to the end.
+            held.may_write().await?;
+            Some(ipl.check(reporter).await?)
+        }
         None => None,
     };
     reporter.emit(Body::StepStarted { phase: Phase::HandOver, step: Step::Close });
     let mut torn_down = held.close_target(Ending::Done).await;
+    if ipl.is_some() {
+        held.demand_kept()?;
+    }
     // The path that firmware will take is asked while its adapter is still online.
     let prepared = match (&ipl, checked) {
         (Some(ipl), Some(checked)) => Some(ipl.prepare(checked, reporter).await?),

@@ -11,12 +11,12 @@ pub fn before_the_run(error: &Error) -> Failure {
     failure(error, Phase::Spec, TargetState::Untouched)
 }
 
-/// An error in `phase`, when the data path had come as far as `progress` says.
-pub fn in_phase(error: &Error, phase: Phase, progress: &Progress) -> Failure {
+/// An error in `phase`, when the data path had come as far as `progress` says. `proven`: the target holds the image all the same.
+pub fn in_phase(error: &Error, phase: Phase, progress: &Progress, proven: bool) -> Failure {
     use progress::Phase as Reached;
     let reached = progress.snapshot();
     let target = match reached.phase {
-        _ if phase == Phase::HandOver => TargetState::Proven,
+        _ if proven => TargetState::Proven,
         _ if progress.given_up.load(Relaxed) => TargetState::Uncertain,
         _ if !reached.has_touched_target() => TargetState::Untouched,
         // It held the image already, and boots; what lies beyond it was being cleared.

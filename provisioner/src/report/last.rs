@@ -13,12 +13,15 @@ use imgstream::error::{Error, Result, Retry};
 use imgstream::source::Dial;
 use protocol::event::{Body, Event};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::Output;
 
 /// How long one try may take, and how long is waited before the next.
 const TRY: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(2);
+/// After how long it is said that nobody accepts it, and then each time that has doubled.
+const TELL: Duration = Duration::from_secs(5);
 
 /// Keeps the last event. Clones share it.
 #[derive(Clone, Default)]
@@ -38,17 +41,26 @@ impl Last {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|event| event.event.clone())
     }
 
-    /// Posts it to `url` (`http://HOST[:PORT]/PATH`) within `within`. Any 2xx accepts it. Connections are made by `dial`.
+    /// Posts it to `url` (`http://HOST[:PORT]/PATH`) within `within`. Any 2xx accepts it. Connections are made by `dial`;
+    /// `say` hears what is waited for.
     ///
     /// # Errors
     /// `Source` with what the last try met; `Usage` for another kind of URL.
-    pub async fn deliver(&self, url: &str, within: Duration, dial: &Dial) -> Result<()> {
+    pub async fn deliver(
+        &self,
+        url: &str,
+        within: Duration,
+        dial: &Dial,
+        say: &dyn Fn(&str),
+        cancel: &CancellationToken,
+    ) -> Result<()> {
         let event = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let event = event.ok_or_else(|| Error::source_failed("there is no last event"))?;
         let body =
             serde_json::to_vec(&event).map_err(|error| Error::usage(format!("writing the last event: {error}")))?;
         let body = Bytes::from(body);
         let deadline = Instant::now() + within;
+        let (since, mut next) = (Instant::now(), TELL);
         loop {
             let tried = timeout_at(deadline, timeout(TRY, post(url, body.clone(), dial))).await;
             let why = match tried {
@@ -62,7 +74,13 @@ impl Last {
                     .with_retry(Retry::Temporary)
                     .with_hint("the target holds the image, proven. See that whoever is to be told listens, then IPL the disk by hand or run again with `options.resume`"));
             }
-            tokio::time::sleep(PAUSE).await;
+            if since.elapsed() >= next {
+                say(&format!("warning: the end of the run is not accepted yet by {url}: {why}"));
+                next *= 2;
+            }
+            if cancel.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
+                return Err(Error::cancelled("telling the end of the run"));
+            }
         }
     }
 }
@@ -139,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_told_until_it_is_accepted() {
         let (url, served) = server(&["503 Later", "201 Created"]);
-        ended().deliver(&url, Duration::from_secs(30), &dial()).await.unwrap();
+        ended().deliver(&url, Duration::from_secs(30), &dial(), &|_| (), &CancellationToken::new()).await.unwrap();
         let heard = served.join().unwrap();
         assert!(
             heard[1].starts_with("POST /runs HTTP/1.1\r\n") && heard[1].contains(r#""kind":"run-failed""#),
@@ -149,7 +167,10 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_answer_it_ends_and_says_why() {
-        let error = ended().deliver("http://127.0.0.1:1/", Duration::from_secs(1), &dial()).await.unwrap_err();
+        let error = ended()
+            .deliver("http://127.0.0.1:1/", Duration::from_secs(1), &dial(), &|_| (), &CancellationToken::new())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("was not accepted by http://127.0.0.1:1/ within 1 s: "), "{error}");
     }
 

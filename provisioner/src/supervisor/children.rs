@@ -26,6 +26,8 @@ pub struct Children {
     signals: SignalFd,
     /// Ends that nobody has asked for yet.
     ended: Vec<(Pid, i32)>,
+    /// The machine was asked to shut down.
+    asked: bool,
 }
 
 impl Children {
@@ -38,23 +40,34 @@ impl Children {
             .thread_block()
             .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC));
         let signals = signals.map_err(|error| Trouble::new(format!("listening for signals: {error}"), "IPL again"))?;
-        Ok(Self { signals, ended: Vec::new() })
+        Ok(Self { signals, ended: Vec::new(), asked: false })
     }
 
-    /// Starts a program with our console as its own.
+    /// Starts a program that writes to our console.
     pub fn start(&mut self, program: &str, arguments: &[&str]) -> Result<Pid, Trouble> {
-        self.spawn(program, arguments, Stdio::inherit)
+        self.spawn(program, arguments, Stdio::null, Stdio::inherit)
     }
 
     /// Starts a daemon, which says nothing on the console.
     pub fn start_silently(&mut self, program: &str, arguments: &[&str]) -> Result<Pid, Trouble> {
-        self.spawn(program, arguments, Stdio::null)
+        self.spawn(program, arguments, Stdio::null, Stdio::null)
     }
 
-    fn spawn(&mut self, program: &str, arguments: &[&str], output: fn() -> Stdio) -> Result<Pid, Trouble> {
+    /// Starts a program that has our console.
+    pub fn start_on_console(&mut self, program: &str, arguments: &[&str]) -> Result<Pid, Trouble> {
+        self.spawn(program, arguments, Stdio::inherit, Stdio::inherit)
+    }
+
+    fn spawn(
+        &mut self,
+        program: &str,
+        arguments: &[&str],
+        input: fn() -> Stdio,
+        output: fn() -> Stdio,
+    ) -> Result<Pid, Trouble> {
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(ENVIRONMENT).process_group(0);
-        command.stdin(Stdio::null()).stdout(output()).stderr(output());
+        command.stdin(input()).stdout(output()).stderr(output());
         // Signals that are blocked here are not there: the standard library sees to it.
         match command.spawn() {
             Ok(child) => Ok(Pid::from_raw(child.id().cast_signed())),
@@ -68,7 +81,7 @@ impl Children {
     pub fn run(&mut self, program: &str, arguments: &[&str], limit: Duration) -> Result<(), Trouble> {
         let child = self.start(program, arguments)?;
         let line = format!("{program} {}", arguments.join(" "));
-        match self.wait(child, Some(limit)) {
+        match self.wait(child, limit) {
             Some(0) => Ok(()),
             Some(code) => {
                 Err(Trouble::new(format!("`{line}` ended with {code}"), "its own words are above; IPL again"))
@@ -83,35 +96,47 @@ impl Children {
         }
     }
 
-    /// Waits for a child's end: its exit code, or 128 and the signal's number. `None` when the time is over, or, without a limit, when
-    /// the machine is asked to shut down.
-    pub fn wait(&mut self, child: Pid, limit: Option<Duration>) -> Option<i32> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+    /// Waits for a child's end: its exit code, or 128 and the signal's number. `None` when the time is over. A request to shut down
+    /// ends no wait: it is kept for [`Children::is_asked`].
+    pub fn wait(&mut self, child: Pid, limit: Duration) -> Option<i32> {
+        let deadline = Instant::now() + limit;
         loop {
             self.reap();
             if let Some(at) = self.ended.iter().position(|(pid, _)| *pid == child) {
                 return Some(self.ended.swap_remove(at).1);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return None;
             }
-            if self.listen(left) && limit.is_none() {
-                return None;
-            }
+            self.listen(left);
         }
     }
 
-    /// Waits for a signal; true for one that asks to shut down.
-    pub fn listen(&mut self, left: Option<Duration>) -> bool {
-        let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    /// Whether the machine was asked to shut down since this was asked last.
+    pub fn is_asked(&mut self) -> bool {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// Ends all there are but ourselves: in good order, then at once.
+    pub fn end_all(&mut self, patience: Duration) {
+        let _ = kill(Pid::from_raw(-1), Signal::SIGTERM);
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            self.listen(Duration::from_millis(100));
+        }
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+        self.reap();
+    }
+
+    /// Waits for a signal.
+    pub fn listen(&mut self, limit: Duration) {
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         let _ = poll(&mut [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)], timeout);
-        let mut asked = false;
         while let Ok(Some(signal)) = self.signals.read_signal() {
-            asked |= SHUT_DOWN.iter().any(|of| *of as u32 == signal.ssi_signo);
+            self.asked |= SHUT_DOWN.iter().any(|of| *of as u32 == signal.ssi_signo);
         }
         self.reap();
-        asked
     }
 
     /// Tells a child to stop in good order.

@@ -6,6 +6,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 
+use nix::sys::termios::{InputFlags, SetArg, tcgetattr, tcsetattr};
+
 use crate::medium::config;
 
 /// Consoles on which a cursor can be moved. The ASCII console could, but what is logged of it is read later, as text.
@@ -19,7 +21,14 @@ pub struct Console {
 impl Console {
     /// The one the kernel has opened for its first process.
     pub fn open() -> Self {
-        Self { device: OpenOptions::new().write(true).open("/dev/console").ok() }
+        let device = OpenOptions::new().write(true).open("/dev/console").ok();
+        // Ctrl-S at the console must not stop a machine at its next line.
+        if let Some((device, mut settings)) = device.as_ref().and_then(|device| Some((device, tcgetattr(device).ok()?)))
+        {
+            settings.input_flags.remove(InputFlags::IXON);
+            let _ = tcsetattr(device, SetArg::TCSANOW, &settings);
+        }
+        Self { device }
     }
 
     /// Says something, each line with who says it. Nothing can be done where that does not work.

@@ -13,7 +13,7 @@ mod machine;
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::reboot::set_cad_enabled;
 
@@ -98,6 +98,10 @@ fn prepare(console: &Console, known: &mut Option<Config>) -> Result<(Config, Chi
 
 /// How long a machine that is to shut down waits for the agent to stop in good order.
 const STOPPING: Duration = Duration::from_secs(90);
+/// How long an agent that has left word may take to be gone: a path that hangs in the kernel holds it.
+const GOING: Duration = Duration::from_secs(30);
+/// Between two looks whether it has left word.
+const LOOK: Duration = Duration::from_secs(2);
 
 fn run_agent(console: &Console, config: &Config, children: &mut Children) -> Ending {
     let how = if console.has_bars(config.console) { "bars" } else { "lines" };
@@ -105,23 +109,34 @@ fn run_agent(console: &Console, config: &Config, children: &mut Children) -> End
         Ok(agent) => agent,
         Err(trouble) => return Ending::Trouble(trouble),
     };
-    let mut ended = children.wait(agent, None);
-    let asked = ended.is_none();
-    if asked {
-        console.say("asked to shut down: the agent is told to stop");
-        children.stop(agent);
-        ended = children.wait(agent, Some(STOPPING));
-    }
-    if asked {
-        return Ending::ShutDown;
-    }
+    let mut left_word: Option<Instant> = None;
+    let ended = loop {
+        if let Some(code) = children.wait(agent, LOOK) {
+            break Some(code);
+        }
+        if children.is_asked() {
+            console.say("asked to shut down: the agent is told to stop");
+            children.stop(agent);
+            children.wait(agent, STOPPING);
+            return Ending::ShutDown;
+        }
+        if left_word.is_none() && medium::ended::read().is_some() {
+            left_word = Some(Instant::now());
+        }
+        if left_word.is_some_and(|since| since.elapsed() > GOING) {
+            console.say(
+                "the agent has done its work and is still there: something in the kernel holds it (a path that hangs?)",
+            );
+            break None;
+        }
+    };
     match (medium::ended::read(), ended) {
-        (Some(word), Some(0)) => Ending::Ended(word),
+        (Some(word), None | Some(0)) => Ending::Ended(word),
         (Some(word @ Ended::Failed { .. }), Some(_)) => Ending::Ended(word),
         (_, Some(code)) => Ending::Trouble(Trouble::new(
             format!("the agent ended with {code} and left no word"),
             "its last lines are above; keep them and report them. Treat the disk as unfinished",
         )),
-        (_, None) => Ending::Trouble(Trouble::new("the agent did not end", "IPL again")),
+        (None, None) => Ending::Trouble(Trouble::new("the agent did not end", "IPL again")),
     }
 }

@@ -42,6 +42,10 @@ pub struct Held {
     mappings: Vec<Mapping>,
     containers: Vec<HeldContainer>,
     guard: Arc<Guard>,
+    /// All of the image was read back from the media.
+    proven: bool,
+    /// Why the reservation could not be given back: who has the target now is not certain.
+    lost: Option<String>,
 }
 
 #[derive(Debug)]
@@ -112,7 +116,7 @@ impl Held {
     ///
     /// # Errors
     /// `Target` when it may not; `Device` when the storage does not say.
-    pub(super) async fn may_write(&self) -> Result<()> {
+    pub async fn may_write(&self) -> Result<()> {
         let guard = Arc::clone(&self.guard);
         apart("asks whether to write", move || Permit::may_write(&*guard)).await
     }
@@ -137,6 +141,29 @@ impl Held {
             apart("reads a header", move || header.prove(&slot)).await?;
         }
         Ok(())
+    }
+
+    /// Takes note that all of the image was read back from the media.
+    pub fn note_proven(&mut self) {
+        self.proven = true;
+    }
+
+    /// Whether the target holds the image, for certain: read back, and nobody else has had it since.
+    pub fn is_proven(&self) -> bool {
+        self.proven && self.lost.is_none()
+    }
+
+    /// Demands that the target was this run's until it was closed.
+    ///
+    /// # Errors
+    /// `Target` when another machine may have it by now.
+    pub fn demand_kept(&self) -> Result<()> {
+        match &self.lost {
+            None => Ok(()),
+            Some(why) => Err(Error::target(format!("another machine may have the target by now: {why}")).with_hint(
+                "see who has reserved it (z-provisioner release-reservation), and which attempt is the latest",
+            )),
+        }
     }
 
     /// What says whether this run may still write.
@@ -182,6 +209,7 @@ impl Held {
         if let Some(reservation) = self.reservation.take() {
             let key = reservation.key();
             let released = reservation.give_back().await;
+            self.lost = released.as_ref().err().map(ToString::to_string);
             told.note(released, &format!("reservation {key} released"), &format!("reservation {key}"));
         }
         if let Some(map) = self.map.take() {

@@ -107,9 +107,17 @@ fn write_iso(folder: &Path, scratch: &Scratch) -> Outcome<()> {
     for name in [IMAGE, INS, PACKAGES] {
         std::fs::copy(folder.join(name), tree.join(name)).tried(format_args!("copy {name}"))?;
     }
+    // xorriso takes the files' own times; owners and modes it sets by `-r`.
+    capture(
+        tool("touch")
+            .arg("--no-dereference")
+            .arg(format!("--date=@{EPOCH}"))
+            .args([IMAGE, INS, PACKAGES].map(|name| tree.join(name)))
+            .arg(&tree),
+    )?;
     let mut xorriso = tool("xorriso");
     xorriso.env("SOURCE_DATE_EPOCH", EPOCH);
-    xorriso.args(["-as", "mkisofs", "-quiet", "-V", "Z-PROVISIONER", "-R", "-J", "-uid", "0", "-gid", "0"]);
+    xorriso.args(["-as", "mkisofs", "-quiet", "-V", "Z-PROVISIONER", "-r", "-J"]);
     xorriso.args(["-b", IMAGE, "-no-emul-boot", "-c", "boot.cat", "-o"]).arg(folder.join(ISO)).arg(&tree);
     capture(&mut xorriso).map(drop)
 }

@@ -9,7 +9,7 @@ mod order;
 mod tests;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use imgstream::error::{Error, IoContext, Kind, Result};
 use protocol::BusId;
@@ -64,6 +64,7 @@ pub fn source_of(roots: &Roots, kernel_name: &str) -> Result<Source> {
         let (wwpn, lun) = (need("wwpn")?, need("fcp_lun")?);
         return Ok(Source::Fcp { adapter, wwpn, lun });
     }
+    only_one_behind(&real)?;
     channel_device(&real).map(|device| Source::Ccw { device }).ok_or_else(|| {
         let message = format!(
             "firmware cannot start {kernel_name}: it is {}, neither on zFCP nor a device of the channel subsystem",
@@ -71,6 +72,28 @@ pub fn source_of(roots: &Roots, kernel_name: &str) -> Result<Source> {
         );
         Error::target(message).with_hint("set what the server starts at the HMC, or with chreipl")
     })
+}
+
+/// Behind a virtio SCSI controller firmware takes the first disk it finds: there must be no other, and no CD.
+fn only_one_behind(disk: &Path) -> Result<()> {
+    // …/virtio1/host0/target0:0:0/0:0:0:0
+    let Some(controller) =
+        disk.ancestors().find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("host")))
+    else {
+        return Ok(());
+    };
+    let below = |path: &Path, start: &str| -> Vec<PathBuf> {
+        sysfs::names(path).into_iter().filter(|name| name.starts_with(start)).map(|name| path.join(name)).collect()
+    };
+    let is_device =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().matches(':').count() == 3);
+    let devices = below(controller, "target").iter().flat_map(|target| below(target, "")).filter(is_device).count();
+    if devices <= 1 {
+        return Ok(());
+    }
+    let message =
+        format!("firmware would start the first of {devices} disks of a controller ({})", controller.display());
+    Err(Error::target(message).with_hint("give the target a virtio SCSI controller of its own, or start it by hand"))
 }
 
 /// `…/css0/0.0.0003/0.0.1000` of a DASD, `…/css0/0.0.0002/0.0.1000/virtio1/…` of virtio.

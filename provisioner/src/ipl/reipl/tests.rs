@@ -210,6 +210,15 @@ fn a_value_that_is_not_taken_is_found_out() {
 }
 
 #[test]
+fn a_controller_with_more_than_the_disk_is_refused_since_firmware_takes_the_first() {
+    let machine = Machine::new();
+    machine.disk("sda", "css0/0.0.0002/0.0.1000/virtio1/host1/target1:0:0/1:0:0:0", &[]);
+    machine.disk("sdb", "css0/0.0.0002/0.0.1000/virtio1/host1/target1:0:1/1:0:1:0", &[]);
+    let error = source_of(&machine.roots(), "sdb").unwrap_err();
+    assert!(error.to_string().contains("firmware would start the first of 2 disks of a controller"), "{error}");
+}
+
+#[test]
 fn a_disk_is_found_where_firmware_looks_for_it() {
     let machine = Machine::new();
     let lun = "css0/0.0.0015/0.0.1700/host0/rport-0:0-1/target0:0:1/0:0:1:1077035025";

@@ -27,7 +27,7 @@ impl Case<'_> {
     #[track_caller]
     fn fails(self, disks: &[&Disk]) -> Lpar {
         let machine = self.machine.named(self.name).ipl();
-        machine.until("waiting; IPL again", LIMIT);
+        machine.until("waiting; IPL again to try again\n", LIMIT);
         let console = machine.console();
         fixture::compare(self.name, &console);
         assert!(console.contains("NOT PROVISIONED: "), "{console}");
@@ -112,11 +112,14 @@ fn what_the_tunnel_does_not_lead_to_is_explained() {
     nothing_in_the_clear(&case.fails(&[&lun]));
 
     let case = Case {
-        name: "no-ipsec",
+        name: "no-policy",
         machine: machine(
-            &medium().with("/network/interfaces/0/routes", json!([{"to": "10.20.0.0/24", "via": OUTSIDE[0]}])),
+            &medium()
+                .known()
+                .with("/run/image/sources", json!(["http://10.30.0.1/"]))
+                .with("/network/interfaces/0/routes", json!([{"to": "10.30.0.0/24", "via": OUTSIDE[0]}])),
         ),
-        says: &["IPsec", "10.20.0.1"],
+        says: &["policy", "10.30.0.1"],
     };
     nothing_in_the_clear(&case.fails(&[&lun]));
 
