@@ -123,10 +123,34 @@ fn what_the_tunnel_does_not_lead_to_is_explained() {
     };
     nothing_in_the_clear(&case.fails(&[&lun]));
 
+    // Nobody listens there.
+    let closed = medium().known().with("/run/image/sources", json!(["http://10.20.0.1:81/"]));
+    let case = Case { name: "source-closed", machine: machine(&closed), says: &["http://10.20.0.1:81/", "refused"] };
+    nothing_in_the_clear(&case.fails(&[&lun]));
+}
+
+#[test]
+#[ignore = "soak"]
+fn what_never_answers_is_given_up_and_named() {
+    let packed = Packed::sample();
+    let lun = Disk::new(packed.size).paths(2);
+    let link = Link::new();
+    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
+    let medium = || Medium::new(&packed, &lun.wwid());
     let unreachable = medium().known().with("/run/image/sources", json!(["http://10.20.0.99/"]));
     let case = Case { name: "source-unreachable", machine: machine(&unreachable), says: &["http://10.20.0.99/"] };
     nothing_in_the_clear(&case.fails(&[&lun]));
+}
 
+#[test]
+fn names_that_nobody_knows_are_named() {
+    let packed = Packed::sample();
+    let lun = Disk::new(packed.size).paths(2);
+    let link = Link::new();
+    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
+    let medium = || Medium::new(&packed, &lun.wwid());
     let nameless = medium().known().with("/run/image/sources", json!(["http://images.example/"]));
     let nameless = nameless.with("/network/dns", json!(["10.20.0.98"]));
     let case =
