@@ -37,6 +37,15 @@ pub fn of(root: &Path, wanted: Vec<String>) -> io::Result<BTreeMap<String, PathB
     Ok(found)
 }
 
+/// The files that lie in a folder of a root folder, as paths below the root.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn in_folder(root: &Path, folder: &str) -> io::Result<Vec<String>> {
+    let entries = std::fs::read_dir(root.join(folder))?;
+    entries.map(|entry| Ok(format!("{folder}/{}", entry?.file_name().to_string_lossy()))).collect()
+}
+
 /// The file a path stands for: links are followed as if the root folder were the root.
 fn followed(root: &Path, path: &str) -> io::Result<PathBuf> {
     let mut path = PathBuf::from(path);

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::Path;
 
+use initramfs::closure;
+
 /// Programs of the packages.
 const PROGRAMS: &[&str] = &[
     // DHCP, and the shell of whoever is allowed one
@@ -134,9 +136,7 @@ pub fn wanted(root: &Path) -> io::Result<Vec<String>> {
     wanted.extend(PLUGINS.iter().map(|plugin| format!("usr/lib/ipsec/plugins/libstrongswan-{plugin}.so")));
     wanted.extend(RULES.iter().map(|rule| format!("usr/lib/udev/rules.d/{rule}.rules")));
     for folder in FOLDERS_TAKEN {
-        for entry in std::fs::read_dir(root.join(folder))? {
-            wanted.push(format!("{folder}/{}", entry?.file_name().to_string_lossy()));
-        }
+        wanted.extend(closure::in_folder(root, folder)?);
     }
     Ok(wanted)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::disk::Disk;
 use crate::guest::Guest;
 use crate::link::{Link, LinkEnd};
+use crate::qemu;
 
 /// Mebibytes of memory of a guest: enough for what it boots into and a program with a budget of 256 MiB.
 const MEMORY: u32 = 1024;
@@ -145,19 +146,9 @@ impl Builder {
     /// QEMU's command line, for files and sockets in `folder`.
     pub(crate) fn arguments(&self, kernel: &Path, folder: &Path) -> Vec<String> {
         let file = |name: &str| folder.join(name).display().to_string();
-        let mut arguments: Vec<String> = Vec::new();
+        let console = format!("file,id=console,path={}", file("console"));
+        let mut arguments = qemu::machine(self.memory, self.processors, &console, folder);
         let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-        option("-machine", "s390-ccw-virtio,accel=tcg".into());
-        option("-cpu", "max".into());
-        option("-m", self.memory.to_string());
-        // Room for a second one, also where there is one: only then does QEMU translate atomic operations as such. Else a bit that
-        // its I/O thread sets is lost when the guest clears another one of the same word at that moment: a disk's interrupt.
-        option("-smp", format!("cpus={},maxcpus={}", self.processors, self.processors.max(2)));
-        option("-display", "none".into());
-        option("-chardev", format!("file,id=console,path={}", file("console")));
-        option("-serial", "chardev:console".into());
-        option("-chardev", format!("socket,id=qmp,path={}", file("qmp")));
-        option("-mon", "chardev=qmp,mode=control".into());
         option("-chardev", format!("socket,id=channel,path={}", file("channel")));
         option("-device", "virtio-serial-ccw,id=serial".into());
         option("-device", "virtserialport,bus=serial.0,chardev=channel,name=harness".into());
@@ -175,7 +166,6 @@ impl Builder {
             option("-netdev", end.link.netdev(&format!("link{index}"), end.end));
             option("-device", format!("virtio-net-ccw,netdev=link{index},mac={}", end.mac(index)));
         }
-        arguments.extend(["-nodefaults", "-no-user-config"].map(String::from));
         arguments
     }
 }

@@ -2,7 +2,7 @@
 //! medium and for what that has installed.
 
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,11 +14,8 @@ use crate::board::Board;
 use crate::disk::Disk;
 use crate::lane;
 use crate::link::{Link, LinkEnd};
-use crate::qemu::Qemu;
+use crate::qemu::{self, Qemu, listen};
 use crate::qmp::Qmp;
-
-/// How long QEMU may take to connect.
-const CONNECT: Duration = Duration::from_secs(30);
 
 /// What a machine is given to boot.
 #[derive(Clone, Debug)]
@@ -122,8 +119,8 @@ impl LparBuilder {
         let (console, qmp) = (listen(&folder.path().join("console")), listen(&folder.path().join("qmp")));
         let began = Instant::now();
         let qemu = Qemu::start(&self.arguments(folder.path()), &folder.path().join("qemu.log")).expect("QEMU");
-        let connect = |listener: &UnixListener| accept(listener, &qemu, &folder.path().join("qemu.log"));
-        let (keyboard, qmp) = (connect(&console), connect(&qmp));
+        let log = folder.path().join("qemu.log");
+        let (keyboard, qmp) = (qemu.accept(&console, "console", &log), qemu.accept(&qmp, "QMP", &log));
         let seen = Arc::new(Mutex::new(Seen::default()));
         watch(keyboard.try_clone().expect("a console"), Arc::clone(&seen), began);
         let board = Arc::new(Board::default());
@@ -141,18 +138,9 @@ impl LparBuilder {
     fn arguments(&self, folder: &Path) -> Vec<String> {
         let file = |name: &str| folder.join(name).display().to_string();
         let plain = |path: &Path| path.display().to_string().replace(',', ",,");
-        let mut arguments: Vec<String> = Vec::new();
+        let console = format!("socket,id=console,path={}", file("console"));
+        let mut arguments = qemu::machine(self.memory, self.processors, &console, folder);
         let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-        option("-machine", "s390-ccw-virtio,accel=tcg".into());
-        option("-cpu", "max".into());
-        option("-m", self.memory.to_string());
-        // As for guests: room for a second processor makes atomic operations atomic.
-        option("-smp", format!("cpus={},maxcpus={}", self.processors, self.processors.max(2)));
-        option("-display", "none".into());
-        option("-chardev", format!("socket,id=console,path={}", file("console")));
-        option("-serial", "chardev:console".into());
-        option("-chardev", format!("socket,id=qmp,path={}", file("qmp")));
-        option("-mon", "chardev=qmp,mode=control".into());
         option("-object", "rng-builtin,id=random".into());
         option("-device", "virtio-rng-ccw,rng=random".into());
         if let Some(clock) = &self.clock {
@@ -194,7 +182,6 @@ impl LparBuilder {
                 format!("filter-dump,id=capture{index},netdev=link{index},file={}", file(&format!("capture{index}"))),
             );
         }
-        arguments.extend(["-nodefaults", "-no-user-config"].map(String::from));
         arguments
     }
 }
@@ -364,27 +351,4 @@ fn watch(mut from: UnixStream, seen: Arc<Mutex<Seen>>, began: Instant) {
             seen.pieces.push((total, began.elapsed()));
         }
     });
-}
-
-fn listen(path: &Path) -> UnixListener {
-    let listener = UnixListener::bind(path).unwrap_or_else(|error| panic!("listening at {}: {error}", path.display()));
-    listener.set_nonblocking(true).expect("a socket that does not block");
-    listener
-}
-
-#[track_caller]
-fn accept(listener: &UnixListener, qemu: &Qemu, log: &Path) -> UnixStream {
-    let since = Instant::now();
-    loop {
-        if let Ok((stream, _)) = listener.accept() {
-            stream.set_nonblocking(false).expect("a socket that blocks");
-            return stream;
-        }
-        let ended = qemu.ended();
-        if ended.is_some() || since.elapsed() > CONNECT {
-            qemu.kill();
-            panic!("QEMU has not connected ({ended:?}): {}", std::fs::read_to_string(log).unwrap_or_default().trim());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

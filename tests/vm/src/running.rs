@@ -1,11 +1,11 @@
 //! QEMU at work for a guest: what it boots from, the connections it makes, and what becomes of it.
 
 use std::fs::File;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use initramfs::Archive;
 
@@ -13,13 +13,10 @@ use crate::board::Board;
 use crate::builder::Builder;
 use crate::console::Console;
 use crate::lane;
-use crate::qemu::Qemu;
+use crate::qemu::{Qemu, listen};
 
 /// Between two looks at QEMU and the console.
 pub const LOOK: Duration = Duration::from_millis(50);
-
-/// How long QEMU may take to connect.
-const CONNECT: Duration = Duration::from_secs(30);
 
 /// A QEMU that runs, and is watched.
 pub struct Running {
@@ -59,29 +56,9 @@ impl Running {
         });
         let watched = Arc::clone(&running);
         std::thread::spawn(move || watched.watch());
-        let (qmp, channel) = (running.accept(&qmp, "QMP"), running.accept(&channel, "channel"));
+        let accept = |listener, what| running.qemu.accept(listener, what, &running.log);
+        let (qmp, channel) = (accept(&qmp, "QMP"), accept(&channel, "channel"));
         (running, Streams { channel, qmp })
-    }
-
-    #[track_caller]
-    fn accept(&self, listener: &UnixListener, what: &str) -> UnixStream {
-        let began = Instant::now();
-        let why = loop {
-            if let Ok((stream, _)) = listener.accept() {
-                stream.set_nonblocking(false).expect("a socket that blocks");
-                return stream;
-            }
-            if let Some(status) = self.qemu.ended() {
-                break format!("QEMU has ended at once ({status})");
-            }
-            if began.elapsed() > CONNECT {
-                break format!("QEMU has not connected its {what} within {CONNECT:?}");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        self.ending.store(true, Ordering::SeqCst);
-        self.qemu.kill();
-        panic!("{why}: {}", std::fs::read_to_string(&self.log).unwrap_or_default().trim())
     }
 
     /// Until QEMU ends.
@@ -125,10 +102,4 @@ fn initramfs(builder: &Builder, path: &Path) -> std::io::Result<()> {
         archive.file(path, *mode, content)?;
     }
     archive.finish()
-}
-
-fn listen(path: &Path) -> UnixListener {
-    let listener = UnixListener::bind(path).unwrap_or_else(|error| panic!("listening at {}: {error}", path.display()));
-    listener.set_nonblocking(true).expect("a socket that does not block");
-    listener
 }

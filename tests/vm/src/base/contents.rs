@@ -4,6 +4,8 @@
 use std::io;
 use std::path::Path;
 
+use initramfs::closure;
+
 /// Programs of the packages. Busybox has the rest.
 const PROGRAMS: &[&str] = &[
     "usr/bin/busybox",
@@ -207,9 +209,7 @@ pub fn wanted(root: &Path) -> io::Result<Vec<String>> {
     let mut wanted: Vec<String> = PROGRAMS.iter().chain(UDEV).map(|path| (*path).to_owned()).collect();
     wanted.extend(RULES.iter().map(|rule| format!("usr/lib/udev/rules.d/{rule}.rules")));
     for folder in FOLDERS_TAKEN {
-        for entry in std::fs::read_dir(root.join(folder))? {
-            wanted.push(format!("{folder}/{}", entry?.file_name().to_string_lossy()));
-        }
+        wanted.extend(closure::in_folder(root, folder)?);
     }
     Ok(wanted)
 }

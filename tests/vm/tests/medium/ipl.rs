@@ -10,6 +10,7 @@ use crate::gateway::{Gateway, INSIDE, Knows, NOW, OUTSIDE, PSK};
 use crate::image::Packed;
 use crate::medium::Medium;
 use crate::pki::Pki;
+use crate::refusals::is_blank;
 use crate::wire;
 
 /// How long a machine may take from IPL to its end, in seconds.
@@ -71,6 +72,7 @@ fn a_machine_boots_the_medium_and_then_the_debian_it_was_given() {
     until(&machine, "PROVISIONED, BUT NOT STARTED: the end of the run was not accepted");
     machine.until("waiting; IPL again to try again\n", 60);
     fixture::compare("end-not-accepted", &machine.console());
+    say_times(&machine, &PARTS[..8]);
     only_ipsec(&machine);
     assert!(!machine.console().contains("re-IPL from"), "it starts nothing that nobody knows of");
 
@@ -162,7 +164,8 @@ fn a_machine_encrypts_all_of_a_disk_and_halts() {
 #[test]
 fn a_machine_boots_over_the_network_and_waits_to_be_switched_off() {
     let packed = Packed::sample();
-    let lun = Disk::new(packed.size + MIB).paths(2);
+    // Two that fit, and the other one comes first: the WWID decides.
+    let (other, lun) = (Disk::new(packed.size + MIB).paths(2), Disk::new(packed.size + MIB).paths(2));
     let link = Link::new();
     let gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
     gateway.start_dhcp();
@@ -172,7 +175,7 @@ fn a_machine_boots_over_the_network_and_waits_to_be_switched_off() {
         .with("/ipsec/clear", json!(["dhcp"]))
         .with("/report", json!({"url": format!("http://{INSIDE}/accepted"), "within": 30}))
         .with("/run/hand_over", json!("none"));
-    let machine = LparBuilder::new(medium.ins()).disk(&lun).link(&link, 1).ipl();
+    let machine = LparBuilder::new(medium.ins()).disk(&other).disk(&lun).link(&link, 1).ipl();
     until(&machine, "waiting; IPL again to try again\n");
     fixture::compare("nothing-more-to-do", &machine.console());
     let kinds = wire::kinds(&machine.capture());
@@ -180,6 +183,8 @@ fn a_machine_boots_over_the_network_and_waits_to_be_switched_off() {
     assert!(kinds.contains_key("DHCP"), "{kinds:?}");
     let accepted = gateway.guest.sh("grep -c 'POST /accepted' /run/nginx.access");
     assert_eq!(accepted, "1", "the end was told once");
+    assert!(is_blank(&other), "the other disk was touched");
+    assert!(!is_blank(&lun));
     machine.qmp("system_powerdown", Value::Null);
     machine.event("SHUTDOWN", 60);
 }

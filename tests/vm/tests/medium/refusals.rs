@@ -40,7 +40,7 @@ impl Case<'_> {
 }
 
 /// Whether nothing was ever written to a disk that was new.
-fn is_blank(disk: &Disk) -> bool {
+pub fn is_blank(disk: &Disk) -> bool {
     let mut file = std::fs::File::open(disk.path()).unwrap();
     let mut bytes = vec![0; 1 << 20];
     loop {
@@ -58,104 +58,90 @@ fn nothing_in_the_clear(machine: &Lpar) {
     assert!(kinds.keys().all(|kind| wire::EXPECTED.contains(kind)), "{kinds:?}");
 }
 
+/// What most of these begin with: an image, a blank LUN with two paths, and a cable to where a gateway may be.
+struct Stage {
+    packed: Packed,
+    lun: Disk,
+    link: Link,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let packed = Packed::sample();
+        let lun = Disk::new(packed.size).paths(2);
+        Self { packed, lun, link: Link::new() }
+    }
+
+    fn gateway(&self, knows: &Knows<'_>) -> Gateway {
+        Gateway::new(&self.link, &self.packed, knows)
+    }
+
+    fn medium(&self) -> Medium {
+        Medium::new(&self.packed, &self.lun.wwid())
+    }
+
+    /// A machine that boots this fails so, touches nothing, and sends nothing in the clear.
+    #[track_caller]
+    fn fails(&self, name: &str, medium: &Medium, says: &[&str]) {
+        let machine = medium.machine().disk(&self.lun).link(&self.link, 1);
+        nothing_in_the_clear(&Case { name, machine, says }.fails(&[&self.lun]));
+    }
+}
+
 #[test]
 fn a_gateway_that_is_not_the_right_one_gets_nothing() {
-    let packed = Packed::sample();
-    let lun = Disk::new(packed.size).paths(2);
+    let stage = Stage::new();
     let (ours, theirs) = (Pki::new("vcn"), Pki::new("vcn"));
-    let link = Link::new();
-    let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
-    let medium = || Medium::new(&packed, &lun.wwid());
+    let medium = || stage.medium().certificates(&ours);
     {
         // Its certificate says the right name, and is another authority's, which has the same name too.
-        let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&theirs, &ours, NOW));
-        let case = Case {
-            name: "another-authority",
-            machine: machine(&medium().certificates(&ours)),
-            says: &["the gateway's certificate"],
-        };
-        nothing_in_the_clear(&case.fails(&[&lun]));
+        let _gateway = stage.gateway(&Knows::Certificates(&theirs, &ours, NOW));
+        stage.fails("another-authority", &medium(), &["the gateway's certificate"]);
     }
     {
         // The right authority, another name.
-        let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&ours, &ours, NOW));
-        let case = Case {
-            name: "another-gateway",
-            machine: machine(&medium().certificates(&ours).with("/ipsec/gateway_id", json!("other.vcn.example"))),
-            says: &["other.vcn.example"],
-        };
-        nothing_in_the_clear(&case.fails(&[&lun]));
+        let _gateway = stage.gateway(&Knows::Certificates(&ours, &ours, NOW));
+        let other = medium().with("/ipsec/gateway_id", json!("other.vcn.example"));
+        stage.fails("another-gateway", &other, &["other.vcn.example"]);
     }
     let expired = ["20240101000000Z", "20250101000000Z"];
-    let _gateway = Gateway::new(&link, &packed, &Knows::Certificates(&ours, &ours, expired));
-    let case = Case {
-        name: "expired-certificate",
-        machine: machine(&medium().certificates(&ours)),
-        says: &["is not valid now", "clock says"],
-    };
-    nothing_in_the_clear(&case.fails(&[&lun]));
+    let _gateway = stage.gateway(&Knows::Certificates(&ours, &ours, expired));
+    stage.fails("expired-certificate", &medium(), &["is not valid now", "clock says"]);
 }
 
 #[test]
 fn what_the_tunnel_does_not_lead_to_is_explained() {
-    let packed = Packed::sample();
-    let lun = Disk::new(packed.size).paths(2);
-    let link = Link::new();
-    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
-    let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
-    let medium = || Medium::new(&packed, &lun.wwid());
-    let case = Case {
-        name: "another-key",
-        machine: machine(&medium().psk("another-key-than-the-gateway-has")),
-        says: &["pre-shared key"],
-    };
-    nothing_in_the_clear(&case.fails(&[&lun]));
+    let stage = Stage::new();
+    let _gateway = stage.gateway(&Knows::Psk(PSK));
+    let medium = || stage.medium().known();
+    stage.fails("another-key", &stage.medium().psk("another-key-than-the-gateway-has"), &["pre-shared key"]);
 
-    let case = Case {
-        name: "no-policy",
-        machine: machine(
-            &medium()
-                .known()
-                .with("/run/image/sources", json!(["http://10.30.0.1/"]))
-                .with("/network/interfaces/0/routes", json!([{"to": "10.30.0.0/24", "via": OUTSIDE[0]}])),
-        ),
-        says: &["policy", "10.30.0.1"],
-    };
-    nothing_in_the_clear(&case.fails(&[&lun]));
+    let outside = medium()
+        .with("/run/image/sources", json!(["http://10.30.0.1/"]))
+        .with("/network/interfaces/0/routes", json!([{"to": "10.30.0.0/24", "via": OUTSIDE[0]}]));
+    stage.fails("no-policy", &outside, &["policy", "10.30.0.1"]);
 
     // Nobody listens there.
-    let closed = medium().known().with("/run/image/sources", json!(["http://10.20.0.1:81/"]));
-    let case = Case { name: "source-closed", machine: machine(&closed), says: &["http://10.20.0.1:81/", "refused"] };
-    nothing_in_the_clear(&case.fails(&[&lun]));
+    let closed = medium().with("/run/image/sources", json!(["http://10.20.0.1:81/"]));
+    stage.fails("source-closed", &closed, &["http://10.20.0.1:81/", "refused"]);
 }
 
 #[test]
 #[ignore = "soak"]
 fn what_never_answers_is_given_up_and_named() {
-    let packed = Packed::sample();
-    let lun = Disk::new(packed.size).paths(2);
-    let link = Link::new();
-    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
-    let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
-    let medium = || Medium::new(&packed, &lun.wwid());
-    let unreachable = medium().known().with("/run/image/sources", json!(["http://10.20.0.99/"]));
-    let case = Case { name: "source-unreachable", machine: machine(&unreachable), says: &["http://10.20.0.99/"] };
-    nothing_in_the_clear(&case.fails(&[&lun]));
+    let stage = Stage::new();
+    let _gateway = stage.gateway(&Knows::Psk(PSK));
+    let unreachable = stage.medium().known().with("/run/image/sources", json!(["http://10.20.0.99/"]));
+    stage.fails("source-unreachable", &unreachable, &["http://10.20.0.99/"]);
 }
 
 #[test]
 fn names_that_nobody_knows_are_named() {
-    let packed = Packed::sample();
-    let lun = Disk::new(packed.size).paths(2);
-    let link = Link::new();
-    let _gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
-    let machine = |medium: &Medium| medium.machine().disk(&lun).link(&link, 1);
-    let medium = || Medium::new(&packed, &lun.wwid());
-    let nameless = medium().known().with("/run/image/sources", json!(["http://images.example/"]));
+    let stage = Stage::new();
+    let _gateway = stage.gateway(&Knows::Psk(PSK));
+    let nameless = stage.medium().known().with("/run/image/sources", json!(["http://images.example/"]));
     let nameless = nameless.with("/network/dns", json!(["10.20.0.98"]));
-    let case =
-        Case { name: "names-dead", machine: machine(&nameless), says: &["images.example", "looking up its name"] };
-    nothing_in_the_clear(&case.fails(&[&lun]));
+    stage.fails("names-dead", &nameless, &["images.example", "looking up its name"]);
 }
 
 #[test]
