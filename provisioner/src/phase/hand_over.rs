@@ -60,7 +60,9 @@ pub async fn hand_over(
         }
         None => None,
     };
-    reporter.emit(Body::StepStarted { phase: Phase::HandOver, step: Step::Close });
+    if !held.is_empty() {
+        reporter.emit(Body::StepStarted { phase: Phase::HandOver, step: Step::Close });
+    }
     let mut torn_down = held.close_target(Ending::Done).await;
     if ipl.is_some() {
         held.demand_kept()?;

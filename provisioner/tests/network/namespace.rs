@@ -67,8 +67,10 @@ pub struct Lab {
 impl Lab {
     fn new() -> Self {
         let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        // It becomes what it starts, so that ending it ends that; and it holds none of our pipes, should we end first.
         let mut sleep = Command::new("unshare");
-        let peer = Running(sleep.args(["--net", "--kill-child", "sleep", "600"]).spawn().unwrap());
+        sleep.args(["--net", "sleep", "600"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let peer = Running(sleep.spawn().unwrap());
         let theirs = format!("/proc/{}/ns/net", peer.0.id());
         let start = Instant::now();
         while std::fs::read_link(&theirs).is_ok_and(|theirs| theirs == own) {
