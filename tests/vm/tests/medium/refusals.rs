@@ -187,6 +187,20 @@ fn a_machine_that_is_not_as_described_says_what_is_missing() {
 }
 
 #[test]
+fn a_shell_is_there_where_it_is_allowed_and_is_left_again() {
+    let stage = Stage::new();
+    let medium = stage.medium().known().with("/rescue_shell", json!(true));
+    let machine = medium.machine().clock("2016-11-25T00:00:00").disk(&stage.lun).ipl();
+    machine.until("rescue_shell", LIMIT);
+    machine.until("# ", 30);
+    machine.type_line("echo $((6 * 7)) processes: $(ps | grep -c multipathd)");
+    machine.until("42 processes: ", 30);
+    machine.type_line("exit");
+    machine.until("the shell has ended; waiting; IPL again to try again\n", 30);
+    assert!(is_blank(&stage.lun));
+}
+
+#[test]
 fn a_damaged_medium_is_not_used() {
     let packed = Packed::sample();
     let lun = Disk::new(packed.size).paths(2);
