@@ -18,8 +18,8 @@ pub struct Options {
 /// The programs that are released.
 pub const PROGRAMS: [&str; 2] = ["imgstream", "z-provisioner"];
 
-/// A program for s390x lies in the memory of a machine that boots into it, and comes over its network.
-const LIMIT: u64 = 8 << 20;
+/// What each may have for s390x, in bytes. The agent lies in the memory of a machine that boots into it.
+const LIMITS: [u64; 2] = [10 << 20, 8 << 20];
 
 /// Builds and says where everything is.
 pub fn run(options: &Options) -> Outcome<()> {
@@ -44,12 +44,12 @@ pub fn programs() -> Outcome<()> {
 pub fn programs_for_s390x(toolchain: &s390x::Toolchain) -> Outcome<[PathBuf; 2]> {
     let mut build = toolchain.release_build()?;
     run_tool(build.args(["--quiet", "-p", "imgstream", "-p", "provisioner", "--bins"]))?;
-    for name in PROGRAMS {
+    for (name, limit) in PROGRAMS.iter().zip(LIMITS) {
         let program = toolchain.release_binary(name)?;
         println!("{}", told(&program)?);
         let size = size(&program)?;
-        if size > LIMIT {
-            return Err(Fail::new(format!("{name} for s390x is {size} bytes, and may not be more than {LIMIT}")));
+        if size > limit {
+            return Err(Fail::new(format!("{name} for s390x is {size} bytes, and may not be more than {limit}")));
         }
     }
     Ok([toolchain.release_binary(PROGRAMS[0])?, toolchain.release_binary(PROGRAMS[1])?])
