@@ -110,7 +110,7 @@ fn a_gateway_that_is_not_the_right_one_gets_nothing() {
 }
 
 #[test]
-fn what_the_tunnel_does_not_lead_to_is_explained() {
+fn a_tunnel_that_does_not_lead_there_is_explained() {
     let stage = Stage::new();
     let _gateway = stage.gateway(&Knows::Psk(PSK));
     let medium = || stage.medium().known();
