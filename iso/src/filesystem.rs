@@ -31,12 +31,8 @@ pub struct Filesystem<'a> {
 pub struct Made {
     /// The bytes that are handed to a kernel, slot included.
     pub bytes: Vec<u8>,
-    /// How large the archive is when it is unpacked.
-    pub unpacked: u64,
     /// The files that are taken from packages, as paths below their root folder.
     pub taken: Vec<String>,
-    /// The kernel's version.
-    pub kernel_version: String,
     /// The kernel.
     pub kernel: PathBuf,
 }
@@ -54,8 +50,7 @@ impl Filesystem<'_> {
 
         let plain = folder.join("archive");
         self.archive(&files, &staged, &plain)?;
-        let unpacked = std::fs::read(&plain)?;
-        let mut bytes = compressed(&unpacked)?;
+        let mut bytes = compressed(&std::fs::read(&plain)?)?;
         // The kernel passes over zeros between archives; the next one must begin at a multiple of four.
         bytes.resize(bytes.len().next_multiple_of(512), 0);
         bytes.extend(self.seal(&folder.join("seal"))?);
@@ -66,7 +61,7 @@ impl Filesystem<'_> {
         taken.push(format!("usr/lib/modules/{version}/modules.builtin"));
         std::fs::remove_dir_all(&staged)?;
         let kernel = self.packages.join("boot").join(format!("vmlinuz-{version}"));
-        Ok(Made { bytes, unpacked: unpacked.len() as u64, taken, kernel_version: version, kernel })
+        Ok(Made { bytes, taken, kernel })
     }
 
     fn archive(&self, files: &BTreeMap<String, PathBuf>, modules: &Path, to: &Path) -> io::Result<()> {

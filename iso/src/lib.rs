@@ -15,8 +15,11 @@ pub mod slot;
 
 pub use filesystem::{Filesystem, Made};
 
-/// The folder of the running medium that holds what it is and what it is to do.
-pub const FOLDER: &str = "etc/z-provisioner";
+/// The CD, among the forms that a medium is made in.
+pub const ISO: &str = "z-provisioner.iso";
+
+/// The memory image, which an `.ins` file names.
+pub const IMAGE: &str = "z-provisioner.img";
 
 /// The file that is unpacked last of what every medium has. Without it, the kernel has not unpacked all of it.
 pub const SEAL: &str = "etc/z-provisioner/seal";

@@ -12,6 +12,7 @@ pub mod block;
 mod cio;
 pub mod dm;
 pub mod erase;
+mod file;
 pub mod ipl;
 pub mod ipsec;
 pub mod logging;

@@ -85,6 +85,14 @@ pub struct TornDown {
 }
 
 impl TornDown {
+    /// This, and after it something more.
+    #[must_use]
+    pub fn and(mut self, more: TornDown) -> Self {
+        self.undone.extend(more.undone);
+        self.left.extend(more.left);
+        self
+    }
+
     /// Whether there was nothing to undo.
     pub fn is_empty(&self) -> bool {
         self.undone.is_empty() && self.left.is_empty()

@@ -1,7 +1,5 @@
 //! What this machine proves itself by, and by what it knows the gateway: read from files, before anything is started.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use imgstream::error::{Error, IoContext, Kind, Result};
@@ -101,16 +99,10 @@ fn certificates(file: &Path, name: &str) -> Result<Vec<Vec<u8>>> {
     Ok(found)
 }
 
-/// A whole file. It may be a key, so the buffer is wiped and never moved while it grows.
 fn read(file: &Path, name: &str) -> Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
-    File::open(file)
-        .and_then(|open| open.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes))
-        .context(Kind::Usage, || format!("`{name}`: reading {}", file.display()))?;
-    if bytes.len() > MAX_FILE {
-        return Err(wrong(name, file, format_args!("has more than {MAX_FILE} bytes")));
-    }
-    Ok(bytes)
+    let bytes =
+        crate::file::read(file, MAX_FILE).context(Kind::Usage, || format!("`{name}`: reading {}", file.display()))?;
+    bytes.ok_or_else(|| wrong(name, file, format_args!("has more than {MAX_FILE} bytes")))
 }
 
 fn wrong(name: &str, file: &Path, why: impl std::fmt::Display) -> Error {

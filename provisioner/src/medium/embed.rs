@@ -2,7 +2,7 @@
 //! digests of all of them, in an archive that the kernel unpacks after the medium's own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,13 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{Config, DIGESTS, FILE, FOLDER, load};
+use super::{Config, DIGESTS, FILE, FOLDER, load, written};
+use crate::file;
 use crate::ipsec::credentials::Credentials;
 use crate::luks::Key;
 
 /// Largest file that is taken in, in bytes.
-const MAX_FILE: u64 = 128 << 10;
+const MAX_FILE: usize = 128 << 10;
 
 /// An archive with a configuration. It holds secrets.
 #[derive(Debug)]
@@ -48,7 +49,10 @@ pub fn pack(path: &Path) -> Result<Packed> {
     {
         // Into the text: a value would have lost keys that are there twice, which are mistakes.
         let comma = if value.as_object().is_some_and(|keys| keys.is_empty()) { "" } else { "," };
-        dated.splice(brace + 1..=brace, format!("\"made\": \"{}\"{comma}", now()).into_bytes());
+        dated.splice(
+            brace + 1..=brace,
+            format!("\"made\": \"{}\"{comma}", written(OffsetDateTime::now_utc())).into_bytes(),
+        );
     }
     let mut config = load::parse(&dated).map_err(|error| {
         Error::usage(format!("{}: {error}", path.display())).with_hint("docs/operating.md explains every key")
@@ -118,7 +122,7 @@ fn archive(mut files: Vec<(String, Zeroizing<Vec<u8>>)>) -> Result<Zeroizing<Vec
 /// [`Kind::Usage`] when it is no medium; [`Kind::Device`] when it cannot be written.
 pub fn put(packed: &Packed, medium: &Path, parameters: Option<&str>) -> Result<Vec<PathBuf>> {
     let media: Vec<PathBuf> = if medium.is_dir() {
-        let forms = ["z-provisioner.iso", "z-provisioner.img"].map(|name| medium.join(name));
+        let forms = [iso::ISO, iso::IMAGE].map(|name| medium.join(name));
         forms.into_iter().filter(|form| form.exists()).collect()
     } else {
         vec![medium.to_owned()]
@@ -158,20 +162,10 @@ pub fn write_new(packed: &Packed, path: &Path) -> Result<()> {
     file.write_all(&packed.archive).and_then(|()| file.sync_all()).context(Kind::Device, doing)
 }
 
-fn now() -> String {
-    let now = OffsetDateTime::now_utc();
-    now.replace_nanosecond(0).unwrap_or(now).format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
-}
-
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let doing = || format!("reading {}", path.display());
-    let length = fs::metadata(path).context(Kind::Usage, doing)?.len();
-    if length > MAX_FILE {
-        return Err(Error::usage(format!("{} has {length} bytes, and at most {MAX_FILE} are taken", path.display()))
-            .with_hint("it is another kind of file: check the path"));
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
-    let file = File::open(path).context(Kind::Usage, doing)?;
-    std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_FILE), &mut bytes).context(Kind::Usage, doing)?;
-    Ok(bytes)
+    let bytes = file::read(path, MAX_FILE).context(Kind::Usage, || format!("reading {}", path.display()))?;
+    bytes.ok_or_else(|| {
+        Error::usage(format!("{} has more than {MAX_FILE} bytes", path.display()))
+            .with_hint("it is another kind of file: check the path")
+    })
 }

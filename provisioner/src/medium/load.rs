@@ -1,16 +1,17 @@
 //! Reading a configuration: whole, as it was made, and in itself consistent.
 
-use std::fs;
 use std::path::Path;
 
 use imgstream::digest::Digest;
 use imgstream::error::{Error, IoContext, Kind, Result};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{Config, DIGESTS, FILE, parameters};
+use crate::file;
 
 /// Largest file of a configuration, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: usize = 1 << 20;
 
 const REMEDY: &str =
     "make it with `z-provisioner config FILE --medium MEDIUM`, which checks it; docs/operating.md explains every key";
@@ -55,7 +56,7 @@ fn compare_digests(folder: &Path) -> Result<()> {
             .with_hint("put it into the medium again with `z-provisioner config`, upload that, and IPL again")
     };
     let list = read(&folder.join(DIGESTS)).map_err(|_| damaged("its list of digests is missing"))?;
-    let list = String::from_utf8(list).map_err(|_| damaged("its list of digests is no text"))?;
+    let list = std::str::from_utf8(&list).map_err(|_| damaged("its list of digests is no text"))?;
     for line in list.lines() {
         let (wanted, name) = line.split_once("  ").ok_or_else(|| damaged("its list of digests makes no sense"))?;
         let bytes = read(&folder.join(name)).map_err(|_| damaged(&format!("{name} is missing")))?;
@@ -70,10 +71,7 @@ fn compare_digests(folder: &Path) -> Result<()> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let length = fs::metadata(path).context(Kind::Usage, || format!("looking at {}", path.display()))?.len();
-    if length > MAX_FILE {
-        return Err(Error::usage(format!("{} has {length} bytes, and at most {MAX_FILE} are read", path.display())));
-    }
-    fs::read(path).context(Kind::Usage, || format!("reading {}", path.display()))
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let bytes = file::read(path, MAX_FILE).context(Kind::Usage, || format!("reading {}", path.display()))?;
+    bytes.ok_or_else(|| Error::usage(format!("{} has more than {MAX_FILE} bytes", path.display())))
 }

@@ -10,8 +10,17 @@ mod load;
 pub mod net;
 mod parameters;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 pub use config::Config;
 pub use load::load;
+
+/// A time as it is written for people and in configurations: RFC 3339, in whole seconds.
+pub(crate) fn written(time: OffsetDateTime) -> String {
+    let time = time.replace_nanosecond(0).unwrap_or(time);
+    time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
+}
 
 /// The folder of the running medium that holds the configuration.
 pub const FOLDER: &str = "/etc/z-provisioner";

@@ -63,7 +63,7 @@ pub async fn hand_over(
     if !held.is_empty() {
         reporter.emit(Body::StepStarted { phase: Phase::HandOver, step: Step::Close });
     }
-    let mut torn_down = held.close_target(Ending::Done).await;
+    let torn_down = held.close_target(Ending::Done).await;
     if ipl.is_some() {
         held.demand_kept()?;
     }
@@ -72,9 +72,7 @@ pub async fn hand_over(
         (Some(ipl), Some(checked)) => Some(ipl.prepare(checked, reporter).await?),
         _ => None,
     };
-    let adapters = held.close_adapters().await;
-    torn_down.undone.extend(adapters.undone);
-    torn_down.left.extend(adapters.left);
+    let torn_down = torn_down.and(held.close_adapters().await);
     warn_of_left(&torn_down, reporter);
     let (starts, ipl) = prepared.unzip();
     Ok(HandedOver { summary: summary(facts, written, torn_down, ipl, reporter), starts })

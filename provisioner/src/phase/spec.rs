@@ -1,8 +1,6 @@
 //! The run spec: read, checked, and everything it names but does not contain (keys, certificates, credentials) read as well.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +12,7 @@ use imgstream::source::{self, Locator, Source, SourceOptions};
 use protocol::spec::{HandOver, ImageSpec, Layout, MAX_SPEC, RunSpec};
 use zeroize::Zeroizing;
 
+use crate::file;
 use crate::ipsec::demand::Demand;
 use crate::luks::Key;
 
@@ -152,16 +151,12 @@ fn read_optional(path: Option<&Path>, what: &str) -> Result<Option<Zeroizing<Vec
     path.map(|path| read_file(path, MAX_FILE, what)).transpose()
 }
 
-/// A whole file of at most `limit` bytes. It may hold credentials, so the buffer is wiped and never moved while it grows.
 fn read_file(path: &Path, limit: usize, what: &str) -> Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
-    File::open(path)
-        .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes))
+    let bytes = file::read(path, limit)
         .context(Kind::Usage, || format!("reading {what} {}", path.display()))
         .map_err(|error| error.with_hint("check the path, and that this user may read it"))?;
-    if bytes.len() > limit {
-        return Err(Error::usage(format!("{what} {} has more than {limit} bytes", path.display()))
-            .with_hint("this is another kind of file: check the path"));
-    }
-    Ok(bytes)
+    bytes.ok_or_else(|| {
+        Error::usage(format!("{what} {} has more than {limit} bytes", path.display()))
+            .with_hint("this is another kind of file: check the path")
+    })
 }

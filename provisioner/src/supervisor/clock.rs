@@ -4,7 +4,7 @@
 use time::{Duration, OffsetDateTime};
 
 use super::Trouble;
-use crate::medium::Config;
+use crate::medium::{Config, written};
 
 /// How far two clocks may differ: the one a configuration was made by, and this machine's.
 const TOLERANCE: Duration = Duration::hours(24);
@@ -23,11 +23,6 @@ pub fn check(config: &Config, now: OffsetDateTime) -> Result<(), Trouble> {
         return Err(Trouble::new(what, remedy));
     }
     Ok(())
-}
-
-fn written(time: OffsetDateTime) -> String {
-    let time = time.replace_nanosecond(0).unwrap_or(time);
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
 #[cfg(test)]

@@ -69,16 +69,20 @@ enum Ending {
 }
 
 fn story(console: &Console) -> (Option<Config>, Ending) {
-    let mut config = None;
-    let ending = match prepare(console, &mut config) {
-        Ok((config, mut children)) => run_agent(console, &config, &mut children),
+    let config = match configuration(console) {
+        Ok(config) => config,
+        Err(trouble) => return (None, Ending::Trouble(trouble)),
+    };
+    // From here on it also says how to fail.
+    let ending = match prepare(&config) {
+        Ok(mut children) => run_agent(console, &config, &mut children),
         Err(trouble) => Ending::Trouble(trouble),
     };
-    (config, ending)
+    (Some(config), ending)
 }
 
-/// Until the agent can start. `known` gets the configuration as soon as it is read: it also says how to fail.
-fn prepare(console: &Console, known: &mut Option<Config>) -> Result<(Config, Children), Trouble> {
+/// What this machine is to do.
+fn configuration(console: &Console) -> Result<Config, Trouble> {
     machine::mount()?;
     // Or the HMC's "signal shutdown" would end the machine at once, and not through us.
     let _ = set_cad_enabled(false);
@@ -87,13 +91,17 @@ fn prepare(console: &Console, known: &mut Option<Config>) -> Result<(Config, Chi
     let config = medium::load(Path::new(medium::FOLDER), &machine::command_line()).map_err(|error| {
         Trouble::new(error.to_string(), error.hint().unwrap_or("make another medium with `z-provisioner config`"))
     })?;
-    *known = Some(config.clone());
     console.say(&format!("for server {}, run {}", config.server, config.run.run));
-    clock::check(&config, time::OffsetDateTime::now_utc())?;
+    Ok(config)
+}
+
+/// Until the agent can start.
+fn prepare(config: &Config) -> Result<Children, Trouble> {
+    clock::check(config, time::OffsetDateTime::now_utc())?;
     machine::wait_for_randomness()?;
     let mut children = Children::new()?;
     devices::bring_up(&mut children)?;
-    Ok((config, children))
+    Ok(children)
 }
 
 /// How long a machine that is to shut down waits for the agent to stop in good order.

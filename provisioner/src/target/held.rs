@@ -178,11 +178,7 @@ impl Held {
 
     /// Closes everything, the last first. A run that has lost the right to write writes nothing here either.
     pub async fn close(&mut self, ending: Ending) -> TornDown {
-        let mut torn_down = self.close_target(ending).await;
-        let adapters = self.close_adapters().await;
-        torn_down.undone.extend(adapters.undone);
-        torn_down.left.extend(adapters.left);
-        torn_down
+        self.close_target(ending).await.and(self.close_adapters().await)
     }
 
     /// Closes everything but adapters: mappings, the reservation, the map.

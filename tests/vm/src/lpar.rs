@@ -37,7 +37,6 @@ pub struct LparBuilder {
     disks: Vec<Disk>,
     links: Vec<LinkEnd>,
     clock: Option<String>,
-    processors: u8,
     kept: Option<Arc<TempDir>>,
 }
 
@@ -57,7 +56,7 @@ impl LparBuilder {
     /// One that boots this, named for the test.
     pub fn new(boot: Boot) -> Self {
         let name = std::thread::current().name().unwrap_or("machine").replace("::", "-");
-        Self { name, boot, memory: 1024, disks: Vec::new(), links: Vec::new(), clock: None, processors: 1, kept: None }
+        Self { name, boot, memory: 1024, disks: Vec::new(), links: Vec::new(), clock: None, kept: None }
     }
 
     /// Adds to its name, where a test has several.
@@ -95,13 +94,6 @@ impl LparBuilder {
         self
     }
 
-    /// Sets the number of its processors.
-    #[must_use]
-    pub fn processors(mut self, processors: u8) -> Self {
-        self.processors = processors;
-        self
-    }
-
     /// Boots something else the next time.
     #[must_use]
     pub fn boot(mut self, boot: Boot) -> Self {
@@ -127,10 +119,7 @@ impl LparBuilder {
         let qmp = Qmp::open(qmp, Arc::clone(&board)).expect("QEMU's control channel");
         let machine = Lpar { builder: self, folder, qemu, qmp, board, console: seen, keyboard, began };
         if let Err(why) = machine.qmp.ask("qmp_capabilities", &Value::Null) {
-            panic!(
-                "{why}: {}",
-                std::fs::read_to_string(machine.folder.path().join("qemu.log")).unwrap_or_default().trim()
-            );
+            panic!("{why}: {}", std::fs::read_to_string(log).unwrap_or_default().trim());
         }
         machine
     }
@@ -139,7 +128,7 @@ impl LparBuilder {
         let file = |name: &str| folder.join(name).display().to_string();
         let plain = |path: &Path| path.display().to_string().replace(',', ",,");
         let console = format!("socket,id=console,path={}", file("console"));
-        let mut arguments = qemu::machine(self.memory, self.processors, &console, folder);
+        let mut arguments = qemu::machine(self.memory, 1, &console, folder);
         let mut option = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         option("-object", "rng-builtin,id=random".into());
         option("-device", "virtio-rng-ccw,rng=random".into());
@@ -272,11 +261,6 @@ impl Lpar {
             notes.events.remove(place).map(drop)
         });
         waited.unwrap_or_else(|why| panic!("{why}"));
-    }
-
-    /// Whether QEMU has told of an event so far.
-    pub fn has_told(&self, name: &str) -> bool {
-        self.board.note(|notes| notes.events.iter().any(|event| event["event"] == name))
     }
 
     /// Pulls its first cable, or puts it back.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use crate::fail::Outcome;
 
 pub use debian::pack_options as split_pack_options;
-pub use disk::used;
+pub use disk::{EPOCH, used};
 
 /// Which image is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

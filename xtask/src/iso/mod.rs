@@ -6,10 +6,11 @@ mod list;
 
 use std::path::{Path, PathBuf};
 
-use iso::{Filesystem, image};
+use iso::{Filesystem, IMAGE, ISO, image};
 
 use crate::build;
 use crate::fail::{Fail, Outcome, Tried};
+use crate::image::EPOCH;
 use crate::packages::{self, MEDIUM};
 use crate::prerequisites::{Lane, ensure};
 use crate::s390x::Toolchain;
@@ -22,9 +23,6 @@ const PARAMETERS: &str = "rdinit=/init quiet loglevel=4";
 
 /// More would not be loaded in time from a slow medium.
 const LIMIT: u64 = 48 << 20;
-
-/// Everything that would carry the time of day carries this instead, as in the demo's images: 2026-01-01.
-const EPOCH: &str = "1767225600";
 
 /// The command line of `cargo xtask iso`.
 #[derive(clap::Args)]
@@ -57,12 +55,8 @@ pub fn run(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-/// The CD.
-pub const ISO: &str = "z-provisioner.iso";
 /// For "load from removable media or server" and network boot.
 pub const INS: &str = "z-provisioner.ins";
-/// What the `.ins` file names: kernel, parameters and file system as one memory image.
-pub const IMAGE: &str = "z-provisioner.img";
 /// The kernel, for who starts it with a file system of his choice.
 pub const KERNEL: &str = "kernel.img";
 /// The file system.

@@ -2,6 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Attributes that policies and states both have: a mark and the bits of it that count, and an XFRM interface.
+pub const XFRMA_MARK: u16 = 21;
+pub const XFRMA_IF_ID: u16 = 31;
+
 /// A structure or an attribute as it came. Reading beyond its end gives `None`.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a>(pub &'a [u8]);
@@ -48,6 +52,11 @@ impl<'a> Fields<'a> {
         let room = self.0.get(at..at.checked_add(len)?)?;
         let end = room.iter().position(|byte| *byte == 0).unwrap_or(len);
         Some(String::from_utf8_lossy(&room[..end]).into_owned())
+    }
+
+    /// `struct xfrm_mark`: the mark, and the bits of it that count.
+    pub fn mark(&self) -> Option<(u32, u32)> {
+        Some((self.u32(0)?, self.u32(4)?))
     }
 
     /// A part of it.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::fields::{Fields, attributes};
+use super::fields::{Fields, XFRMA_IF_ID, XFRMA_MARK, attributes};
 use crate::medium::net::Net;
 
 /// `sizeof(struct xfrm_userpolicy_info)`: it holds 64-bit integers and is padded to their alignment.
@@ -13,8 +13,6 @@ const TEMPLATE_LEN: usize = 64;
 const XFRMA_TMPL: u16 = 5;
 const XFRMA_SEC_CTX: u16 = 8;
 const XFRMA_POLICY_TYPE: u16 = 16;
-const XFRMA_MARK: u16 = 21;
-const XFRMA_IF_ID: u16 = 31;
 
 /// The policies of a network namespace, and what becomes of packets that none of them matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -186,7 +184,7 @@ impl Policy {
                 XFRMA_TMPL => policy.templates = templates(content)?,
                 XFRMA_SEC_CTX => policy.labelled = true,
                 XFRMA_POLICY_TYPE => policy.main = content.u8(0)? == 0,
-                XFRMA_MARK => policy.mark = (content.u32(0)?, content.u32(4)?),
+                XFRMA_MARK => policy.mark = content.mark()?,
                 XFRMA_IF_ID => policy.interface_id = content.u32(0)?,
                 _ => {}
             }

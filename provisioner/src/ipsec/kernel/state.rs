@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::fields::{Fields, attributes};
+use super::fields::{Fields, XFRMA_IF_ID, XFRMA_MARK, attributes};
 use super::policy::{Mode, Selector};
 
 /// `sizeof(struct xfrm_usersa_info)`: it holds 64-bit integers and is padded to their alignment.
@@ -16,8 +16,6 @@ const XFRMA_ALG_AUTH: u16 = 1;
 const XFRMA_ALG_CRYPT: u16 = 2;
 const XFRMA_ALG_AEAD: u16 = 18;
 const XFRMA_ALG_AUTH_TRUNC: u16 = 20;
-const XFRMA_MARK: u16 = 21;
-const XFRMA_IF_ID: u16 = 31;
 
 /// One that is never chosen for what goes out.
 const XFRM_STATE_WILDRECV: u8 = 8;
@@ -128,7 +126,7 @@ impl State {
                         others.push(name);
                     }
                 }
-                XFRMA_MARK => state.mark = (content.u32(0)?, content.u32(4)?),
+                XFRMA_MARK => state.mark = content.mark()?,
                 XFRMA_IF_ID => state.interface_id = content.u32(0)?,
                 _ => {}
             }
