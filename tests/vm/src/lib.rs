@@ -33,7 +33,7 @@ pub use disk::Disk;
 pub use guest::Guest;
 pub use guest_init::frames::End;
 pub use link::Link;
-pub use lpar::{Boot, Lpar, LparBuilder};
+pub use lpar::{Boot, Frame, Lpar, LparBuilder};
 pub use nix::sys::signal::Signal;
 pub use process::{Done, Process, Run};
 

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -50,6 +50,7 @@ pub struct Lpar {
     console: Arc<Mutex<Seen>>,
     keyboard: UnixStream,
     began: Instant,
+    switched_on: SystemTime,
 }
 
 impl LparBuilder {
@@ -109,7 +110,7 @@ impl LparBuilder {
     pub fn ipl(self) -> Lpar {
         let folder = tempfile::Builder::new().prefix("vm-").tempdir().expect("a folder for a machine");
         let (console, qmp) = (listen(&folder.path().join("console")), listen(&folder.path().join("qmp")));
-        let began = Instant::now();
+        let (began, switched_on) = (Instant::now(), SystemTime::now());
         let qemu = Qemu::start(&self.arguments(folder.path()), &folder.path().join("qemu.log")).expect("QEMU");
         let log = folder.path().join("qemu.log");
         let (keyboard, qmp) = (qemu.accept(&console, "console", &log), qemu.accept(&qmp, "QMP", &log));
@@ -117,7 +118,7 @@ impl LparBuilder {
         watch(keyboard.try_clone().expect("a console"), Arc::clone(&seen), began);
         let board = Arc::new(Board::default());
         let qmp = Qmp::open(qmp, Arc::clone(&board)).expect("QEMU's control channel");
-        let machine = Lpar { builder: self, folder, qemu, qmp, board, console: seen, keyboard, began };
+        let machine = Lpar { builder: self, folder, qemu, qmp, board, console: seen, keyboard, began, switched_on };
         if let Err(why) = machine.qmp.ask("qmp_capabilities", &Value::Null) {
             panic!("{why}: {}", std::fs::read_to_string(log).unwrap_or_default().trim());
         }
@@ -272,13 +273,13 @@ impl Lpar {
         self.qmp("set_link", json!({"name": "link0", "up": up}));
     }
 
-    /// What went over its first cable so far, both ways: each frame, without the file's headers.
+    /// What went over its first cable so far, both ways.
     ///
     /// # Panics
     /// When nothing was recorded.
     #[track_caller]
-    pub fn capture(&self) -> Vec<Vec<u8>> {
-        frames(&std::fs::read(self.folder.path().join("capture0")).expect("a capture"))
+    pub fn capture(&self) -> Vec<Frame> {
+        frames(&std::fs::read(self.folder.path().join("capture0")).expect("a capture"), self.switched_on)
     }
 
     /// Cuts its power. The result switches it on again, with the same disks and cables.
@@ -303,15 +304,27 @@ impl Drop for Lpar {
     }
 }
 
+/// A frame that went over a cable.
+#[derive(Debug)]
+pub struct Frame {
+    /// How long after the machine was switched on.
+    pub at: Duration,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
 /// The frames of a capture (libpcap's file format, in this machine's byte order).
-fn frames(file: &[u8]) -> Vec<Vec<u8>> {
+fn frames(file: &[u8], switched_on: SystemTime) -> Vec<Frame> {
+    let number = |at: usize| file.get(at..at + 4).map(|four| u32::from_ne_bytes(four.try_into().unwrap_or_default()));
     let mut frames = Vec::new();
     let mut at = 24;
-    while let Some(length) = file.get(at + 8..at + 12) {
-        let length = u32::from_ne_bytes(length.try_into().unwrap_or_default()) as usize;
+    while let (Some(seconds), Some(micros), Some(length)) = (number(at), number(at + 4), number(at + 8)) {
+        let length = length as usize;
         // The last one may be on its way.
         let Some(frame) = file.get(at + 16..at + 16 + length) else { break };
-        frames.push(frame.to_vec());
+        let time = UNIX_EPOCH + Duration::from_secs(seconds.into()) + Duration::from_micros(micros.into());
+        let since = time.duration_since(switched_on).unwrap_or_default();
+        frames.push(Frame { at: since, bytes: frame.to_vec() });
         at += 16 + length;
     }
     frames

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vm::{Disk, Guest, Link, Lpar, LparBuilder, MIB, lane};
+use vm::{Disk, Frame, Guest, Link, Lpar, LparBuilder, MIB, lane};
 
 use crate::fixture;
 use crate::gateway::{Gateway, INSIDE, Knows, NOW, OUTSIDE, PSK};
@@ -39,6 +39,12 @@ fn say_times(machine: &Lpar, parts: &[&str]) {
         println!("{:6.1} s (+{:5.1} s)  {part:?}", at.as_secs_f64(), (at - before).as_secs_f64());
         before = at;
     }
+}
+
+/// Says when IKE began, and when the first packet went through the tunnel.
+fn say_negotiation(frames: &[Frame]) {
+    let first = |kind| frames.iter().find(|frame| wire::kind(&frame.bytes) == kind).map(|frame| frame.at.as_secs_f64());
+    println!("IKE began at {:.1?} s, ESP at {:.1?} s", first("IKE"), first("ESP"));
 }
 
 /// What a run says on its way, in order.
@@ -124,11 +130,13 @@ fn a_machine_boots_a_split_debian_whose_passphrase_is_typed() {
     }
     until(&machine, "z-provisioner: re-IPL from");
     only_ipsec(&machine);
+    let frames = machine.capture();
     machine.until("Please unlock disk", LIMIT);
     machine.type_line(&key);
     machine.until("z-demo login:", LIMIT);
     fixture::compare("split", up_to_ipl(&machine.console()));
     say_times(&machine, &[PARTS.as_slice(), &["Please unlock disk", "z-demo login:"]].concat());
+    say_negotiation(&frames);
     assert!(!machine.console().contains(&key), "the key is on the console");
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use vm::Frame;
+
 /// What is on the wire between a machine that uses the VCN and its gateway, and nothing else: the written list of exceptions.
 ///
 /// ARP, since IPv4 needs it before any packet; IKE, which protects itself; ESP. Where IPv6 is used: neighbour discovery. Where it is
@@ -9,9 +11,9 @@ use std::collections::BTreeMap;
 pub const EXPECTED: [&str; 3] = ["ARP", "IKE", "ESP"];
 
 /// How many frames of each kind there were.
-pub fn kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
+pub fn kinds(frames: &[Frame]) -> BTreeMap<&'static str, usize> {
     frames.iter().fold(BTreeMap::new(), |mut kinds, frame| {
-        *kinds.entry(kind(frame)).or_default() += 1;
+        *kinds.entry(kind(&frame.bytes)).or_default() += 1;
         kinds
     })
 }
