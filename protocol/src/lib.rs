@@ -1,4 +1,5 @@
-//! What the agent and whoever runs it say to each other: the run spec that goes in, the events that come out.
+//! What the agent and whoever runs it say to each other: the run spec that goes in, the events that come out, and between agent,
+//! orchestrating service and people the requests and answers around them.
 //!
 //! Types only. Nothing here opens a file, knows an image format or talks to a network, so that both ends, old and new, can
 //! share it. The rule for change: what goes *in* is strict (an unknown key is an error, because a wish that is silently
@@ -7,10 +8,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod control;
 pub mod event;
 pub mod spec;
 mod text;
+pub mod ticket;
+mod words;
 
 pub use event::{Body, Event, Priority};
 pub use spec::RunSpec;
-pub use text::{BadText, BusId, Digest, Lun, RunId, Wwid, Wwpn};
+pub use text::{BadText, BusId, Digest, Label, Lun, RunId, ServerName, Token, Wwid, Wwpn};
+pub use ticket::Ticket;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// A string broke its rule; the text says which and shows the start of what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +102,66 @@ checked! {
     Lun,
     is_long_hex,
     "a LUN: 0x and 16 lower-case hex digits, such as 0x4010400000000000"
+}
+
+checked! {
+    /// The name of a server. Like a run's it is harmless wherever it stands.
+    ServerName,
+    |text| starts_alphanumeric(text) && text.len() <= 128 && text.bytes().all(is_harmless),
+    "a server's name: 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
+}
+
+checked! {
+    /// A short name for something that runs have in common.
+    Label,
+    |text| starts_alphanumeric(text) && text.len() <= 64 && text.bytes().all(is_harmless),
+    "a label: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
+}
+
+impl Default for Label {
+    fn default() -> Self {
+        Label("default".into())
+    }
+}
+
+/// 32 random bytes as text (base64url without padding). A secret, most of the time: it shows itself only where it is asked to, and is
+/// wiped when it is dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// Characters of a token.
+    pub const LEN: usize = 43;
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = BadText;
+
+    fn try_from(text: String) -> Result<Self, BadText> {
+        let text = Zeroizing::new(text);
+        let fits = text.len() == Token::LEN
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        // What it is instead is not shown: it may be a secret all the same.
+        if fits { Ok(Token(text)) } else { Err(BadText("this is no token: 43 letters, digits, '-' or '_'".into())) }
+    }
+}
+
+impl From<Token> for String {
+    fn from(token: Token) -> String {
+        token.0.to_string()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
 }
 
 fn starts_alphanumeric(text: &str) -> bool {

@@ -128,6 +128,12 @@ fn first() -> u32 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpecError(String);
 
+impl SpecError {
+    pub(crate) fn new(text: String) -> Self {
+        SpecError(text)
+    }
+}
+
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -182,6 +188,6 @@ impl ImageSpec {
 }
 
 /// A rule of the spec, and what is told where it does not hold.
-fn holds(rule: bool, broken: impl FnOnce() -> String) -> Result<(), SpecError> {
+pub(crate) fn holds(rule: bool, broken: impl FnOnce() -> String) -> Result<(), SpecError> {
     if rule { Ok(()) } else { Err(SpecError(broken())) }
 }

@@ -1,0 +1,342 @@
+//! A run as people and platforms see it: what they ask for, and what became of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Failure, Phase, Progress, Step, Summary};
+use crate::spec::{HandOver, ImageSpec, IpsecDemand, Options, RunSpec, SpecError, TargetSpec, holds};
+use crate::text::{Label, RunId, ServerName, Token};
+use crate::words::words;
+
+/// Largest request for a run, in bytes.
+pub const MAX_NEW_RUN: usize = 256 << 10;
+/// Least and most urgent.
+pub const PRIORITY: std::ops::RangeInclusive<i32> = -100..=100;
+/// Fewest and most attempts.
+pub const ATTEMPTS: std::ops::RangeInclusive<u32> = 1..=100;
+/// Shortest and longest deadline, in seconds: up to 30 days.
+pub const DEADLINE: std::ops::RangeInclusive<u64> = 1..=2_592_000;
+/// Longest idempotency key, in bytes.
+pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+/// Most runs of one page of a list.
+pub const MAX_PAGE: u32 = 1000;
+
+/// A run that is wanted: this image onto that target of this server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRun {
+    /// The server. It has one active run at a time.
+    pub server: ServerName,
+    /// Who starts the agent.
+    #[serde(default)]
+    pub launcher: LauncherKind,
+    /// Which image. `trust` names keys by their id (64 hex digits); the agent knows keys of its own, and uses of these only those named.
+    pub image: ImageSpec,
+    /// Where it goes. A target has one active run at a time.
+    pub target: TargetSpec,
+    /// How it goes there.
+    #[serde(default)]
+    pub options: Options,
+    /// What protects the way from the sources.
+    #[serde(default)]
+    pub ipsec: IpsecDemand,
+    /// What becomes of the machine afterwards.
+    #[serde(default)]
+    pub hand_over: HandOver,
+    /// The storage fabric that it burdens; how many runs may do so at once is limited.
+    #[serde(default)]
+    pub fabric: Label,
+    /// -100 to 100; the higher goes first.
+    #[serde(default)]
+    pub priority: i32,
+    /// How often it is tried, 1 to 100.
+    #[serde(default = "three")]
+    pub max_attempts: u32,
+    /// Seconds from now until which it must have ended, or it is cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
+}
+
+fn three() -> u32 {
+    3
+}
+
+impl NewRun {
+    /// Reads a request and checks it.
+    ///
+    /// # Errors
+    /// Too large, not JSON, a key that is unknown, doubled or missing, or a value out of its bounds.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
+        if bytes.len() > MAX_NEW_RUN {
+            return Err(SpecError::new(format!("it has {} bytes, at most {MAX_NEW_RUN} are read", bytes.len())));
+        }
+        let new: NewRun = serde_json::from_slice(bytes).map_err(|error| SpecError::new(error.to_string()))?;
+        new.check()?;
+        Ok(new)
+    }
+
+    /// Checks what the types alone do not say.
+    ///
+    /// # Errors
+    /// The first value out of bounds, or the first two that contradict each other.
+    pub fn check(&self) -> Result<(), SpecError> {
+        holds(PRIORITY.contains(&self.priority), || "`priority` must be -100 to 100".into())?;
+        holds(ATTEMPTS.contains(&self.max_attempts), || "`max_attempts` must be 1 to 100".into())?;
+        holds(self.deadline.is_none_or(|deadline| DEADLINE.contains(&deadline)), || {
+            format!("`deadline` must be {} to {} seconds", DEADLINE.start(), DEADLINE.end())
+        })?;
+        let digits = |id: &str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let stranger = self.image.trust.iter().find(|key| !key.to_str().is_some_and(digits));
+        if let Some(stranger) = stranger {
+            return Err(SpecError::new(format!("`image.trust`: {} is no key's id: give 64 hex digits, as `imgstream inspect` and `openssl pkey -pubin -outform DER | sha256sum` print them", stranger.display())));
+        }
+        let run = RunId::try_from("run".to_owned()).map_err(|error| SpecError::new(error.to_string()))?;
+        self.spec(run, 1).check()
+    }
+
+    /// The run spec of an attempt.
+    pub fn spec(&self, run: RunId, epoch: u32) -> RunSpec {
+        RunSpec {
+            run,
+            epoch,
+            image: self.image.clone(),
+            target: self.target.clone(),
+            options: self.options.clone(),
+            ipsec: self.ipsec,
+            hand_over: self.hand_over,
+        }
+    }
+}
+
+/// Who starts an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LauncherKind {
+    /// The service itself, on its own machine.
+    #[default]
+    Process,
+    /// Somebody else: a machine that boots the medium and enrols by itself.
+    External,
+}
+
+impl LauncherKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            LauncherKind::Process => "process",
+            LauncherKind::External => "external",
+        }
+    }
+}
+
+words! {
+    /// Where a run is.
+    RunState {
+        /// It waits for its turn.
+        Queued = "queued",
+        /// An attempt has begun; its agent has not enrolled yet.
+        Launching = "launching",
+        /// An agent has enrolled and holds the lease.
+        Running = "running",
+        /// An agent that holds, or may hold, the target has gone silent. Nobody else may have it until that agent is known to be dead.
+        Lost = "lost",
+        /// The target holds the image.
+        Succeeded = "succeeded",
+        /// It does not, and nobody tries again.
+        Failed = "failed",
+        /// It was called off.
+        Cancelled = "cancelled",
+    }
+}
+
+impl RunState {
+    /// Whether nothing follows.
+    pub fn is_over(&self) -> bool {
+        matches!(self, RunState::Succeeded | RunState::Failed | RunState::Cancelled)
+    }
+}
+
+words! {
+    /// What a run waits for.
+    WaitsFor {
+        /// Another run of its server.
+        Server = "server",
+        /// Another run of its target.
+        Target = "target",
+        /// Fewer runs at once.
+        Limit = "limit",
+        /// Fewer runs of one of its sources.
+        Source = "source",
+        /// Fewer runs of its fabric.
+        Fabric = "fabric",
+        /// The time after which it is tried again.
+        BackOff = "back-off",
+        /// An agent that enrols.
+        Agent = "agent",
+        /// The launcher, to confirm that an agent is dead.
+        Death = "death",
+        /// A person, to confirm that an agent is dead.
+        Person = "person",
+    }
+}
+
+words! {
+    /// How an attempt ended.
+    Outcome {
+        /// The target holds the image.
+        Succeeded = "succeeded",
+        /// The agent said that it failed.
+        Failed = "failed",
+        /// The agent stopped because it was told to, or never began.
+        Cancelled = "cancelled",
+        /// The agent could not be started, or did not enrol in time.
+        NotLaunched = "not-launched",
+        /// The agent went silent, and is dead or shut out.
+        Lost = "lost",
+    }
+}
+
+/// What a run waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// What.
+    #[serde(rename = "for")]
+    pub what: WaitsFor,
+    /// In words, with what a person can do.
+    pub detail: String,
+}
+
+/// One attempt at a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its number, from 1, which is also its fencing epoch.
+    pub attempt: u32,
+    /// When it began (RFC 3339, UTC).
+    pub started: String,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// Program and version of the agent, once it has enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// What the launcher knows it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handle: Option<String>,
+    /// How it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its name.
+    pub run: RunId,
+    /// Where it is.
+    pub state: RunState,
+    /// The server.
+    pub server: ServerName,
+    /// Who starts its agents.
+    pub launcher: LauncherKind,
+    /// The image's name.
+    pub image: String,
+    /// The target, in words.
+    pub target: String,
+    /// The fabric.
+    pub fabric: Label,
+    /// The higher goes first.
+    pub priority: i32,
+    /// When it was created (RFC 3339, UTC).
+    pub created: String,
+    /// When it must have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// Whether somebody has called it off.
+    #[serde(default)]
+    pub cancel: bool,
+    /// What it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Wait>,
+    /// How often it is tried at most.
+    pub max_attempts: u32,
+    /// Its attempts, the latest last.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
+    /// The phase that its agent is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// The step that its agent is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<Step>,
+    /// How far that is. It lives in memory: after a restart of the service it is not known until the agent reports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// What came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Box<Summary>>,
+    /// Why the last attempt failed, where its agent said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Box<Failure>>,
+    /// What was asked for. Left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Box<NewRun>>,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunPage {
+    /// The runs, the latest first.
+    pub runs: Vec<Run>,
+    /// Names the page after this one (`page=…`); absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// An enrolment token. It is shown once; the service keeps its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnrolmentToken {
+    /// The run.
+    pub run: RunId,
+    /// The attempt that it is for.
+    pub attempt: u32,
+    /// The token.
+    pub token: Token,
+}
+
+/// What happened to a run, as its watchers are told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Happening {
+    /// The run.
+    pub run: RunId,
+    /// When the service took note of it (RFC 3339, UTC).
+    pub time: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// The run is in another state, or waits for something else in the same.
+    State(StateChanged),
+    /// Its agent said so.
+    Agent(Event),
+}
+
+/// A run's new state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateChanged {
+    /// Where the run is now.
+    pub state: RunState,
+    /// The attempt, 0 before the first.
+    pub attempt: u32,
+    /// Why.
+    pub reason: String,
+}
