@@ -1,1 +1,1 @@
-//! x
+//! The orchestrating service.
