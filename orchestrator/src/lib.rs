@@ -7,5 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+pub mod launch;
 pub mod model;
 pub mod store;

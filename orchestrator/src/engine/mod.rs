@@ -1,17 +1,54 @@
 //! The engine: one task that takes what is asked, decides it against the runs in memory, commits all that waited together in one
 //! transaction, and only then answers, launches, and tells watchers.
+//!
+//! What is shown to others ([`published`]) is stored. What the task decides about ([`fleet`]) is ahead of that by one batch, and is taken
+//! back when the store does not take it. Leases live in memory: they are renewed without the store, and after a restart each is granted
+//! in full, since nobody knows how much of it was left.
+
+mod clock;
+mod effects;
+mod fleet;
+mod published;
+mod settings;
+mod task;
+mod watch;
+
+use std::sync::Arc;
 
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
-use protocol::control::problem::Problem;
-use protocol::control::run::{EnrolmentToken, NewRun, Run, RunPage};
+use protocol::control::problem::{Code, Problem};
+use protocol::control::run::{EnrolmentToken, NewRun, Run, RunPage, MAX_IDEMPOTENCY_KEY, MAX_PAGE};
 use protocol::event::Progress;
 use protocol::{RunId, Token};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use crate::store::{Filter, Told};
+use crate::model::{Answer, Ending, Input, Record, Rules, decide};
+use crate::store::{Filter, Shared, StoreError, Told};
+use published::Published;
+use task::{Ask, Replied};
+use watch::Watchers;
+
+pub use clock::Clock;
+pub use settings::{Credentials, Settings};
+pub use watch::Watch;
+
+/// Requests that may wait for the task. Whoever comes then waits before he may.
+const WAITING: usize = 1024;
 
 /// The engine's handle. Clones are the same engine.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    asks: mpsc::Sender<Ask>,
+    store: Shared,
+    published: Published,
+    watchers: Watchers,
+    settings: Settings,
+    clock: Clock,
+}
 
 /// Who an agent has proven to be, by its session token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,84 +59,271 @@ pub struct Agent {
     pub attempt: u32,
 }
 
-/// A subscription: says that there is something new, never what; whoever is slow misses nothing but progress in between.
-pub struct Watch {}
+impl Engine {
+    /// Takes over a store, goes on with what is in it, and does so until it is cancelled. The task ends with an error when it lost the
+    /// store to another service.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(
+        store: Shared,
+        settings: Settings,
+        cancel: CancellationToken,
+    ) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
+        let generation = store.take_over().await?;
+        let records = store.open_runs().await?;
+        let seq = store.last_seq().await?;
+        let latest = records.iter().map(|record| record.since).max().unwrap_or_default();
+        let (asks, asked) = mpsc::channel(WAITING);
+        let engine = Engine(Arc::new(Inner {
+            asks,
+            store,
+            published: Published::default(),
+            watchers: Watchers::default(),
+            settings,
+            clock: Clock::start(latest),
+        }));
+        let task = task::Task::new(engine.clone(), asked, generation, seq, records);
+        Ok((engine, tokio::spawn(task.run(cancel))))
+    }
 
-impl Watch {
-    /// Returns once something was told (read it with [`Engine::told`]) or progress was made since the last call. `None`: the service ends.
-    pub async fn changed(&mut self) -> Option<()> {
-        unreachable!()
+    /// Creates a run; `false` when the key has already made this very one.
+    ///
+    /// # Errors
+    /// `key-reused`, `bad-request`, `unavailable`.
+    pub async fn create(&self, new: NewRun, key: Option<String>) -> Result<(Run, bool), Problem> {
+        new.check().map_err(|error| Problem::new(Code::BadRequest, format!("the run: {error}")))?;
+        let fits = |key: &String| (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len());
+        if !key.as_ref().is_none_or(fits) {
+            let detail = format!("an idempotency key has 1 to {MAX_IDEMPOTENCY_KEY} bytes");
+            return Err(Problem::new(Code::BadRequest, detail));
+        }
+        let (reply, replied) = oneshot::channel();
+        self.ask(Ask::Create { new: Box::new(new), key, reply }).await?;
+        let (record, is_new) = replied.await.map_err(|_| ending())??;
+        Ok((self.shown(&record), is_new))
+    }
+
+    /// A run, with its order and its progress.
+    ///
+    /// # Errors
+    /// `not-found`, `unavailable`.
+    pub async fn run(&self, run: &RunId) -> Result<Run, Problem> {
+        let record = self.record(run).await?;
+        Ok(Run { order: Some(Box::new(record.order.clone())), ..self.shown(&record) })
+    }
+
+    /// Runs, the latest first. `page`: what `RunPage::next` named.
+    ///
+    /// # Errors
+    /// `bad-request`, `unavailable`.
+    pub async fn list(&self, filter: &Filter, page: Option<&str>, limit: u32) -> Result<RunPage, Problem> {
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(Problem::new(Code::BadRequest, format!("`limit` must be 1 to {MAX_PAGE}")));
+        }
+        let before = page.map(str::parse).transpose();
+        let before = before.map_err(|_| Problem::new(Code::BadRequest, "`page` is not what an answer's `next` named"))?;
+        let records = self.0.store.list(filter, before, limit).await.map_err(|error| problem(&error))?;
+        let is_full = u32::try_from(records.len()).is_ok_and(|count| count == limit);
+        let next = records.last().filter(|_| is_full).map(|last| last.seq.to_string());
+        Ok(RunPage { runs: records.iter().map(|record| self.shown(record)).collect(), next })
+    }
+
+    /// Calls a run off. On one that is over: a conflict; on one that is being called off already: nothing new.
+    ///
+    /// # Errors
+    /// `not-found`, `conflict`, `unavailable`.
+    pub async fn cancel(&self, run: &RunId, reason: &str) -> Result<Run, Problem> {
+        let input = Input::Cancel { reason: reason.to_owned(), ending: Ending::Cancelled };
+        Ok(self.shown(&self.input(run, input).await?.0))
+    }
+
+    /// Queues a failed or cancelled run again, with a new budget.
+    ///
+    /// # Errors
+    /// `not-found`, `conflict`, `unavailable`.
+    pub async fn retry(&self, run: &RunId) -> Result<Run, Problem> {
+        Ok(self.shown(&self.input(run, Input::Retry).await?.0))
+    }
+
+    /// A person vouches that the silent agent of a lost run is dead. `attempt` guards against vouching for another one.
+    ///
+    /// # Errors
+    /// `not-found`, `conflict`, `unavailable`.
+    pub async fn confirm_death(&self, run: &RunId, attempt: u32) -> Result<Run, Problem> {
+        Ok(self.shown(&self.input(run, Input::ConfirmDeath { attempt }).await?.0))
+    }
+
+    /// A new enrolment token for the attempt of an external run that is launching, or the next one of one that is queued. Those before
+    /// it are void.
+    ///
+    /// # Errors
+    /// `not-found`, `conflict`, `unavailable`.
+    pub async fn token(&self, run: &RunId) -> Result<EnrolmentToken, Problem> {
+        let credentials = &self.0.settings.credentials;
+        let token = credentials.new_token().map_err(|error| Problem::new(Code::Internal, error))?;
+        match self.input(run, Input::Token { digest: credentials.digest(&token) }).await? {
+            (_, Answer::Attempt(attempt)) => Ok(EnrolmentToken { run: run.clone(), attempt, token }),
+            _ => Err(Problem::new(Code::Internal, "a token was made for no attempt")),
+        }
+    }
+
+    /// An agent's enrolment.
+    ///
+    /// # Errors
+    /// `unauthorized`, `forbidden`, `already-enrolled`, `not-yet`, `unavailable`.
+    pub async fn enrol(&self, token: &Token, enrol: Enrol) -> Result<Enrolled, Problem> {
+        let Settings { credentials, lease, .. } = &self.0.settings;
+        let digest = credentials.digest(token);
+        let (found, run) = oneshot::channel();
+        self.ask(Ask::Find { token: digest.clone(), reply: found }).await?;
+        let stranger = || Problem::new(Code::Unauthorized, "the enrolment token is not valid, or not any more")
+            .with_hint("each token is for one attempt and one process; ask for a new one: z-orchestrator run token RUN");
+        let run = run.await.map_err(|_| ending())?.ok_or_else(stranger)?;
+        if let Some(other) = enrol.run.as_ref().filter(|other| **other != run) {
+            return Err(Problem::new(Code::Forbidden, format!("the enrolment token is not for run {other}")));
+        }
+        let nonce = credentials.digest(&enrol.nonce);
+        let input = Input::Enrol { token: digest, nonce: nonce.clone(), agent: enrol.agent, server: enrol.server };
+        let (record, answer) = self.input(&run, input).await?;
+        let Answer::Attempt(attempt) = answer else {
+            return Err(Problem::new(Code::Internal, "an agent enrolled for no attempt"));
+        };
+        let mut spec = record.order.spec(run.clone(), attempt);
+        // What an attempt before it has written need not be fetched again. The media decide.
+        spec.options.resume |= attempt > 1;
+        let defect = |error: String| Problem::new(Code::Internal, error);
+        let spec = serde_json::to_string(&spec).map_err(|error| defect(error.to_string()))?;
+        let ticket = credentials.ticket(&record, &spec, &enrol.nonce).map_err(defect)?;
+        let session = credentials.session(&run, attempt, &nonce);
+        Ok(Enrolled { run, attempt, session, lease: *lease, spec, ticket })
+    }
+
+    /// Whose session token this is.
+    ///
+    /// # Errors
+    /// `unauthorized`, `unavailable`.
+    pub async fn agent(&self, run: &RunId, attempt: u32, session: &Token) -> Result<Agent, Problem> {
+        let stranger = || Problem::new(Code::Unauthorized, format!("the session token is not of attempt {attempt} of run {run}"));
+        let record = self.record(run).await.map_err(|problem| match problem.code {
+            Code::NotFound => stranger(),
+            _ => problem,
+        })?;
+        let of = record.attempts.iter().find(|of| of.number == attempt);
+        let nonce = of.and_then(|of| of.nonce.as_ref()).ok_or_else(stranger)?;
+        let credentials = &self.0.settings.credentials;
+        if credentials.is_same(&credentials.session(run, attempt, nonce), session) {
+            Ok(Agent { run: run.clone(), attempt })
+        } else {
+            Err(stranger())
+        }
+    }
+
+    /// An agent's events.
+    ///
+    /// # Errors
+    /// `bad-request`, `forbidden`, `too-large`, `attempt-over`, `unavailable`.
+    pub async fn report(&self, agent: &Agent, report: Report) -> Result<Orders, Problem> {
+        let input = Input::Report { attempt: agent.attempt, events: report.events };
+        let record = self.record(&agent.run).await?;
+        // Nothing but progress changes nothing that is stored.
+        let rules = Rules { back_off: self.0.settings.back_off, dice: 0.0 };
+        let decision = decide(&record, &input, self.0.clock.now(), &rules).map_err(|refusal| *refusal)?;
+        let (record, answer) = if decision.record.version == record.version {
+            (record, decision.answer)
+        } else {
+            self.input(&agent.run, input).await?
+        };
+        let mut orders = self.0.published.orders(&record, agent.attempt);
+        if let Answer::Reported { next, progress } = answer {
+            orders.next = next;
+            if let Some(progress) = progress {
+                self.0.published.set_progress(agent, *progress);
+                self.0.watchers.tell(&agent.run);
+            }
+        }
+        Ok(orders)
+    }
+
+    /// Renews an agent's lease.
+    ///
+    /// # Errors
+    /// `attempt-over`.
+    pub fn renew(&self, agent: &Agent) -> Result<Lease, Problem> {
+        self.0.published.renew(agent, &self.0.settings, &self.0.clock)
+    }
+
+    /// What was told after `after`, in order.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn told(&self, after: i64, run: Option<&RunId>, limit: u32) -> Result<Vec<Told>, Problem> {
+        self.0.store.told(after, run, limit).await.map_err(|error| problem(&error))
+    }
+
+    /// The place of what was told last.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn last_told(&self) -> Result<i64, Problem> {
+        self.0.store.last_told().await.map_err(|error| problem(&error))
+    }
+
+    /// The latest progress of a run, of memory.
+    pub fn progress(&self, run: &RunId) -> Option<Progress> {
+        self.0.published.progress(run)
+    }
+
+    /// The latest progress of all running runs.
+    pub fn all_progress(&self) -> Vec<(RunId, Progress)> {
+        self.0.published.all_progress()
+    }
+
+    /// Subscribes to one run or to all.
+    pub fn watch(&self, run: Option<&RunId>) -> Watch {
+        self.0.watchers.subscribe(run)
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn ready(&self) -> Result<(), Problem> {
+        self.0.store.ping().await.map_err(|error| problem(&error))
+    }
+
+    async fn record(&self, run: &RunId) -> Result<Arc<Record>, Problem> {
+        if let Some(record) = self.0.published.get(run) {
+            return Ok(record);
+        }
+        let found = self.0.store.run(run).await.map_err(|error| problem(&error))?;
+        found.map(Arc::new).ok_or_else(|| Problem::new(Code::NotFound, format!("there is no run {run}")))
+    }
+
+    async fn input(&self, run: &RunId, input: Input) -> Replied {
+        let (reply, replied) = oneshot::channel();
+        self.ask(Ask::Input { run: run.clone(), input: Box::new(input), reply: Some(reply) }).await?;
+        replied.await.map_err(|_| ending())?
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), Problem> {
+        self.0.asks.send(ask).await.map_err(|_| ending())
+    }
+
+    fn shown(&self, record: &Record) -> Run {
+        self.0.published.view(record, &self.0.settings, &self.0.clock)
     }
 }
 
-#[allow(unused_variables)]
-impl Engine {
-    /// Creates a run; `false` when the key has already made this very one.
-    pub async fn create(&self, new: NewRun, key: Option<String>) -> Result<(Run, bool), Problem> {
-        unreachable!()
-    }
-    /// A run, with its order and its progress.
-    pub async fn run(&self, run: &RunId) -> Result<Run, Problem> {
-        unreachable!()
-    }
-    /// Runs, the latest first. `page`: what `RunPage::next` named.
-    pub async fn list(&self, filter: &Filter, page: Option<&str>, limit: u32) -> Result<RunPage, Problem> {
-        unreachable!()
-    }
-    /// Calls a run off. On one that is over: a conflict; on one that is being called off already: nothing new.
-    pub async fn cancel(&self, run: &RunId, reason: &str) -> Result<Run, Problem> {
-        unreachable!()
-    }
-    /// Queues a failed or cancelled run again, with a new budget.
-    pub async fn retry(&self, run: &RunId) -> Result<Run, Problem> {
-        unreachable!()
-    }
-    /// A person vouches that the silent agent of a lost run is dead. `attempt` guards against vouching for another one.
-    pub async fn confirm_death(&self, run: &RunId, attempt: u32) -> Result<Run, Problem> {
-        unreachable!()
-    }
-    /// A new enrolment token for the attempt of an external run that is launching, or the next one of one that is queued. Those before it are void.
-    pub async fn token(&self, run: &RunId) -> Result<EnrolmentToken, Problem> {
-        unreachable!()
-    }
-    /// An agent's enrolment.
-    pub async fn enrol(&self, token: &Token, enrol: Enrol) -> Result<Enrolled, Problem> {
-        unreachable!()
-    }
-    /// Whose session token this is. A pure computation for a token that is none.
-    pub async fn agent(&self, run: &RunId, attempt: u32, session: &Token) -> Result<Agent, Problem> {
-        unreachable!()
-    }
-    /// An agent's events.
-    pub async fn report(&self, agent: &Agent, report: Report) -> Result<Orders, Problem> {
-        unreachable!()
-    }
-    /// Renews an agent's lease.
-    pub async fn renew(&self, agent: &Agent) -> Result<Lease, Problem> {
-        unreachable!()
-    }
-    /// What was told after `after`, in order.
-    pub async fn told(&self, after: i64, run: Option<&RunId>, limit: u32) -> Result<Vec<Told>, Problem> {
-        unreachable!()
-    }
-    /// The place of what was told last.
-    pub async fn last_told(&self) -> Result<i64, Problem> {
-        unreachable!()
-    }
-    /// The latest progress of a run, of memory.
-    pub fn progress(&self, run: &RunId) -> Option<Progress> {
-        unreachable!()
-    }
-    /// The latest progress of all running runs.
-    pub fn all_progress(&self) -> Vec<(RunId, Progress)> {
-        unreachable!()
-    }
-    /// Subscribes to one run or to all.
-    pub fn watch(&self, run: Option<&RunId>) -> Watch {
-        unreachable!()
-    }
-    /// Whether the store answers.
-    pub async fn ready(&self) -> Result<(), Problem> {
-        unreachable!()
+fn ending() -> Problem {
+    Problem::new(Code::Unavailable, "the service is about to end").retry_after(5)
+}
+
+fn problem(error: &StoreError) -> Problem {
+    match error {
+        StoreError::Unavailable(_) | StoreError::Superseded => {
+            Problem::new(Code::Unavailable, error.to_string()).retry_after(2)
+        }
+        StoreError::Conflict(_) | StoreError::Corrupt(_) => Problem::new(Code::Internal, error.to_string()),
     }
 }

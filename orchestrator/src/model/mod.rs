@@ -1,8 +1,15 @@
 //! What a run is and what can happen to it, as pure functions: nothing here waits, asks a clock, draws a random number or touches a
 //! disk. Everything that decides is therefore testable, and the same after a restart.
 
+mod decide;
 mod moment;
 mod record;
+mod retry;
+pub mod schedule;
+mod view;
 
+pub use decide::{Answer, Decision, Effect, Input, Refusal, Rules, created, decide};
 pub use moment::Moment;
-pub use record::{AttemptRecord, CancelOrder, Ending, IdempotencyKey, Record, State};
+pub use record::{AttemptRecord, CancelOrder, Ending, IdempotencyKey, Record, State, target_key};
+pub use retry::BackOff;
+pub use view::view;

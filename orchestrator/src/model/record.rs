@@ -99,6 +99,10 @@ pub struct Record {
     pub reason: String,
     /// While queued: not to be started before.
     pub not_before: Moment,
+    /// The attempts whose agents went silent, and are neither known to be dead nor shut out, in order. As long as there is one the run
+    /// is active: server and target stay its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<u32>,
     /// Whether it is to end, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<CancelOrder>,
@@ -185,6 +189,9 @@ pub struct AttemptRecord {
     /// The lowest index of its events that has not been reported.
     #[serde(default)]
     pub next_index: u64,
+    /// How many of its events were stored.
+    #[serde(default)]
+    pub stored_events: u64,
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -213,6 +220,21 @@ impl Record {
     /// read back that this key is gone.
     pub fn is_fenced_by_reservation(&self) -> bool {
         self.order.target.lun.is_some() && self.order.target.reservation() == Reservation::Require
+    }
+
+    /// Whether the scheduler may begin its next attempt, once its time has come.
+    pub fn may_start(&self) -> bool {
+        match self.state {
+            State::Queued => true,
+            // The silent one is shut out by the reservation of its successor.
+            State::Lost => {
+                self.order.launcher == LauncherKind::External
+                    && self.is_fenced_by_reservation()
+                    && self.cancel.is_none()
+                    && self.attempt() < self.budget
+            }
+            _ => false,
+        }
     }
 
     /// The server.

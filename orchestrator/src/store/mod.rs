@@ -68,6 +68,11 @@ pub trait Store: Send + Sync + 'static {
     /// Takes over as the one that writes.
     fn take_over(&self) -> BoxFuture<'_, Result<Generation, StoreError>>;
 
+    /// Takes over again from itself: after this, no commit of `by` happens any more, also none whose outcome is not known.
+    ///
+    /// `Superseded` when another has taken over meanwhile.
+    fn advance(&self, by: Generation) -> BoxFuture<'_, Result<Generation, StoreError>>;
+
     /// All runs that are not over, the oldest first.
     fn open_runs(&self) -> BoxFuture<'_, Result<Vec<Record>, StoreError>>;
 

@@ -239,6 +239,9 @@ pub struct Run {
     pub run: RunId,
     /// Where it is.
     pub state: RunState,
+    /// Why it is there.
+    #[serde(default)]
+    pub reason: String,
     /// The server.
     pub server: ServerName,
     /// Who starts its agents.

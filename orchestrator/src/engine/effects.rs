@@ -1,0 +1,135 @@
+//! What follows a decision once it is stored: agents are launched, let go, watched, and killed. Each ends in an input of its own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use protocol::control::run::LauncherKind;
+use protocol::{Digest, RunId, Token};
+
+use super::Engine;
+use super::task::{Ask, Waiting};
+use crate::launch::{Death, Launched, Launcher, Order};
+use crate::model::{Effect, Input, Record, State};
+
+type Release = Box<dyn FnOnce(Token) -> BoxFuture<'static, ()> + Send>;
+
+/// Carries out effects.
+pub(super) struct Launching {
+    engine: Engine,
+    /// Tokens of attempts that were begun and are not let go yet. Their digests are stored.
+    tokens: Waiting,
+    /// What was launched and is not let go yet.
+    launched: Arc<Mutex<HashMap<(RunId, u32), Release>>>,
+}
+
+impl Launching {
+    pub(super) fn new(engine: &Engine) -> Self {
+        Launching { engine: engine.clone(), tokens: HashMap::new(), launched: Arc::default() }
+    }
+
+    /// Makes the enrolment token of the next attempt.
+    pub(super) fn token(&mut self, record: &Record) -> Result<Digest, String> {
+        let credentials = &self.engine.0.settings.credentials;
+        let token = credentials.new_token()?;
+        let digest = credentials.digest(&token);
+        self.tokens.insert((record.run.clone(), record.attempt() + 1), token);
+        Ok(digest)
+    }
+
+    /// After a restart: goes on with what the service before this one has begun. May owe an input.
+    pub(super) fn go_on(&mut self, record: &Record) -> Option<Input> {
+        let current = record.current()?;
+        let attempt = current.number;
+        let is_ours = record.order.launcher == LauncherKind::Process;
+        match (record.state, &current.handle) {
+            (State::Launching, None) if is_ours => Some(Input::NotLaunched {
+                attempt,
+                reason: "the service ended before it had launched the agent".into(),
+                retryable: true,
+            }),
+            (State::Launching | State::Running, Some(handle)) => {
+                self.watch(record, attempt, handle.clone());
+                None
+            }
+            (State::Lost, handle) => {
+                self.end(record, attempt, handle.clone());
+                None
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, record: &Record, effect: Effect) {
+        match effect {
+            Effect::Launch => self.launch(record),
+            Effect::Release { attempt } => self.release(record, attempt),
+            Effect::End { attempt, handle } => self.end(record, attempt, handle),
+        }
+    }
+
+    fn launcher(&self, record: &Record) -> Option<Arc<dyn Launcher>> {
+        self.engine.0.settings.launchers.get(&record.order.launcher).cloned()
+    }
+
+    fn launch(&self, record: &Record) {
+        let (engine, run, attempt) = (self.engine.clone(), record.run.clone(), record.attempt());
+        let launched = Arc::clone(&self.launched);
+        let launcher = self.launcher(record);
+        let order = Order { run: run.clone(), attempt, server: record.server().clone() };
+        tokio::spawn(async move {
+            let not = |reason, retryable| Input::NotLaunched { attempt, reason, retryable };
+            let Some(launcher) = launcher else {
+                return say(&engine, run, not("this service has no such launcher".into(), false)).await;
+            };
+            match launcher.launch(order).await {
+                Ok(None) => {}
+                Ok(Some(Launched { handle, release })) => {
+                    launched.lock().unwrap_or_else(PoisonError::into_inner).insert((run.clone(), attempt), release);
+                    say(&engine, run, Input::Launched { attempt, handle }).await;
+                }
+                Err(failed) => say(&engine, run, not(failed.reason, failed.retryable)).await,
+            }
+        });
+    }
+
+    fn release(&mut self, record: &Record, attempt: u32) {
+        let key = (record.run.clone(), attempt);
+        let token = self.tokens.remove(&key);
+        let release = self.launched.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let handle = record.attempts.iter().find(|of| of.number == attempt).and_then(|of| of.handle.clone());
+        // Without a token it ends by itself, and is found dead.
+        if let (Some(token), Some(release)) = (token, release) {
+            tokio::spawn(release(token));
+        }
+        if let Some(handle) = handle {
+            self.watch(record, attempt, handle);
+        }
+    }
+
+    fn watch(&self, record: &Record, attempt: u32, handle: String) {
+        let Some(launcher) = self.launcher(record) else { return };
+        let (engine, run) = (self.engine.clone(), record.run.clone());
+        tokio::spawn(async move {
+            let Death { how, retryable } = launcher.watch(&handle).await;
+            say(&engine, run, Input::Died { attempt, how, retryable }).await;
+        });
+    }
+
+    fn end(&mut self, record: &Record, attempt: u32, handle: Option<String>) {
+        let key = (record.run.clone(), attempt);
+        self.tokens.remove(&key);
+        self.launched.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let (Some(launcher), Some(handle)) = (self.launcher(record), handle) else { return };
+        let (engine, run) = (self.engine.clone(), record.run.clone());
+        tokio::spawn(async move {
+            let Death { how, retryable } = launcher.end(&handle).await;
+            say(&engine, run, Input::Died { attempt, how, retryable }).await;
+        });
+    }
+}
+
+/// To an engine that has ended nothing is said: the next one asks the launcher again.
+async fn say(engine: &Engine, run: RunId, input: Input) {
+    let _ = engine.0.asks.send(Ask::Input { run, input: Box::new(input), reply: None }).await;
+}

@@ -1,0 +1,59 @@
+//! What an engine is told about the world: its limits, its patience, who launches, and who vouches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::control::agent::Terms;
+use protocol::{Digest, RunId, Token};
+
+use crate::launch::Launchers;
+use crate::model::schedule::Limits;
+use crate::model::{BackOff, Record};
+
+/// All of it.
+#[derive(Clone)]
+pub struct Settings {
+    /// How many runs may be active.
+    pub limits: Limits,
+    /// Before a run is tried again.
+    pub back_off: BackOff,
+    /// What agents are granted.
+    pub lease: Terms,
+    /// How much longer than that the service waits before it takes an agent for lost.
+    pub grace: Duration,
+    /// How long an agent that was launched may take to enrol.
+    pub enrol_within: Duration,
+    /// How long an agent may take to obey a cancellation, before its lease is not renewed any more.
+    pub cancel_within: Duration,
+    /// Who starts agents.
+    pub launchers: Launchers,
+    /// Who makes and checks secrets.
+    pub credentials: Arc<dyn Credentials>,
+}
+
+/// Makes secrets, digests and tickets. The engine itself knows no cryptography.
+pub trait Credentials: Send + Sync {
+    /// 32 random bytes.
+    ///
+    /// # Errors
+    /// When the kernel gives none.
+    fn new_token(&self) -> Result<Token, String>;
+
+    /// SHA-256 of a token's text.
+    fn digest(&self, token: &Token) -> Digest;
+
+    /// SHA-256 of any text.
+    fn digest_of(&self, text: &str) -> Digest;
+
+    /// The session token of the process that enrolled with a nonce of this digest: always the same.
+    fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Token;
+
+    /// Whether two tokens are the same, in a time that tells nothing.
+    fn is_same(&self, one: &Token, other: &Token) -> bool;
+
+    /// A signed ticket for the current attempt of a run, for this spec and this nonce.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    fn ticket(&self, record: &Record, spec: &str, nonce: &Token) -> Result<String, String>;
+}

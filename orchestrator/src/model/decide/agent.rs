@@ -1,0 +1,199 @@
+//! What an agent brings: its enrolment, and its events.
+
+use protocol::control::problem::{Code, Problem};
+use protocol::control::run::{LauncherKind, Outcome, What};
+use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary};
+use protocol::{Digest, ServerName};
+
+use super::super::record::{AttemptRecord, State};
+use super::{Answer, Deciding, Refusal, conflict, refuse};
+
+/// Events of one attempt that are stored, besides those that change something. A chatterbox must not fill the store.
+const MAX_STORED: u64 = 10_000;
+/// Largest event, in bytes of JSON.
+const MAX_EVENT: usize = 64 << 10;
+/// Largest index: what JSON's readers still count exactly.
+const MAX_INDEX: u64 = 1 << 53;
+
+impl Deciding {
+    pub(super) fn enrol(
+        &mut self,
+        token: &Digest,
+        nonce: &Digest,
+        agent: &str,
+        server: Option<&ServerName>,
+    ) -> Result<(), Refusal> {
+        let record = &self.decision.record;
+        if let Some(server) = server.filter(|server| *server != record.server()) {
+            let detail = format!("the token is for server {}, and the agent says it runs on {server}", record.server());
+            return Err(refuse(Code::Forbidden, detail));
+        }
+        let current = record.current().filter(|current| current.token.as_ref() == Some(token));
+        let Some(current) = current else {
+            if record.next_token.as_ref() == Some(token) && !record.state.is_over() {
+                let detail = format!("run {} is {}: it is not its turn yet", record.run, record.state.name());
+                return Err(Box::new(Problem::new(Code::NotYet, detail).retry_after(5)));
+            }
+            return Err(refuse(Code::Unauthorized, "the enrolment token is not valid, or not any more"));
+        };
+        let attempt = current.number;
+        match (&current.nonce, record.state) {
+            (Some(known), State::Running) if known == nonce => {
+                self.decision.answer = Answer::Attempt(attempt);
+                return Ok(());
+            }
+            (Some(_), _) => {
+                let detail = format!("attempt {attempt} of run {} has been enrolled by another process", record.run);
+                return Err(refuse(Code::AlreadyEnrolled, detail));
+            }
+            (None, State::Launching) => {}
+            (None, _) => return Err(conflict(record, "the attempt is over")),
+        }
+        if record.order.launcher == LauncherKind::Process && current.handle.is_none() {
+            let detail = format!("attempt {attempt} of run {} is still being launched", record.run);
+            return Err(Box::new(Problem::new(Code::NotYet, detail).retry_after(1)));
+        }
+        let now = self.now;
+        if let Some(current) = self.record().attempts.last_mut() {
+            (current.nonce, current.enrolled) = (Some(nonce.clone()), Some(now));
+            current.agent = Some(agent.to_owned());
+        }
+        self.enter(State::Running, format!("attempt {attempt}: {agent} has enrolled"));
+        self.decision.answer = Answer::Attempt(attempt);
+        Ok(())
+    }
+
+    pub(super) fn report(&mut self, attempt: u32, events: &[Event]) -> Result<(), Refusal> {
+        self.check_events(attempt, events)?;
+        let found = self.decision.record.attempts.iter().find(|of| of.number == attempt && of.nonce.is_some());
+        let Some(found) = found else {
+            return Err(refuse(Code::AttemptOver, format!("there is no attempt {attempt} that has enrolled")));
+        };
+        let is_over = found.outcome.is_some() && !self.decision.record.silent.contains(&attempt);
+        let first = found.next_index;
+        let mut next = first;
+        let mut latest: Option<Progress> = None;
+        for event in events.iter().filter(|event| event.index >= first) {
+            if is_over {
+                let detail = format!("attempt {attempt} of run {} is over", self.decision.record.run);
+                return Err(refuse(Code::AttemptOver, detail));
+            }
+            next = event.index + 1;
+            match &event.event {
+                Body::Progress(progress) => latest = Some(progress.clone()),
+                _ => self.take_note(attempt, event),
+            }
+        }
+        self.decision.answer = Answer::Reported { next, progress: latest.map(Box::new) };
+        Ok(())
+    }
+
+    fn check_events(&self, attempt: u32, events: &[Event]) -> Result<(), Refusal> {
+        let mut last = None;
+        for event in events {
+            if event.run != self.decision.record.run || event.attempt != attempt {
+                let detail = format!("an event of attempt {} of run {}, sent as attempt {attempt} of run {}", event.attempt, event.run, self.decision.record.run);
+                return Err(refuse(Code::Forbidden, detail));
+            }
+            if last.is_some_and(|last| event.index <= last) {
+                return Err(refuse(Code::BadRequest, format!("event {} comes out of order", event.index)));
+            }
+            if event.index >= MAX_INDEX {
+                return Err(refuse(Code::BadRequest, format!("there is no event {}", event.index)));
+            }
+            let size = serde_json::to_vec(event).map_or(usize::MAX, |json| json.len());
+            if size > MAX_EVENT {
+                return Err(refuse(Code::TooLarge, format!("event {} has {size} bytes, and may have {MAX_EVENT}", event.index)));
+            }
+            last = Some(event.index);
+        }
+        Ok(())
+    }
+
+    /// Stores an event, and does what it means.
+    fn take_note(&mut self, attempt: u32, event: &Event) {
+        if self.is_room(attempt, event) {
+            self.decision.told.push(What::Agent(event.clone()));
+        }
+        let is_current = self.decision.record.attempt() == attempt;
+        match &event.event {
+            Body::PhaseStarted { phase } if is_current => {
+                let record = self.record();
+                (record.phase, record.step) = (Some(phase.clone()), None);
+            }
+            Body::StepStarted { phase, step } if is_current => {
+                let record = self.record();
+                (record.phase, record.step) = (Some(phase.clone()), Some(step.clone()));
+            }
+            Body::PhaseFinished { phase: Phase::Target, .. } if is_current => self.shut_out(attempt),
+            Body::RunFinished(summary) => self.finished(attempt, summary),
+            Body::RunFailed(failure) => self.failed(attempt, failure),
+            _ => {}
+        }
+    }
+
+    fn is_room(&mut self, attempt: u32, event: &Event) -> bool {
+        self.changed = true;
+        let found = self.decision.record.attempts.iter_mut().find(|of| of.number == attempt);
+        let Some(AttemptRecord { next_index, stored_events, .. }) = found else { return false };
+        *next_index = event.index + 1;
+        *stored_events += 1;
+        *stored_events <= MAX_STORED || event.event.is_terminal()
+    }
+
+    /// The target is this attempt's: where reservations guard it, all earlier ones' keys are gone, and that was read back.
+    fn shut_out(&mut self, attempt: u32) {
+        let record = &self.decision.record;
+        if record.silent.iter().any(|silent| *silent < attempt) && record.is_fenced_by_reservation() {
+            self.record().silent.retain(|silent| *silent >= attempt);
+        }
+    }
+
+    /// An agent that says how it ended writes nothing more. Whether it was silent.
+    fn no_longer_silent(&mut self, attempt: u32) -> bool {
+        let was_silent = self.decision.record.silent.contains(&attempt);
+        if was_silent {
+            self.record().silent.retain(|silent| *silent != attempt);
+        }
+        was_silent
+    }
+
+    fn finished(&mut self, attempt: u32, summary: &Summary) {
+        self.shut_out(attempt);
+        if !self.no_longer_silent(attempt) && self.current(attempt).is_none() {
+            return;
+        }
+        // A successor that has begun decides what is on the target.
+        if self.decision.record.attempt() != attempt {
+            return;
+        }
+        let now = self.now;
+        let record = self.record();
+        record.summary = Some(Box::new(summary.clone()));
+        record.failure = None;
+        if let Some(current) = record.attempts.last_mut() {
+            (current.ended, current.outcome) = (Some(now), Some(Outcome::Succeeded));
+            current.reason = None;
+        }
+        let (image, device) = (&summary.image.name, &summary.target.device);
+        let reason = format!("{image} version {} is on {device}", summary.image.version);
+        self.enter(State::Succeeded, reason);
+    }
+
+    fn failed(&mut self, attempt: u32, failure: &Failure) {
+        let was_silent = self.no_longer_silent(attempt);
+        if self.decision.record.attempt() != attempt || (!was_silent && self.current(attempt).is_none()) {
+            return;
+        }
+        let record = self.record();
+        record.failure = Some(Box::new(failure.clone()));
+        // Somebody has stopped the agent, and not the run.
+        let stopped = failure.error == ErrorKind::Cancelled;
+        let outcome = match (stopped && record.cancel.is_some(), was_silent) {
+            (true, _) => Outcome::Cancelled,
+            (false, true) => Outcome::Lost,
+            (false, false) => Outcome::Failed,
+        };
+        self.end_attempt(outcome, &failure.message, failure.retryable || stopped);
+    }
+}

@@ -1,0 +1,96 @@
+//! What people bring: tokens they ask for, cancellations, retries, and what they vouch for.
+
+use protocol::Digest;
+use protocol::control::problem::Code;
+use protocol::control::run::{LauncherKind, Outcome};
+
+use super::super::record::{CancelOrder, Ending, State};
+use super::{Answer, Deciding, Effect, Refusal, conflict, refuse};
+
+impl Deciding {
+    pub(super) fn token(&mut self, digest: &Digest) -> Result<(), Refusal> {
+        let record = &self.decision.record;
+        if record.order.launcher != LauncherKind::External {
+            let detail = format!("the agents of run {} are launched by the service, which gives them their tokens", record.run);
+            return Err(refuse(Code::Conflict, detail));
+        }
+        let attempt = record.attempt();
+        let attempt = match record.state {
+            State::Launching => {
+                if let Some(current) = self.record().attempts.last_mut() {
+                    current.token = Some(digest.clone());
+                }
+                attempt
+            }
+            State::Queued | State::Lost if record.may_start() => {
+                self.record().next_token = Some(digest.clone());
+                attempt + 1
+            }
+            _ => return Err(conflict(record, "nobody can enrol for it")),
+        };
+        self.decision.answer = Answer::Attempt(attempt);
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, reason: &str, ending: Ending) -> Result<(), Refusal> {
+        let state = self.state();
+        if state.is_over() {
+            return Err(conflict(&self.decision.record, "there is nothing to cancel"));
+        }
+        if self.decision.record.cancel.is_some() {
+            return Ok(());
+        }
+        let order = CancelOrder { since: self.now, reason: reason.to_owned(), ending };
+        let record = self.record();
+        record.cancel = Some(order);
+        record.next_token = None;
+        match state {
+            State::Queued => self.end(ending, reason),
+            State::Launching => {
+                let attempt = self.decision.record.attempt();
+                let handle = self.decision.record.current().and_then(|current| current.handle.clone());
+                self.decision.effects.push(Effect::End { attempt, handle });
+                self.end_attempt(Outcome::Cancelled, reason, false);
+            }
+            _ => {
+                let waits = match state {
+                    State::Running => "its agent is being told",
+                    _ => "it ends once its agent is known to be dead",
+                };
+                self.enter(state, format!("{reason}; {waits}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn retry(&mut self) -> Result<(), Refusal> {
+        let record = &self.decision.record;
+        if !matches!(record.state, State::Failed | State::Cancelled) {
+            return Err(conflict(record, "only a run that has failed or was cancelled can be tried again"));
+        }
+        let now = self.now;
+        let record = self.record();
+        record.budget = record.attempt().saturating_add(record.order.max_attempts);
+        record.cancel = None;
+        record.failure = None;
+        record.not_before = now;
+        record.deadline = record.order.deadline.map(|seconds| now.after(std::time::Duration::from_secs(seconds)));
+        self.enter(State::Queued, "somebody wants it to be tried again");
+        Ok(())
+    }
+
+    pub(super) fn confirm_death(&mut self, attempt: u32) -> Result<(), Refusal> {
+        let record = &self.decision.record;
+        if !record.silent.contains(&attempt) {
+            let detail = match &record.silent[..] {
+                [] => format!("run {} has no silent attempt", record.run),
+                silent => format!("attempt {attempt} of run {} is not silent; silent are {silent:?}", record.run),
+            };
+            return Err(refuse(Code::Conflict, detail));
+        }
+        let how = format!("a person vouches that attempt {attempt} is dead");
+        // Who was sure of the latest one has had the server before him, and with it all of them.
+        self.silence_explained(|silent| silent <= attempt, &how);
+        Ok(())
+    }
+}

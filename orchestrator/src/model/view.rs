@@ -1,0 +1,75 @@
+//! A record as people see it.
+
+use protocol::control::run::{Attempt, LauncherKind, Run, Wait, WaitsFor};
+use protocol::event::Progress;
+
+use super::record::{Record, State};
+
+/// What people are shown of a run. `queued`: what keeps it from being started, as far as that is known.
+pub fn view(record: &Record, queued: Option<Wait>, progress: Option<Progress>) -> Run {
+    let attempts = record.attempts.iter().map(|attempt| Attempt {
+        attempt: attempt.number,
+        started: attempt.started.to_string(),
+        ended: attempt.ended.map(|ended| ended.to_string()),
+        agent: attempt.agent.clone(),
+        handle: attempt.handle.clone(),
+        outcome: attempt.outcome.clone(),
+        reason: attempt.reason.clone(),
+    });
+    Run {
+        run: record.run.clone(),
+        state: record.state.into(),
+        reason: record.reason.clone(),
+        server: record.server().clone(),
+        launcher: record.order.launcher,
+        image: record.order.image.name.clone(),
+        target: record.order.target.name(),
+        fabric: record.fabric().clone(),
+        priority: record.order.priority,
+        created: record.created.to_string(),
+        deadline: record.deadline.map(|deadline| deadline.to_string()),
+        ended: record.ended.map(|ended| ended.to_string()),
+        cancel: record.cancel.is_some(),
+        waits: waits(record, queued),
+        max_attempts: record.budget,
+        attempts: attempts.collect(),
+        phase: record.phase.clone(),
+        step: record.step.clone(),
+        progress: progress.filter(|_| record.state == State::Running),
+        summary: record.summary.clone(),
+        failure: record.failure.clone(),
+        order: None,
+    }
+}
+
+fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
+    let wait = |what, detail: String| Some(Wait { what, detail });
+    match (record.state, record.silent.last()) {
+        (State::Queued, _) => queued,
+        (State::Launching, _) => wait(
+            WaitsFor::Agent,
+            match record.order.launcher {
+                LauncherKind::Process => "the agent that was started has not enrolled yet".into(),
+                LauncherKind::External => format!(
+                    "IPL server {} with the medium and the enrolment token of attempt {} (`z-orchestrator run token`)",
+                    record.server(),
+                    record.attempt()
+                ),
+            },
+        ),
+        (State::Lost, Some(silent)) if record.order.launcher == LauncherKind::Process => {
+            wait(WaitsFor::Death, format!("the agent of attempt {silent} was killed, and has not ended yet"))
+        }
+        (State::Lost, Some(_)) if record.may_start() => queued,
+        (State::Lost, Some(silent)) => wait(
+            WaitsFor::Person,
+            format!(
+                "make sure that the agent of attempt {silent} on server {} can write no more (deactivate the partition, or cut it off from \
+                 the storage), then: z-orchestrator run confirm-death {} --attempt {silent}",
+                record.server(),
+                record.run
+            ),
+        ),
+        _ => None,
+    }
+}

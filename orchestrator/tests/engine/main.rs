@@ -1,0 +1,8 @@
+//! The engine in a world of its own: a store in memory that outlives it and fails, a launcher whose processes can be killed, time that
+//! passes only where a test waits.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
+
+mod memory;
+mod property;
+mod scenes;
+mod world;

@@ -1,0 +1,160 @@
+//! A store in memory that outlives the engine, and fails as a real one may: before a commit, or after it without saying so.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::{BoxFuture, ready};
+use orchestrator::model::Record;
+use orchestrator::store::{Change, Filter, Generation, Store, StoreError, Told};
+use protocol::RunId;
+
+/// What happens to the next calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is done.
+    Before,
+    /// It is done, and nobody is told.
+    After,
+}
+
+#[derive(Debug, Default)]
+pub struct Kept {
+    pub generation: i64,
+    pub runs: BTreeMap<RunId, Record>,
+    pub told: Vec<Told>,
+    pub faults: Vec<Fault>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub struct Memory(pub Arc<Mutex<Kept>>);
+
+fn away() -> StoreError {
+    StoreError::Unavailable("a fault of the test".into())
+}
+
+impl Memory {
+    fn read<T: Send + 'static>(&self, of: impl FnOnce(&Kept) -> T) -> BoxFuture<'static, Result<T, StoreError>> {
+        let mut kept = self.0.lock().unwrap();
+        let answer = if kept.faults.pop().is_some() { Err(away()) } else { Ok(of(&kept)) };
+        Box::pin(ready(answer))
+    }
+
+    fn change(&self, by: Option<Generation>, of: impl FnOnce(&mut Kept)) -> Result<Generation, StoreError> {
+        let mut kept = self.0.lock().unwrap();
+        let fault = kept.faults.pop();
+        if fault == Some(Fault::Before) {
+            return Err(away());
+        }
+        if by.is_some_and(|by| by.0 != kept.generation) {
+            return Err(StoreError::Superseded);
+        }
+        of(&mut kept);
+        if fault.is_some() { Err(away()) } else { Ok(Generation(kept.generation)) }
+    }
+}
+
+impl Kept {
+    fn commit(&mut self, changes: &[Change]) {
+        for change in changes {
+            let record = &change.record;
+            let before = self.runs.insert(record.run.clone(), record.clone());
+            assert_eq!(before.map_or(0, |before| before.version) + 1, record.version, "versions grow by one");
+            for happening in &change.told {
+                let seq = self.told.len() as i64 + 1;
+                self.told.push(Told { seq, happening: happening.clone() });
+            }
+        }
+        let active: Vec<&Record> = self.runs.values().filter(|record| record.state.is_active()).collect();
+        for (number, one) in active.iter().enumerate() {
+            for other in &active[number + 1..] {
+                assert_ne!(one.server(), other.server(), "two active runs of one server");
+                assert_ne!(one.target_key(), other.target_key(), "two active runs of one target");
+            }
+        }
+    }
+}
+
+impl Store for Memory {
+    fn take_over(&self) -> BoxFuture<'_, Result<Generation, StoreError>> {
+        Box::pin(ready(self.change(None, |kept| kept.generation += 1)))
+    }
+
+    fn advance(&self, by: Generation) -> BoxFuture<'_, Result<Generation, StoreError>> {
+        let mut kept = self.0.lock().unwrap();
+        // It is the one call that must not be done without saying so: a store that did would lock its own service out.
+        let answer = match kept.faults.pop() {
+            Some(_) => Err(away()),
+            None if by.0 != kept.generation => Err(StoreError::Superseded),
+            None => {
+                kept.generation += 1;
+                Ok(Generation(kept.generation))
+            }
+        };
+        Box::pin(ready(answer))
+    }
+
+    fn open_runs(&self) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        self.read(|kept| {
+            let mut open: Vec<Record> = kept.runs.values().filter(|run| !run.state.is_over()).cloned().collect();
+            open.sort_by_key(|record| record.seq);
+            open
+        })
+    }
+
+    fn last_seq(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
+        self.read(|kept| kept.runs.values().map(|record| record.seq).max().unwrap_or(0))
+    }
+
+    fn run<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
+        let run = run.clone();
+        self.read(move |kept| kept.runs.get(&run).cloned())
+    }
+
+    fn by_key<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Record>, StoreError>> {
+        let key = key.to_owned();
+        self.read(move |kept| {
+            kept.runs.values().find(|record| record.key.as_ref().is_some_and(|of| of.key == key)).cloned()
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        _: &'a Filter,
+        before: Option<i64>,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>> {
+        self.read(move |kept| {
+            let mut runs: Vec<Record> = kept.runs.values().cloned().collect();
+            runs.sort_by_key(|record| -record.seq);
+            runs.retain(|record| before.is_none_or(|before| record.seq < before));
+            runs.truncate(limit as usize);
+            runs
+        })
+    }
+
+    fn commit<'a>(&'a self, by: Generation, changes: &'a [Change]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(ready(self.change(Some(by), |kept| kept.commit(changes)).map(drop)))
+    }
+
+    fn told<'a>(
+        &'a self,
+        after: i64,
+        run: Option<&'a RunId>,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<Told>, StoreError>> {
+        let run = run.cloned();
+        self.read(move |kept| {
+            let of = kept.told.iter().filter(|told| told.seq > after);
+            let of = of.filter(|told| run.as_ref().is_none_or(|run| told.happening.run == *run));
+            of.take(limit as usize).cloned().collect()
+        })
+    }
+
+    fn last_told(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
+        self.read(|kept| kept.told.len() as i64)
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.read(|_| ())
+    }
+}
