@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use orchestrator::model::State;
 use proptest::prelude::*;
 use protocol::RunId;
-use protocol::control::run::{LauncherKind, NewRun, Run, RunState, What};
+use protocol::control::run::{LauncherKind, NewRun, Run, What};
 use protocol::event::Body;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
@@ -193,8 +193,8 @@ impl Play {
             }
             Step::ConfirmWrongly(of, attempt) => {
                 let Some(run) = self.run(*of) else { return };
-                let Some(found) = self.found(&run).await else { return };
-                if found.state != RunState::Lost && found.state != RunState::Running {
+                let silent = self.silent(&run);
+                if !silent.contains(attempt) {
                     assert!(self.world.engine.confirm_death(&run, *attempt).await.is_err());
                 }
             }
@@ -296,8 +296,7 @@ impl Play {
     }
 
     async fn confirm(&mut self, run: &RunId) {
-        let silent: Vec<u32> =
-            self.world.memory.0.lock().unwrap().runs.get(run).map(|run| run.silent.clone()).unwrap_or_default();
+        let silent = self.silent(run);
         let Some(latest) = silent.last() else { return };
         for at in 0..self.agents.len() {
             let of = &self.agents[at].agent.enrolled;
@@ -306,6 +305,10 @@ impl Play {
             }
         }
         let _ = self.world.engine.confirm_death(run, *latest).await;
+    }
+
+    fn silent(&self, run: &RunId) -> Vec<u32> {
+        self.world.memory.0.lock().unwrap().runs.get(run).map(|run| run.silent.clone()).unwrap_or_default()
     }
 
     fn check(&self) {
@@ -353,7 +356,9 @@ impl Play {
                 }
             }
         }
-        panic!("runs that do not end: {:?}", self.world.memory.0.lock().unwrap().runs);
+        let kept = self.world.memory.0.lock().unwrap();
+        let open: Vec<_> = kept.runs.values().filter(|run| !run.state.is_over()).collect();
+        panic!("runs that do not end: {open:#?}");
     }
 }
 

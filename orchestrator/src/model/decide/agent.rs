@@ -15,6 +15,9 @@ const MAX_EVENT: usize = 64 << 10;
 /// Largest index: what JSON's readers still count exactly.
 const MAX_INDEX: u64 = 1 << 53;
 
+/// Whether the current attempt, which ends, was silent before.
+struct WasSilent(bool);
+
 impl Deciding {
     pub(super) fn enrol(
         &mut self,
@@ -149,22 +152,28 @@ impl Deciding {
         }
     }
 
-    /// An agent that says how it ended writes nothing more. Whether it was silent.
-    fn no_longer_silent(&mut self, attempt: u32) -> bool {
-        let was_silent = self.decision.record.silent.contains(&attempt);
-        if was_silent {
-            self.record().silent.retain(|silent| *silent != attempt);
+    /// An agent that says how it ended writes nothing more. Whether it is the current attempt's, and may say how the run goes on.
+    fn ends(&mut self, attempt: u32) -> Option<WasSilent> {
+        let record = &self.decision.record;
+        let (is_silent, is_current) = (record.silent.contains(&attempt), record.attempt() == attempt);
+        match (is_silent, is_current) {
+            (true, true) => {
+                self.record().silent.retain(|silent| *silent != attempt);
+                Some(WasSilent(true))
+            }
+            // Its successor decides what is on the target. All that is known now is that it has ended.
+            (true, false) => {
+                let how = format!("the agent of attempt {attempt} has ended");
+                self.silence_explained(|silent| silent == attempt, &how);
+                None
+            }
+            (false, _) => self.current(attempt).is_some().then_some(WasSilent(false)),
         }
-        was_silent
     }
 
     fn finished(&mut self, attempt: u32, summary: &Summary) {
         self.shut_out(attempt);
-        if !self.no_longer_silent(attempt) && self.current(attempt).is_none() {
-            return;
-        }
-        // A successor that has begun decides what is on the target.
-        if self.decision.record.attempt() != attempt {
+        if self.ends(attempt).is_none() {
             return;
         }
         let now = self.now;
@@ -181,10 +190,7 @@ impl Deciding {
     }
 
     fn failed(&mut self, attempt: u32, failure: &Failure) {
-        let was_silent = self.no_longer_silent(attempt);
-        if self.decision.record.attempt() != attempt || (!was_silent && self.current(attempt).is_none()) {
-            return;
-        }
+        let Some(WasSilent(was_silent)) = self.ends(attempt) else { return };
         let record = self.record();
         record.failure = Some(Box::new(failure.clone()));
         // Somebody has stopped the agent, and not the run.
