@@ -6,7 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod engine;
+pub mod error;
+pub mod identity;
 pub mod launch;
 pub mod model;
 pub mod store;
+pub mod text;
