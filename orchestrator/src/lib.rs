@@ -6,7 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
+pub mod config;
 pub mod engine;
+pub mod error;
+pub mod identity;
 pub mod launch;
 pub mod model;
 pub mod store;
+pub mod text;

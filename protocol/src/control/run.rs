@@ -51,7 +51,7 @@ pub struct NewRun {
     /// How often it is tried, 1 to 100.
     #[serde(default = "three")]
     pub max_attempts: u32,
-    /// Seconds from now until which it must have ended, or it is cancelled.
+    /// Seconds from now until which it must have ended, or it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<u64>,
 }

@@ -1,0 +1,246 @@
+//! What `serve` is configured with. JSON; every key has a default, and an unknown one is an error, because a wish that is silently
+//! ignored is worse than a refusal.
+
+mod check;
+mod places;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use protocol::Label;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::error::{Context, Error, Result};
+use crate::identity::bounded;
+
+pub use places::{StorePlace, default_data};
+
+/// Largest configuration that is read, in bytes.
+pub const MAX_CONFIG: usize = 256 << 10;
+/// The key of [`Limits::per_fabric`] for every fabric without one of its own.
+pub const EVERY_FABRIC: &str = "*";
+
+/// The configuration of the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Addresses and ports to listen on. Default: `127.0.0.1:7443`.
+    pub listen: Vec<SocketAddr>,
+    /// DNS names and addresses by which clients and agents reach the service; they stand in its certificate. `localhost`, `127.0.0.1`,
+    /// `::1` and the addresses of `listen` always do. Default: none besides those.
+    pub names: Vec<String>,
+    /// The data folder. Default: `/var/lib/z-orchestrator` for root, else `z-orchestrator` in `$XDG_STATE_HOME` or `~/.local/state`.
+    pub data: Option<PathBuf>,
+    /// Where runs are kept: `sqlite`, a file in the data folder, or the `postgres://` URL of a database. Default: `sqlite`.
+    pub store: StoreUrl,
+    /// A file that holds the `postgres://` URL, for one with a password. Instead of `store`.
+    pub store_file: Option<PathBuf>,
+    /// A certificate that somebody else has issued. Default: the service has an authority of its own, in the data folder.
+    pub tls: Option<Tls>,
+    /// How long agents may write without hearing from the service.
+    pub lease: Lease,
+    /// How many runs may be active at once.
+    pub limits: Limits,
+    /// When a failed attempt is tried again.
+    pub retry: Retry,
+    /// How long is waited for agents.
+    pub patience: Patience,
+    /// Agents that the service starts on its own machine.
+    pub process: Process,
+    /// Seconds for which an agent that the service starts goes on trying to tell how it ended, 1 to 3600. Default: 300.
+    pub report_within: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 7443))],
+            names: Vec::new(),
+            data: None,
+            store: StoreUrl::default(),
+            store_file: None,
+            tls: None,
+            lease: Lease::default(),
+            limits: Limits::default(),
+            retry: Retry::default(),
+            patience: Patience::default(),
+            process: Process::default(),
+            report_within: 300,
+        }
+    }
+}
+
+/// A certificate that is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// File with the server's certificate and after it those that issued it (PEM).
+    pub certificate: PathBuf,
+    /// File with its key (PEM).
+    pub key: PathBuf,
+}
+
+/// How long an agent may write without hearing from the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lease {
+    /// Seconds that a lease lasts, 5 to 3600. Default: 60.
+    pub seconds: u64,
+    /// Seconds after which agents renew it, 1 to half of `seconds`, so that one lost answer costs nothing. Default: 15.
+    pub renew_after: u64,
+    /// Seconds that the service waits beyond the lease before it takes an agent for lost, 0 to 3600. Default: 15.
+    pub grace: u64,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Lease { seconds: 60, renew_after: 15, grace: 15 }
+    }
+}
+
+/// How many runs may be active at once, 1 to 4096 each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// All of them. Default: 64.
+    pub runs: u32,
+    /// Those that fetch from one source, by its host and port. Default: 32.
+    pub per_source: u32,
+    /// Those on one storage fabric, by its name; `*` is every fabric that is not named. Default: `{"*": 32}`.
+    pub per_fabric: BTreeMap<String, u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { runs: 64, per_source: 32, per_fabric: BTreeMap::from([(EVERY_FABRIC.to_owned(), FABRIC_LIMIT)]) }
+    }
+}
+
+const FABRIC_LIMIT: u32 = 32;
+
+impl Limits {
+    /// The limit of a fabric: its own, or that of every fabric.
+    pub fn of_fabric(&self, fabric: &Label) -> u32 {
+        let limit = self.per_fabric.get(fabric.as_str()).or_else(|| self.per_fabric.get(EVERY_FABRIC));
+        limit.copied().unwrap_or(FABRIC_LIMIT)
+    }
+}
+
+/// When a failed attempt is tried again: after a time that doubles with each attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Seconds after the first attempt, 1 to 3600. Default: 10.
+    pub first_seconds: u64,
+    /// Seconds at most, `first_seconds` to 86400. Default: 600.
+    pub most_seconds: u64,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Retry { first_seconds: 10, most_seconds: 600 }
+    }
+}
+
+/// How long is waited for agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Patience {
+    /// Seconds in which an agent that the service has started must enrol, 5 to 3600. Default: 300.
+    pub enrol: u64,
+    /// Seconds in which an agent that was told to stop must have stopped, 5 to 86400; its lease ends no sooner than that. Default: 600.
+    pub cancel: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience { enrol: 300, cancel: 600 }
+    }
+}
+
+/// Agents that the service starts on its own machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// Path or name of the agent. Default: `z-provisioner` beside the service's own program, else in `$PATH`.
+    pub agent: Option<PathBuf>,
+    /// Files with the public keys that such agents trust for images (PEM). Default: none, and then their runs fail.
+    pub trust: Vec<PathBuf>,
+    /// File with the certificates by which they know the service (PEM). Default: the service's own authority; where `tls` is given, those
+    /// that the machine trusts.
+    pub ca: Option<PathBuf>,
+    /// File with registry credentials, in the format of docker's `config.json`. Default: none.
+    pub registry_auth: Option<PathBuf>,
+    /// More arguments for `z-provisioner run`. Default: none.
+    pub args: Vec<String>,
+}
+
+/// `sqlite`, or the URL of a database. A password in it is not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct StoreUrl(Zeroizing<String>);
+
+impl StoreUrl {
+    /// The text, password included.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for StoreUrl {
+    fn default() -> Self {
+        StoreUrl(Zeroizing::new("sqlite".into()))
+    }
+}
+
+impl From<String> for StoreUrl {
+    fn from(text: String) -> Self {
+        StoreUrl(Zeroizing::new(text))
+    }
+}
+
+impl From<StoreUrl> for String {
+    fn from(store: StoreUrl) -> String {
+        store.0.to_string()
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreUrl({})", places::without_password(&self.0))
+    }
+}
+
+impl Config {
+    /// Reads a configuration and checks it.
+    ///
+    /// # Errors
+    /// It cannot be read, is too large, no JSON, has an unknown key, or a value out of its bounds.
+    pub fn load(path: &Path) -> Result<Self> {
+        let at = path.display();
+        let file = std::fs::File::open(path)
+            .map_err(|error| Error::usage(format!("reading the configuration {at}: {error}")).with_source(error))?;
+        let bytes = bounded(file, MAX_CONFIG).doing(|| format!("reading the configuration {at}"))?;
+        let bytes =
+            bytes.ok_or_else(|| Error::usage(format!("the configuration {at} has more than {MAX_CONFIG} bytes")))?;
+        Self::parse(&bytes).map_err(|error| {
+            let hint = error.hint().unwrap_or("docs/operating.md lists every key").to_owned();
+            Error::usage(format!("the configuration {at}: {error}")).with_hint(hint)
+        })
+    }
+
+    /// Reads a configuration and checks it.
+    ///
+    /// # Errors
+    /// It is no JSON, has an unknown key, or a value out of its bounds.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let config: Config = serde_json::from_slice(bytes).map_err(|error| Error::usage(error.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+}

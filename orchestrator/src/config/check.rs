@@ -1,0 +1,143 @@
+//! What the types alone do not say. Each error names the key, and what would be right.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use protocol::Label;
+use rustls_pki_types::ServerName;
+use url::Url;
+
+use super::{Config, EVERY_FABRIC, Limits};
+use crate::error::{Error, Result};
+
+const MAX_LIST: usize = 64;
+const LIMIT: RangeInclusive<u64> = 1..=4096;
+const MAX_FABRICS: usize = 1024;
+
+fn holds(rule: bool, broken: impl FnOnce() -> String, remedy: &str) -> Result<()> {
+    if rule { Ok(()) } else { Err(Error::usage(broken()).with_hint(remedy)) }
+}
+
+fn within(key: &str, value: u64, bounds: RangeInclusive<u64>) -> Result<()> {
+    let (least, most) = (bounds.start(), bounds.end());
+    holds(
+        bounds.contains(&value),
+        || format!("`{key}` is {value}"),
+        &format!("give `{key}` a value from {least} to {most}"),
+    )
+}
+
+fn at_most(key: &str, count: usize) -> Result<()> {
+    holds(count <= MAX_LIST, || format!("`{key}` has {count} entries"), &format!("give `{key}` at most {MAX_LIST}"))
+}
+
+fn is_path(key: &str, path: Option<&Path>) -> Result<()> {
+    let empty = path.is_some_and(|path| path.as_os_str().is_empty());
+    holds(!empty, || format!("`{key}` is empty"), "name a file, or leave the key out")
+}
+
+impl Config {
+    /// Checks what the types alone do not say.
+    ///
+    /// # Errors
+    /// The first value out of its bounds, or the first two that contradict each other.
+    pub fn check(&self) -> Result<()> {
+        holds(
+            !self.listen.is_empty(),
+            || "`listen` is empty".into(),
+            "name an address and a port, such as 127.0.0.1:7443",
+        )?;
+        at_most("listen", self.listen.len())?;
+        let twice = self
+            .listen
+            .iter()
+            .enumerate()
+            .find(|(at, address)| self.listen[..*at].contains(address) && address.port() != 0);
+        holds(twice.is_none(), || "`listen` names one address twice".into(), "name each address and port once")?;
+        at_most("names", self.names.len())?;
+        for name in &self.names {
+            holds(
+                ServerName::try_from(name.as_str()).is_ok(),
+                || format!("`names`: {name:?} is neither a DNS name nor an address"),
+                "give names such as z.example.com or 192.0.2.7, without a port",
+            )?;
+        }
+        is_path("data", self.data.as_deref())?;
+        self.check_store()?;
+        if let Some(tls) = &self.tls {
+            is_path("tls.certificate", Some(&tls.certificate))?;
+            is_path("tls.key", Some(&tls.key))?;
+            holds(
+                self.names.is_empty(),
+                || "`names` is given with `tls`".into(),
+                "leave `names` out: the given certificate has the names that it has",
+            )?;
+        }
+        self.check_times()?;
+        self.limits.check()?;
+        self.check_process()
+    }
+
+    fn check_store(&self) -> Result<()> {
+        is_path("store_file", self.store_file.as_deref())?;
+        let (store, is_usual) = (self.store.reveal(), self.store == super::StoreUrl::default());
+        holds(
+            self.store_file.is_none() || is_usual,
+            || "`store` and `store_file` are both given".into(),
+            "give one of them",
+        )?;
+        if !is_usual {
+            check_url("store", store)?;
+        }
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<()> {
+        let (lease, retry, patience) = (&self.lease, &self.retry, &self.patience);
+        within("lease.seconds", lease.seconds, 5..=3600)?;
+        within("lease.renew_after", lease.renew_after, 1..=lease.seconds / 2)?;
+        within("lease.grace", lease.grace, 0..=3600)?;
+        within("retry.first_seconds", retry.first_seconds, 1..=3600)?;
+        within("retry.most_seconds", retry.most_seconds, retry.first_seconds..=86_400)?;
+        within("patience.enrol", patience.enrol, 5..=3600)?;
+        within("patience.cancel", patience.cancel, 5..=86_400)?;
+        within("report_within", self.report_within, 1..=3600)
+    }
+
+    fn check_process(&self) -> Result<()> {
+        let process = &self.process;
+        at_most("process.trust", process.trust.len())?;
+        at_most("process.args", process.args.len())?;
+        is_path("process.agent", process.agent.as_deref())?;
+        is_path("process.ca", process.ca.as_deref())?;
+        is_path("process.registry_auth", process.registry_auth.as_deref())?;
+        process.trust.iter().try_for_each(|file| is_path("process.trust", Some(file)))?;
+        let tainted = process.args.iter().any(|argument| argument.contains('\0'));
+        holds(!tainted, || "`process.args` has an argument with a zero byte".into(), "remove it")
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<()> {
+        within("limits.runs", self.runs.into(), LIMIT)?;
+        within("limits.per_source", self.per_source.into(), LIMIT)?;
+        let count = self.per_fabric.len();
+        holds(count <= MAX_FABRICS, || format!("`limits.per_fabric` names {count} fabrics"), "name at most 1024")?;
+        self.per_fabric.iter().try_for_each(|(fabric, limit)| {
+            holds(
+                fabric == EVERY_FABRIC || Label::try_from(fabric.clone()).is_ok(),
+                || format!("`limits.per_fabric`: {fabric:?} is no fabric"),
+                "name fabrics as runs do, or `*` for all others",
+            )?;
+            within(&format!("limits.per_fabric.{fabric}"), (*limit).into(), LIMIT)
+        })
+    }
+}
+
+/// Checks the URL of a database, which is not shown: it may hold a password.
+pub(super) fn check_url(key: &str, text: &str) -> Result<()> {
+    let is_right = text.starts_with("postgres://") || text.starts_with("postgresql://");
+    let remedy = "give `sqlite`, or a URL such as postgres://user@host/database";
+    holds(is_right, || format!("`{key}` is neither `sqlite` nor a postgres:// URL"), remedy)?;
+    Url::parse(text).map(drop).map_err(|error| Error::usage(format!("`{key}`: {error}")).with_hint(remedy))
+}

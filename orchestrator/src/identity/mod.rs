@@ -1,0 +1,63 @@
+//! Who the service is and whom it believes: its folder, its certificate and the authority behind that, its keys, its tokens.
+
+mod authority;
+mod certificate;
+mod folder;
+mod tickets;
+pub mod tokens;
+
+use std::sync::Arc;
+
+use protocol::Digest;
+
+pub use authority::Authority;
+pub use certificate::{Certificates, Source};
+pub use folder::Folder;
+pub(crate) use folder::bounded;
+pub use tickets::{Grant, TicketKey, VALIDITY};
+pub use tokens::SessionKey;
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::model::Moment;
+
+/// File of the authority's certificate, which clients and agents trust.
+pub const CA: &str = "ca.pem";
+/// File of the operator's token.
+pub const OPERATOR_TOKEN: &str = "operator.token";
+
+/// All that a service is, read from its data folder; what is missing there is made.
+#[derive(Debug)]
+pub struct Identity {
+    /// The data folder, locked.
+    pub folder: Arc<Folder>,
+    /// The certificate that it shows.
+    pub certificates: Arc<Certificates>,
+    /// Digest of the operator's token.
+    pub operator: Digest,
+    /// What session tokens are computed with.
+    pub sessions: SessionKey,
+    /// What tickets are signed with.
+    pub tickets: TicketKey,
+}
+
+impl Identity {
+    /// Locks the data folder, and reads or makes what belongs there.
+    ///
+    /// # Errors
+    /// The folder is not safe or in use; something in it, or a file that the configuration names, cannot be used.
+    pub fn open(config: &Config, now: Moment) -> Result<Self> {
+        let folder = Arc::new(Folder::open(&config.data()?)?);
+        let source = match &config.tls {
+            Some(given) => Source::Given { certificate: given.certificate.clone(), key: given.key.clone() },
+            None => Source::Own { folder: Arc::clone(&folder), names: config.all_names()? },
+        };
+        Ok(Identity {
+            certificates: Arc::new(Certificates::open(source, now)?),
+            operator: tokens::operator(&folder)?,
+            sessions: SessionKey::open(&folder)?,
+            tickets: TicketKey::open(&folder)?,
+            folder,
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! Tokens: random ones, of which the service keeps digests only, and sessions' ones, which are computed and kept nowhere.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::{Digest, RunId, Token};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use super::{Folder, OPERATOR_TOKEN as OPERATOR};
+use crate::error::{Error, Result};
+
+const SESSION: &str = "session.key";
+const KEY_LEN: usize = 32;
+
+/// A new token: 32 random bytes.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn random() -> Result<Token> {
+    let mut bytes = Zeroizing::new([0; KEY_LEN]);
+    fill(&mut bytes[..])?;
+    token(&bytes[..])
+}
+
+/// What the service keeps of a token: the SHA-256 of its text.
+pub fn digest(token: &Token) -> Digest {
+    sha256(token.reveal().as_bytes())
+}
+
+/// Whether a digest is that of a token. How long it takes says nothing about either.
+pub fn matches(token: &Token, expected: &Digest) -> bool {
+    let found = digest(token);
+    let (found, expected) = (found.as_str().as_bytes(), expected.as_str().as_bytes());
+    let differences = found.iter().zip(expected).fold(0, |seen, (a, b)| std::hint::black_box(seen | (a ^ b)));
+    found.len() == expected.len() && differences == 0
+}
+
+/// The operator's token, which is made at the first start: its digest. Whoever removes the file gets a new one at the next start.
+///
+/// # Errors
+/// The file cannot be read or made, others may read it, or it holds something else.
+pub fn operator(folder: &Folder) -> Result<Digest> {
+    if let Some(bytes) = folder.read_secret(OPERATOR, 256)? {
+        let text = std::str::from_utf8(&bytes).unwrap_or_default().trim().to_owned();
+        let token = Token::try_from(text).map_err(|error| {
+            Error::refused(format!("{}: {error}", folder.file(OPERATOR).display()))
+                .with_hint("remove it, and a new one is made")
+        })?;
+        return Ok(digest(&token));
+    }
+    let token = random()?;
+    let line = Zeroizing::new(format!("{}\n", token.reveal()));
+    folder.write_secret(OPERATOR, line.as_bytes())?;
+    Ok(digest(&token))
+}
+
+/// What session tokens are computed with. Nothing about sessions is stored, so they outlive a restart as long as this key does.
+pub struct SessionKey(hmac::Key);
+
+impl std::fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionKey(…)")
+    }
+}
+
+impl SessionKey {
+    /// The data folder's key, made at the first start.
+    ///
+    /// # Errors
+    /// The file cannot be read or made, others may read it, or it holds something else.
+    pub fn open(folder: &Folder) -> Result<Self> {
+        if let Some(bytes) = folder.read_secret(SESSION, KEY_LEN)? {
+            let bytes: &[u8; KEY_LEN] = bytes.as_slice().try_into().map_err(|_| {
+                Error::refused(format!("{} has {} bytes, not {KEY_LEN}", folder.file(SESSION).display(), bytes.len()))
+                    .with_hint("remove it, and a new one is made: agents that are running then lose their session")
+            })?;
+            return Ok(Self::new(bytes));
+        }
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        fill(&mut bytes[..])?;
+        folder.write_secret(SESSION, &bytes[..])?;
+        Ok(Self::new(&bytes))
+    }
+
+    /// A key of these bytes.
+    pub fn new(bytes: &[u8; KEY_LEN]) -> Self {
+        SessionKey(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
+    /// The session token of an attempt, for the process that has enrolled with a nonce of this digest.
+    ///
+    /// # Errors
+    /// None that can happen: the text of 32 bytes is a token.
+    pub fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Result<Token> {
+        token(hmac::sign(&self.0, &message(run, attempt, nonce)).as_ref())
+    }
+
+    /// Whether a token is [`Self::session`]'s for these. How long it takes says nothing about the right one.
+    pub fn is_session(&self, session: &Token, run: &RunId, attempt: u32, nonce: &Digest) -> bool {
+        let Ok(tag) = URL_SAFE_NO_PAD.decode(session.reveal()).map(Zeroizing::new) else { return false };
+        hmac::verify(&self.0, &message(run, attempt, nonce), &tag).is_ok()
+    }
+}
+
+/// The parts, each with its length before it: no two different sets of parts have the same bytes.
+fn message(run: &RunId, attempt: u32, nonce: &Digest) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(256);
+    for part in
+        [b"z-orchestrator session v1", run.as_str().as_bytes(), &attempt.to_be_bytes(), nonce.as_str().as_bytes()]
+    {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+/// SHA-256 as the protocol writes it.
+pub(super) fn sha256(bytes: &[u8]) -> Digest {
+    use std::fmt::Write;
+    let mut text = String::from("sha256:");
+    for byte in ring::digest::digest(&ring::digest::SHA256, bytes).as_ref() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    match Digest::try_from(text) {
+        Ok(digest) => digest,
+        Err(_) => unreachable!("32 bytes are 64 hex digits"),
+    }
+}
+
+fn token(bytes: &[u8]) -> Result<Token> {
+    Token::try_from(URL_SAFE_NO_PAD.encode(bytes)).map_err(|error| Error::system(format!("making a token: {error}")))
+}
+
+fn fill(bytes: &mut [u8]) -> Result<()> {
+    SystemRandom::new().fill(bytes).map_err(|_| {
+        Error::system("the system's random number generator failed").with_hint("is getrandom(2) allowed here?")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(name: &str) -> RunId {
+        name.to_owned().try_into().unwrap()
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_digest_alone() {
+        let (token, other) = (random().unwrap(), random().unwrap());
+        assert!(matches(&token, &digest(&token)) && !matches(&other, &digest(&token)));
+        let known = Token::try_from("A".repeat(43)).unwrap();
+        // printf A…A | sha256sum
+        assert_eq!(digest(&known), sha256("A".repeat(43).as_bytes()));
+        assert_eq!(sha256(b"abc").as_str(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn a_session_is_of_one_run_one_attempt_one_process_and_one_key() {
+        let (key, other) = (SessionKey::new(&[1; 32]), SessionKey::new(&[2; 32]));
+        let (nonce, stranger) = (sha256(b"nonce"), sha256(b"stranger"));
+        let session = key.session(&run("a"), 1, &nonce).unwrap();
+        assert_eq!(session, key.session(&run("a"), 1, &nonce).unwrap());
+        assert!(key.is_session(&session, &run("a"), 1, &nonce));
+        assert!(!key.is_session(&session, &run("b"), 1, &nonce));
+        assert!(!key.is_session(&session, &run("a"), 2, &nonce));
+        assert!(!key.is_session(&session, &run("a"), 1, &stranger));
+        assert!(!other.is_session(&session, &run("a"), 1, &nonce));
+        assert!(!key.is_session(&Token::try_from("-".repeat(43)).unwrap(), &run("a"), 1, &nonce));
+        assert!(!key.is_session(&random().unwrap(), &run("a"), 1, &nonce));
+    }
+
+    #[test]
+    fn secrets_do_not_show_themselves() {
+        let key = SessionKey::new(&[b'k'; 32]);
+        let session = key.session(&run("a"), 1, &sha256(b"n")).unwrap();
+        let shown = format!("{key:?} {session:?}");
+        assert_eq!(shown, "SessionKey(…) Token(…)");
+    }
+
+    #[test]
+    fn operator_and_sessions_outlive_a_restart_and_nonsense_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&temporary.path().join("data")).unwrap();
+        let (first, session) =
+            (operator(&folder).unwrap(), SessionKey::open(&folder).unwrap().session(&run("a"), 1, &sha256(b"n")));
+        assert_eq!(operator(&folder).unwrap(), first);
+        let again = SessionKey::open(&folder).unwrap().session(&run("a"), 1, &sha256(b"n"));
+        assert_eq!(again.unwrap(), session.unwrap());
+        let text = std::fs::read_to_string(folder.file("operator.token")).unwrap();
+        assert_eq!(digest(&Token::try_from(text.trim().to_owned()).unwrap()), first);
+        folder.write_secret("operator.token", b"letmein").unwrap();
+        let error = operator(&folder).unwrap_err();
+        assert!(!error.lines().contains("letmein"));
+        folder.write_secret("session.key", b"short").unwrap();
+        SessionKey::open(&folder).unwrap_err();
+    }
+
+    proptest! {
+        #[test]
+        fn different_parts_are_different_messages(
+            a in "[a-z0-9]{1,8}", b in "[a-z0-9]{1,8}", m in 0u32..4, n in 0u32..4
+        ) {
+            let nonce = sha256(b"n");
+            let same = message(&run(&a), m, &nonce) == message(&run(&b), n, &nonce);
+            prop_assert_eq!(same, a == b && m == n);
+        }
+    }
+}
