@@ -79,7 +79,7 @@ pub fn binary(name: &str, variable: &str) -> PathBuf {
     let target = target_dir();
     let found = ["release", "debug"].map(|profile| target.join(profile).join(name)).into_iter().find(|p| p.is_file());
     found.unwrap_or_else(|| {
-        panic!("{name} is not built: run `cargo build --release -p imgstream -p provisioner`, or name it in {variable}")
+        panic!("{name} is not built: run `cargo build --release -p imgstream -p provisioner -p orchestrator`, or name it in {variable}")
     })
 }
 
@@ -111,6 +111,11 @@ impl Run {
     /// `z-provisioner`.
     pub fn provisioner() -> Self {
         Self::program(&binary("z-provisioner", "Z_PROVISIONER_BIN"))
+    }
+
+    /// `z-orchestrator`.
+    pub fn orchestrator() -> Self {
+        Self::program(&binary("z-orchestrator", "Z_ORCHESTRATOR_BIN"))
     }
 
     fn program(path: &Path) -> Self {

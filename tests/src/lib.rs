@@ -20,8 +20,10 @@ pub mod offers;
 pub mod sample;
 pub mod second_reader;
 pub mod server;
+pub mod service;
 pub mod target;
 pub mod token;
+pub mod witness;
 
 pub use cgroup::Cgroup;
 pub use command::{Done, Run, Running};
@@ -30,7 +32,9 @@ pub use layout::Layout;
 pub use loopdev::{Loop, Mount};
 pub use narrow::Narrow;
 pub use offers::Offers;
+pub use service::Service;
 pub use target::Target;
+pub use witness::Witness;
 
 /// 1 KiB.
 pub const KIB: u64 = 1 << 10;

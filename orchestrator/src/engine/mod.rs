@@ -195,7 +195,7 @@ impl Engine {
         let defect = |error: String| Problem::new(Code::Internal, error);
         let spec = serde_json::to_string(&spec).map_err(|error| defect(error.to_string()))?;
         let ticket = credentials.ticket(&record, &spec, &enrol.nonce).map_err(defect)?;
-        let session = credentials.session(&run, attempt, &nonce);
+        let session = credentials.session(&run, attempt, &nonce).map_err(defect)?;
         Ok(Enrolled { run, attempt, session, lease: *lease, spec, ticket })
     }
 
@@ -211,8 +211,7 @@ impl Engine {
         })?;
         let of = record.attempts.iter().find(|of| of.number == attempt);
         let nonce = of.and_then(|of| of.nonce.as_ref()).ok_or_else(stranger)?;
-        let credentials = &self.0.settings.credentials;
-        if credentials.is_same(&credentials.session(run, attempt, nonce), session) {
+        if self.0.settings.credentials.is_session(session, run, attempt, nonce) {
             Ok(Agent { run: run.clone(), attempt })
         } else {
             Err(stranger())

@@ -1,0 +1,206 @@
+//! The service, put together: what it is, where it keeps runs, who launches, and who may ask.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::control::agent::Terms;
+use protocol::control::run::LauncherKind;
+use protocol::{Digest, Label, RunId, Token};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::config::{Config, EVERY_FABRIC};
+use crate::engine::{Credentials, Engine, Settings};
+use crate::error::{Context, Error, Result};
+use crate::identity::{CA, Certificates, Grant, Identity, SessionKey, TicketKey, tokens};
+use crate::launch::{External, Launchers, Process, ProcessSettings};
+use crate::model::schedule::Limits;
+use crate::model::{BackOff, Moment, Record};
+use crate::store;
+
+/// How often it is looked whether the certificate has to be renewed.
+const REFRESH: Duration = Duration::from_secs(3600);
+/// Folder of what agents say, in the data folder.
+const LOGS: &str = "agents";
+
+/// Serves until it is cancelled. `ready` hears where, once requests are answered.
+///
+/// # Errors
+/// What is configured cannot be had, or another service has taken over the store.
+pub async fn run(config: Config, ready: impl FnOnce(&[SocketAddr]), cancel: CancellationToken) -> Result<()> {
+    let identity = Identity::open(&config, Moment::of_wall_clock())?;
+    let store = store::open(&config.location()?).await.map_err(|error| {
+        Error::unavailable(format!("opening the store: {error}")).with_hint("see that it can be reached and written")
+    })?;
+    let (listeners, addresses) = listen(&config.listen).await?;
+    let settings = Settings {
+        limits: limits(&config)?,
+        back_off: BackOff {
+            first: Duration::from_secs(config.retry.first_seconds),
+            most: Duration::from_secs(config.retry.most_seconds),
+        },
+        lease: Terms { seconds: config.lease.seconds, renew_after: config.lease.renew_after },
+        grace: Duration::from_secs(config.lease.grace),
+        enrol_within: Duration::from_secs(config.patience.enrol),
+        cancel_within: Duration::from_secs(config.patience.cancel),
+        launchers: launchers(&config, identity.folder.path(), &addresses)?,
+        credentials: Arc::new(Vouching { sessions: identity.sessions, tickets: identity.tickets }),
+    };
+    let ending = cancel.child_token();
+    let (engine, mut deciding) = Engine::start(store, settings, ending.clone())
+        .await
+        .map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
+    let api_limits = api::Limits::default();
+    let drain = cancel.child_token();
+    let api_settings =
+        api::Settings { operator: operator(&identity.operator), limits: api_limits, drain: drain.clone() };
+    let app = api::router(Arc::new(engine), api_settings);
+    let tls = Arc::new(identity.certificates.server_config()?);
+    let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));
+    tokio::spawn(refresh(identity.certificates, cancel.clone()));
+    ready(&addresses);
+    let decided = tokio::select! {
+        () = cancel.cancelled() => None,
+        decided = &mut deciding => Some(decided),
+        _ = &mut serving => None,
+    };
+    // Requests in flight are answered before what answers them ends.
+    drain.cancel();
+    if !serving.is_finished() {
+        let _ = serving.await;
+    }
+    ending.cancel();
+    let decided = match decided {
+        Some(decided) => decided,
+        None => deciding.await,
+    };
+    match decided {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Error::refused(format!("{error}; this one has ended, and its agents go on")).with_hint(
+            "one store has one service: see which other one was started on it",
+        )),
+        Err(error) => Err(Error::system(format!("the engine has a defect: {error}"))
+            .with_hint("start the service again: it goes on where it was; and report this")),
+    }
+}
+
+async fn listen(at: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    for address in at {
+        let bound = TcpListener::bind(address).await;
+        let listener = bound.map_err(|error| {
+            Error::usage(format!("listening on {address}: {error}"))
+                .with_hint("see what listens there already (ss -ltnp), or set `listen`")
+        })?;
+        addresses.push(listener.local_addr().doing(|| format!("listening on {address}"))?);
+        listeners.push(listener);
+    }
+    Ok((listeners, addresses))
+}
+
+fn limits(config: &Config) -> Result<Limits> {
+    let mut fabrics = std::collections::BTreeMap::new();
+    for (name, limit) in config.limits.per_fabric.iter().filter(|(name, _)| *name != EVERY_FABRIC) {
+        let label = Label::try_from(name.clone()).map_err(|error| Error::usage(format!("`limits.per_fabric`: {error}")))?;
+        fabrics.insert(label, *limit);
+    }
+    let any = Label::default();
+    let per_fabric = match config.limits.per_fabric.get(EVERY_FABRIC) {
+        Some(limit) => *limit,
+        None => crate::config::Limits::default().of_fabric(&any),
+    };
+    Ok(Limits { runs: config.limits.runs, per_source: config.limits.per_source, fabrics, per_fabric })
+}
+
+fn launchers(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<Launchers> {
+    let logs = data.join(LOGS);
+    std::fs::create_dir_all(&logs).doing(|| format!("making {}", logs.display()))?;
+    let file = |path: &Path| path.display().to_string();
+    let mut arguments = vec!["--orchestrator".to_owned(), url(config, addresses)?];
+    let ca = config.process.ca.clone().unwrap_or_else(|| data.join(CA));
+    arguments.extend(["--orchestrator-ca".to_owned(), file(&ca)]);
+    arguments.extend(["--ticket-key".to_owned(), file(&data.join(crate::identity::TICKET_PUBLIC))]);
+    arguments.extend(config.process.trust.iter().flat_map(|key| ["--trust".to_owned(), file(key)]));
+    arguments.extend(config.process.registry_auth.iter().flat_map(|auth| ["--registry-auth".to_owned(), file(auth)]));
+    arguments.extend(["--report-within".to_owned(), config.report_within.to_string()]);
+    arguments.extend(config.process.args.iter().cloned());
+    let process = Process::new(ProcessSettings { agent: config.process.agent(), arguments, logs })
+        .doing(|| "setting up the launcher of processes".into())?;
+    let mut launchers = Launchers::new();
+    launchers.insert(LauncherKind::Process, Arc::new(process));
+    launchers.insert(LauncherKind::External, Arc::new(External));
+    Ok(launchers)
+}
+
+/// Where agents of this machine find the service.
+fn url(config: &Config, addresses: &[SocketAddr]) -> Result<String> {
+    let address = addresses.first().ok_or_else(|| Error::usage("`listen` is empty"))?;
+    let host = match config.names.first().filter(|_| config.tls.is_some()) {
+        Some(name) if name.contains(':') => format!("[{name}]"),
+        Some(name) => name.clone(),
+        None if address.ip().is_unspecified() && address.is_ipv6() => "[::1]".into(),
+        None if address.ip().is_unspecified() => "127.0.0.1".into(),
+        None if address.is_ipv6() => format!("[{}]", address.ip()),
+        None => address.ip().to_string(),
+    };
+    Ok(format!("https://{host}:{}", address.port()))
+}
+
+async fn refresh(certificates: Arc<Certificates>, cancel: CancellationToken) {
+    while cancel.run_until_cancelled(tokio::time::sleep(REFRESH)).await.is_some() {
+        match certificates.refresh(Moment::of_wall_clock()) {
+            Ok(true) => tracing::info!("the certificate was renewed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the certificate is not renewed"),
+        }
+    }
+}
+
+/// The digest as the API compares it.
+fn operator(digest: &Digest) -> [u8; 32] {
+    let hex = digest.as_str().trim_start_matches("sha256:").as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or(0);
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = digit(pair[0]) << 4 | digit(pair[1]);
+    }
+    bytes
+}
+
+/// The engine's cryptography.
+struct Vouching {
+    sessions: SessionKey,
+    tickets: TicketKey,
+}
+
+impl Credentials for Vouching {
+    fn new_token(&self) -> Result<Token, String> {
+        tokens::random().map_err(|error| error.to_string())
+    }
+
+    fn digest(&self, token: &Token) -> Digest {
+        tokens::digest(token)
+    }
+
+    fn digest_of(&self, text: &str) -> Digest {
+        tokens::sha256(text.as_bytes())
+    }
+
+    fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Result<Token, String> {
+        self.sessions.session(run, attempt, nonce).map_err(|error| error.to_string())
+    }
+
+    fn is_session(&self, session: &Token, run: &RunId, attempt: u32, nonce: &Digest) -> bool {
+        self.sessions.is_session(session, run, attempt, nonce)
+    }
+
+    fn ticket(&self, record: &Record, spec: &str, nonce: &Token) -> Result<String, String> {
+        let (run, attempt, order) = (&record.run, record.attempt(), &record.order);
+        let grant = Grant { run, attempt, order, spec, nonce, client_key: None };
+        // What agents compare it with is their wall clock.
+        self.tickets.issue(&grant, Moment::of_wall_clock()).map_err(|error| error.to_string())
+    }
+}
