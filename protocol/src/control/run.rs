@@ -87,7 +87,10 @@ impl NewRun {
         let digits = |id: &str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let stranger = self.image.trust.iter().find(|key| !key.to_str().is_some_and(digits));
         if let Some(stranger) = stranger {
-            return Err(SpecError::new(format!("`image.trust`: {} is no key's id: give 64 hex digits, as `imgstream inspect` and `openssl pkey -pubin -outform DER | sha256sum` print them", stranger.display())));
+            return Err(SpecError::new(format!(
+                "`image.trust`: {} is no key's id: give 64 hex digits, as `imgstream inspect` and `openssl pkey -pubin -outform DER | sha256sum` print them",
+                stranger.display()
+            )));
         }
         let run = RunId::try_from("run".to_owned()).map_err(|error| SpecError::new(error.to_string()))?;
         self.spec(run, 1).check()
