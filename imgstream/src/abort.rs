@@ -1,10 +1,11 @@
 //! The first fatal error of a run, and how everybody learns that it is over.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::pipeline::Permit;
 
 /// `work`, unless `token` is cancelled first: `what` was being done then.
 ///
@@ -21,40 +22,88 @@ pub async fn unless_cancelled<T>(
     }
 }
 
+/// Whether nothing more may be begun: the run is over, or has lost its right to write.
+#[derive(Debug, Clone)]
+pub struct Over {
+    token: CancellationToken,
+    permit: Option<Arc<dyn Permit>>,
+}
+
+impl Over {
+    /// Once `token` is cancelled, or the permit is over.
+    pub fn new(token: CancellationToken, permit: Option<Arc<dyn Permit>>) -> Self {
+        Over { token, permit }
+    }
+
+    /// Asked right before each write: whoever was stopped for a while must not begin one with a right that has passed meanwhile.
+    /// What one finds out, all learn by the token.
+    pub fn is_over(&self) -> bool {
+        if self.token.is_cancelled() {
+            return true;
+        }
+        let has_passed = self.has_passed();
+        if has_passed {
+            self.token.cancel();
+        }
+        has_passed
+    }
+
+    /// Whether the permit is over. Unlike the end of a run, it also ends what would clean up.
+    pub fn has_passed(&self) -> bool {
+        self.permit.as_ref().is_some_and(|permit| permit.is_over())
+    }
+}
+
+impl From<CancellationToken> for Over {
+    fn from(token: CancellationToken) -> Self {
+        Over::new(token, None)
+    }
+}
+
 /// Shared by everything that works on one run.
 #[derive(Debug)]
 pub struct Abort {
-    token: CancellationToken,
+    over: Over,
     first: Mutex<Option<Error>>,
 }
 
 impl Abort {
     /// Also over when `parent` is cancelled.
     pub fn new(parent: &CancellationToken) -> Self {
-        Abort { token: parent.child_token(), first: Mutex::new(None) }
+        Self::with_permit(parent, None)
+    }
+
+    /// Also over when `parent` is cancelled, or the permit is over.
+    pub fn with_permit(parent: &CancellationToken, permit: Option<Arc<dyn Permit>>) -> Self {
+        Abort { over: Over::new(parent.child_token(), permit), first: Mutex::new(None) }
     }
 
     /// Ends the run because of `error`. Later errors are consequences of the first, and only logged.
     pub fn fail(&self, error: Error) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.is_some() || self.token.is_cancelled() {
+        if first.is_some() || self.token().is_cancelled() {
             tracing::debug!(%error, "after the run was over");
         }
         if first.is_none() {
             *first = Some(error);
         }
         drop(first);
-        self.token.cancel();
+        self.token().cancel();
     }
 
     /// Whether the run is over.
     pub fn is_over(&self) -> bool {
-        self.token.is_cancelled()
+        self.over.is_over()
+    }
+
+    /// What says so.
+    pub fn over(&self) -> &Over {
+        &self.over
     }
 
     /// Becomes ready when the run is over.
     pub fn token(&self) -> &CancellationToken {
-        &self.token
+        &self.over.token
     }
 
     /// `Ok` while the run goes on; else `Cancelled`. For whoever works beside others: why it is over is told once, to whoever

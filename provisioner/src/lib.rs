@@ -4,12 +4,14 @@
 //! own; [`target`] is where the image goes, [`luks`] how it is encrypted, [`block`], [`dm`] and [`tool`] what both stand on;
 //! [`ipl`] is how the written disk is started; [`erase`] makes a returned disk forget; [`report`] turns what happens into
 //! events, and events into what people and machines read. [`supervisor`] is the first process of a machine that booted the medium,
-//! [`machine`] what the agent does with one, [`medium`] what it is configured to do.
+//! [`machine`] what the agent does with one, [`medium`] what it is configured to do. [`control`] is how an orchestrating service starts
+//! runs, keeps their leases and hears of them.
 //!
 //! Errors are [`imgstream::error::Error`]s throughout: eight kinds that are also the exit codes.
 
 pub mod block;
 mod cio;
+pub mod control;
 pub mod dm;
 pub mod erase;
 mod file;

@@ -125,7 +125,7 @@ impl Machine {
             local_addresses: self.config.local_addresses(),
             ..SourceOptions::default()
         };
-        last.deliver(&report.url, Duration::from_secs(report.within), &Dial::new(&options), say, cancel).await
+        last.deliver(&report.url, Duration::from_secs(report.within), Dial::new(&options), say, cancel).await
     }
 
     /// Says what could not be taken down.

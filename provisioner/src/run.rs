@@ -9,6 +9,7 @@ use protocol::event::{Body, Phase, RunStarted, Summary};
 use protocol::spec::{HandOver, RunSpec};
 use tokio_util::sync::CancellationToken;
 
+use crate::control::Lease;
 use crate::machine::Machine;
 use crate::phase::hand_over::Facts;
 use crate::phase::ipl::Ipl;
@@ -56,11 +57,13 @@ async fn run(
     Ok(handed_over.summary)
 }
 
-/// Runs, reports the end as the last event, and returns that. `machine` is there where the agent has one to itself.
+/// Runs, reports the end as the last event, and returns that. `machine` is there where the agent has one to itself, `lease` where a
+/// service has given one: once that is over, nothing is written any more.
 pub async fn attempt(
     spec: &RunSpec,
     files: &Files,
     machine: Option<&mut Machine>,
+    lease: Option<Arc<Lease>>,
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Body {
@@ -70,7 +73,7 @@ pub async fn attempt(
         target: spec.target.name(),
     }));
     let progress = Arc::new(Progress::default());
-    let mut held = Held::default();
+    let mut held = Held::of(lease);
     let ended = unless_panicked(run(spec, files, machine, reporter, &progress, cancel, &mut held)).await;
     let last = match ended {
         Ok(summary) => Body::RunFinished(Box::new(summary)),

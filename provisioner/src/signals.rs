@@ -1,14 +1,14 @@
 //! Signals that end a program: the first stops the run in good order, the second ends the process. SIGHUP is one of them unless it was
 //! ignored from the start, as `nohup` does: whoever loses a terminal must not leave half a run behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use imgstream::error::{Error, IoContext, Kind, Result};
 use protocol::event::Body;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::report::{Reporter, failure};
+use crate::report::{Reporter, Screen, failure};
 
 /// Starts watching for a run. Must be called inside the runtime.
 ///
@@ -16,13 +16,28 @@ use crate::report::{Reporter, failure};
 /// When the kernel refuses the handlers.
 pub fn watch(reporter: &Arc<Reporter>, cancel: &CancellationToken) -> Result<()> {
     let (first, second) = (Arc::clone(reporter), Arc::clone(reporter));
-    let tell = move |message| first.emit(Body::Warning { message });
-    let end = move || {
-        let error =
-            Error::cancelled("still stopping").with_hint("nothing was cleaned up: treat the target as unfinished");
-        second.emit(Body::RunFailed(Box::new(failure::at_once(&error, second.current_phase()))));
+    listen(cancel, move |message| first.emit(Body::Warning { message }), move || end_at_once(&second))
+}
+
+/// Starts watching before there is a run, whose reporter may be put into what is returned later; until then `screen` is told. Must be
+/// called inside the runtime.
+///
+/// # Errors
+/// When the kernel refuses the handlers.
+pub fn watch_before_the_run(screen: &Screen, cancel: &CancellationToken) -> Result<Arc<OnceLock<Arc<Reporter>>>> {
+    let run = Arc::<OnceLock<Arc<Reporter>>>::default();
+    let (first, second, screen) = (Arc::clone(&run), Arc::clone(&run), screen.clone());
+    let tell = move |message| match first.get() {
+        Some(reporter) => reporter.emit(Body::Warning { message }),
+        None => screen.lines(&format!("warning: {message}")),
     };
-    listen(cancel, tell, end)
+    listen(cancel, tell, move || second.get().into_iter().for_each(|reporter| end_at_once(reporter)))?;
+    Ok(run)
+}
+
+fn end_at_once(reporter: &Reporter) {
+    let error = Error::cancelled("still stopping").with_hint("nothing was cleaned up: treat the target as unfinished");
+    reporter.emit(Body::RunFailed(Box::new(failure::at_once(&error, reporter.current_phase()))));
 }
 
 /// Starts watching: the first signal is told and cancels, the second ends the process after `end`.

@@ -6,7 +6,8 @@
 //!
 //! To resume is to compare first: what the media hold already is neither fetched nor written.
 //!
-//! A run that may lose its right to write asks a [`Permit`] before it begins, before it commits, and before it cleans up.
+//! A run that may lose its right to write asks a [`Permit`] before it begins, before it commits, and before it cleans up; and before
+//! each write whether that right has passed meanwhile.
 
 mod commit;
 mod end;
@@ -197,8 +198,8 @@ impl Run {
         let pool = Pool::new(buffers, descriptor.chunk_size as usize)
             .context(Kind::Device, || format!("getting {buffers} buffers of {} bytes", descriptor.chunk_size))?;
         progress.raw_total.store(descriptor.raw_size, Relaxed);
-        let abort = Arc::new(Abort::new(cancel));
-        let (target, over) = (Arc::new(target), abort.token().clone());
+        let abort = Arc::new(Abort::with_permit(cancel, options.permit.clone()));
+        let (target, over) = (Arc::new(target), abort.over().clone());
         let writer = Writer::start_with(start, options.engine, target, &pool, depth, Arc::clone(&progress), over)?;
         Ok(Run {
             plans: Arc::new(Plans::new(image)),

@@ -18,6 +18,13 @@ pub trait Permit: fmt::Debug + Send + Sync {
     /// # Errors
     /// Why not. This error, and what the target may hold, is then the run's, and the run writes nothing more.
     fn may_write(&self) -> Result<()>;
+
+    /// Whether it may not any more, as far as is known without asking anybody: a lease that has run out. Asked before each single
+    /// write, so it must cost next to nothing; once `true`, it stays so, and [`Permit::may_write`] says why. The run then begins no
+    /// further write, as if it had been cancelled, and ends as that: whoever gave the permit knows better.
+    fn is_over(&self) -> bool {
+        false
+    }
 }
 
 impl Run {

@@ -45,8 +45,8 @@ impl Placement {
     }
 }
 
-/// Zeroed at once, so that whoever ends it is heard.
-const STEP: u64 = 1 << 20;
+/// Zeroed at once, so that whoever ends it is heard: one write, where it is written.
+const STEP: u64 = 64 << 10;
 
 fn force_zeros(device: &Device, range: Range<u64>, policy: ZeroPolicy, is_over: &dyn Fn() -> bool) -> Result<()> {
     let mut at = range.start;
@@ -96,7 +96,12 @@ impl Run {
     /// not write is.
     pub(super) fn zero_ends_again(&self) -> Result<()> {
         self.may_write()?;
-        self.zero_ends(&|| self.writer.is_given_up())
+        let over = self.abort.over();
+        let zeroed = self.zero_ends(&|| self.writer.is_given_up() || over.has_passed());
+        if zeroed.is_err() && over.has_passed() {
+            self.may_write()?;
+        }
+        zeroed
     }
 
     /// Zeroes the places of the withheld chunks, and where the device's end may hold a backup GPT, durably, unless `is_over`.
@@ -149,7 +154,13 @@ impl Run {
     /// Writes what belongs beyond the image.
     pub(super) fn write_beyond(&self) -> Result<()> {
         match self.placement.get().and_then(|placement| placement.beyond.as_ref()) {
-            Some(patch) => self.writer.target().home().patch(patch.offset(), patch.bytes()),
+            Some(patch) => {
+                let places = (patch.offset()..).step_by(ALIGNMENT);
+                places.zip(patch.bytes().chunks(ALIGNMENT)).try_for_each(|(offset, bytes)| {
+                    self.abort.check("committing")?;
+                    self.writer.target().home().patch(offset, bytes)
+                })
+            }
             None => Ok(()),
         }
     }

@@ -5,10 +5,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tokio_util::sync::CancellationToken;
-
 use super::outstanding::Operation;
 use super::target::Target;
+use crate::abort::Over;
 use crate::error::{Error, Result, TAKEN_OVER};
 
 /// What an error is made of, as often as it is asked for.
@@ -50,8 +49,8 @@ pub(super) struct Depth {
 pub(super) struct Queue {
     target: Arc<Target>,
     depth: Depth,
-    /// Once it is cancelled, nothing more is begun.
-    over: CancellationToken,
+    /// Once it says so, nothing more is begun.
+    over: Over,
     given_up: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -80,7 +79,7 @@ impl State {
 pub struct Mark(u64);
 
 impl Queue {
-    pub(super) fn new(target: Arc<Target>, depth: Depth, over: CancellationToken) -> Arc<Self> {
+    pub(super) fn new(target: Arc<Target>, depth: Depth, over: Over) -> Arc<Self> {
         Arc::new(Queue {
             target,
             depth,
@@ -116,7 +115,7 @@ impl Queue {
 
     /// Whether the run is over, so that nothing more may be begun.
     pub(super) fn is_over(&self) -> bool {
-        self.over.is_cancelled()
+        self.over.is_over()
     }
 
     /// This moment.

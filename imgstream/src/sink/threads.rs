@@ -96,7 +96,7 @@ mod tests {
         let open = OpenOptions { buffered: true, create: false, raw_size: 4096 };
         let target = Arc::new(Target::single(Device::open(file.path(), open).unwrap(), 4096));
         let (pool, over) = (Pool::new(1, 4096).unwrap(), CancellationToken::new());
-        let queue = Queue::new(Arc::clone(&target), Depth { writes: 2, bytes: 8192 }, over.clone());
+        let queue = Queue::new(Arc::clone(&target), Depth { writes: 2, bytes: 8192 }, over.clone().into());
         let told = Arc::new(Mutex::new(Vec::new()));
         let on_outcome: OnOutcome = {
             let told = Arc::clone(&told);

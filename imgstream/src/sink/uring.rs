@@ -94,7 +94,7 @@ impl Shared {
             return Err(Refused { write, error: io::Error::other("more writes than the ring was made for") });
         };
         // Whoever reaps the completion waits for this lock, so the write is in its slot by then.
-        match self.push(&self.entry(&write).user_data(slot as u64)) {
+        match self.push(&self.entry(&write).user_data(slot as u64), || write.ticket.is_called_off()) {
             Ok(()) => {
                 in_flight.writes[slot] = Some(write);
                 Ok(())
@@ -119,8 +119,9 @@ impl Shared {
         }
     }
 
-    /// Hands one entry to the kernel. The caller holds the lock of `in_flight`.
-    fn push(&self, entry: &io_uring::squeue::Entry) -> io::Result<()> {
+    /// Hands one entry to the kernel, which is asked again while it says "not now", unless the write is called off. The caller holds
+    /// the lock of `in_flight`.
+    fn push(&self, entry: &io_uring::squeue::Entry, is_called_off: impl Fn() -> bool) -> io::Result<()> {
         // SAFETY: only lock holders touch the submission queue, so this is the only handle to it. The bytes the entry
         // points at belong to a write that the caller puts into `in_flight`, where it stays until its completion arrives.
         unsafe { self.ring.submission_shared().push(entry) }
@@ -129,7 +130,7 @@ impl Shared {
         loop {
             match self.ring.submit() {
                 Ok(_) => return Ok(()),
-                Err(error) if is_passing(&error) && since.elapsed() < SUBMIT_PATIENCE => {
+                Err(error) if is_passing(&error) && since.elapsed() < SUBMIT_PATIENCE && !is_called_off() => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => return Err(error),
@@ -207,7 +208,7 @@ impl Drop for Uring {
             if in_flight.broken {
                 Err(io::ErrorKind::BrokenPipe.into())
             } else {
-                self.shared.push(&opcode::Nop::new().build().user_data(STOP))
+                self.shared.push(&opcode::Nop::new().build().user_data(STOP), || false)
             }
         };
         // Without the wake-up the reaper may sleep for ever; it then keeps ring and buffers alive, which is safe.

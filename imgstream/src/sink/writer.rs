@@ -13,6 +13,7 @@ use super::engine::{
 };
 use super::queue::{Depth, Failure, Mark, Queue};
 use super::target::{Extent, Place, Target};
+use crate::abort::Over;
 use crate::buffer::Pool;
 use crate::decode::VerifiedChunk;
 use crate::error::{Error, IoContext, Kind, Result};
@@ -56,10 +57,11 @@ impl Writer {
         depth: usize,
         progress: Arc<Progress>,
     ) -> Result<Self> {
-        Self::start_with(&engine::start, choice, target, pool, depth, progress, CancellationToken::new())
+        let over = CancellationToken::new().into();
+        Self::start_with(&engine::start, choice, target, pool, depth, progress, over)
     }
 
-    /// Has `start` make the engine. Once `over` is cancelled, no write is begun any more.
+    /// Has `start` make the engine. Once `over` says so, no write is begun any more.
     ///
     /// # Errors
     /// When no engine, or not the demanded one, works here.
@@ -70,7 +72,7 @@ impl Writer {
         pool: &Arc<Pool>,
         depth: usize,
         progress: Arc<Progress>,
-        over: CancellationToken,
+        over: Over,
     ) -> Result<Self> {
         let zeros = pool.acquire().ok_or_else(|| Error::cancelled("starting the writer"))?;
         let depth = depth_of(&target, pool.buffer_len(), depth);
@@ -359,7 +361,7 @@ mod tests {
             assert_eq!(parts.depth, DEPTH * largest.map_or(1, |largest| BUFFER / largest), "what a ring is made for");
             Ok((Arc::new(Arc::clone(&engine)) as Arc<dyn Engine>, None))
         };
-        let (target, over) = (Arc::new(Target::single(device, raw_size)), CancellationToken::new());
+        let (target, over) = (Arc::new(Target::single(device, raw_size)), CancellationToken::new().into());
         let writer =
             Writer::start_with(&start, EngineChoice::Auto, target, &pool, DEPTH, Arc::default(), over).unwrap();
         let lens = |writes: &[Write]| writes.iter().map(|write| write.len).collect::<Vec<_>>();

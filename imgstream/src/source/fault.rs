@@ -13,8 +13,9 @@ use crate::error::{Error, Retry};
 const NOT_HTTP: &str = "what answers there is no proper HTTP server; one with TLS is named with https:// or oci://";
 const NOT_TLS: &str = "is this a TLS server? one without is named with http:// or oci+http://";
 
-/// The error for `error`, which ended `what`.
-pub(super) fn fault(what: &str, error: impl StdError + Send + Sync + 'static) -> Error {
+/// The error for `error`, with which `what` ended that was done on a connection: whether trying again can help, and what to do. For
+/// whoever else speaks HTTP by [`super::Dial`].
+pub fn fault(what: &str, error: impl StdError + Send + Sync + 'static) -> Error {
     let (retry, hint) = judge(&error);
     let fault = Error::source_failed(format!("{what}: {}", innermost(&error))).with_source(error).with_retry(retry);
     match hint {

@@ -32,9 +32,11 @@ use crate::manifest::layout::Choice;
 
 pub use dial::{Dial, Vet};
 pub use dir::Dir;
+pub use fault::fault;
 pub use http::Http;
 pub use locator::Locator;
 pub use registry::Registry;
+pub use tls::trusting;
 
 /// A boxed future, so that sources can be trait objects.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -9,6 +9,14 @@ use rustls_pki_types::pem::PemObject;
 
 use crate::error::{Error, Result};
 
+/// A client configuration that trusts the certificates in `ca_pem` and nobody else: for whoever else speaks TLS by [`super::Dial`].
+///
+/// # Errors
+/// [`crate::error::Kind::Usage`] when there is none, or one that cannot be used.
+pub fn trusting(ca_pem: &[u8]) -> Result<Arc<ClientConfig>> {
+    client_config(Some(ca_pem))
+}
+
 /// A client configuration that trusts `ca_pem`, or the machine's certificates where none are given.
 pub(super) fn client_config(ca_pem: Option<&[u8]>) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();

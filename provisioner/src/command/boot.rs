@@ -47,6 +47,7 @@ fn provision(config: Config, screen: &Screen) -> Result<Ended> {
         registry_auth: config.registry_auth.clone(),
         luks_key: config.luks_key.clone(),
         local_addresses: config.local_addresses(),
+        ..Files::default()
     };
     let last = Last::default();
     let outputs: Vec<Box<dyn Output>> = vec![Box::new(Human::new(screen.clone(), true)), Box::new(last.clone())];
@@ -57,7 +58,7 @@ fn provision(config: Config, screen: &Screen) -> Result<Ended> {
         let cancel = CancellationToken::new();
         signals::watch(&reporter, &cancel)?;
         let mut machine = Machine::new(config, Arc::clone(&reporter));
-        run::attempt(&spec, &files, Some(&mut machine), &reporter, &cancel).await;
+        run::attempt(&spec, &files, Some(&mut machine), None, &reporter, &cancel).await;
         Ok(machine.end(&last, &|text| screen.lines(text), &cancel).await)
     });
     runtime.shutdown_background();

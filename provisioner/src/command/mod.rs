@@ -4,6 +4,7 @@ mod boot;
 mod config;
 mod erase;
 mod lun;
+mod orchestrated;
 mod run;
 
 use std::io::IsTerminal;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use envelope::{MAX_PEM, PublicKey, Trust};
+use envelope::{KeyId, MAX_PEM, PublicKey, Trust};
 use imgstream::error::{Error, IoContext, Kind, Result};
 use imgstream::manifest::Policy;
 use imgstream::source::{self, Locator, Source, SourceOptions};
@@ -28,6 +28,9 @@ pub struct Files {
     pub registry_auth: Option<PathBuf>,
     /// The key of an encrypted target. It belongs to the run, but nothing secret stands in a spec.
     pub luks_key: Option<PathBuf>,
+    /// Keys (PEM) that this agent trusts. With some, `image.trust` names keys by their ids, and only among these: whoever wrote the spec
+    /// can narrow them, and never widen. Without, it names files.
+    pub anchors: Vec<PathBuf>,
     /// The addresses to connect to sources from, one after the other: those of the VCN's tunnels. The kernel's choice where there are none.
     pub local_addresses: Vec<IpAddr>,
 }
@@ -100,7 +103,7 @@ pub fn resolve(spec: &RunSpec, files: &Files, has_machine: bool) -> Result<Order
     };
     Ok(Order {
         sources: spec.image.sources.iter().map(connect).collect::<Result<_>>()?,
-        trust: trust(&spec.image)?,
+        trust: trust(&spec.image, &files.anchors)?,
         policy: policy(&spec.image)?,
         ipsec,
         key: key(spec, files)?,
@@ -124,15 +127,36 @@ fn key(spec: &RunSpec, files: &Files) -> Result<Option<Key>> {
     }
 }
 
-fn trust(image: &ImageSpec) -> Result<Trust> {
-    let read_key = |path: &PathBuf| {
-        let pem = read_file(path, MAX_PEM, "the trusted key")?;
-        PublicKey::from_pem(&pem)
-            .map_err(|error| Error::usage(format!("`image.trust`: {}: {error}", path.display())).with_source(error))
+fn trust(image: &ImageSpec, anchors: &[PathBuf]) -> Result<Trust> {
+    let keys = if anchors.is_empty() {
+        image.trust.iter().map(|path| read_key(path, "`image.trust`")).collect::<Result<_>>()?
+    } else {
+        let anchors = anchors.iter().map(|path| read_key(path, "--trust")).collect::<Result<Vec<_>>>()?;
+        image.trust.iter().map(|name| anchor(name, &anchors)).collect::<Result<_>>()?
     };
-    let keys = image.trust.iter().map(read_key).collect::<Result<_>>()?;
     Trust::new(keys, image.threshold)
         .map_err(|error| Error::usage(format!("`image.threshold`: {error}")).with_source(error))
+}
+
+/// The key among `anchors` that has this id.
+fn anchor(name: &Path, anchors: &[PublicKey]) -> Result<PublicKey> {
+    let id: Option<KeyId> = name.to_str().and_then(|name| name.parse().ok());
+    let id = id.ok_or_else(|| {
+        Error::usage(format!("`image.trust`: {} is no key's id (64 hex digits)", name.display()))
+            .with_hint("a run from the service names keys by their ids: correct it there")
+    })?;
+    anchors.iter().find(|key| key.id() == id).cloned().ok_or_else(|| {
+        let known: Vec<String> = anchors.iter().map(|key| key.id().to_string()).collect();
+        Error::usage(format!("`image.trust`: no key given with --trust has the id {id}"))
+            .with_hint(format!("give that key with --trust, if it is to be trusted; these are: {}", known.join(", ")))
+    })
+}
+
+/// Reads a public key that `named` has named.
+pub(crate) fn read_key(path: &Path, named: &str) -> Result<PublicKey> {
+    let pem = read_file(path, MAX_PEM, "the trusted key")?;
+    PublicKey::from_pem(&pem)
+        .map_err(|error| Error::usage(format!("{named}: {}: {error}", path.display())).with_source(error))
 }
 
 fn policy(image: &ImageSpec) -> Result<Policy> {
@@ -151,7 +175,8 @@ fn read_optional(path: Option<&Path>, what: &str) -> Result<Option<Zeroizing<Vec
     path.map(|path| read_file(path, MAX_FILE, what)).transpose()
 }
 
-fn read_file(path: &Path, limit: usize, what: &str) -> Result<Zeroizing<Vec<u8>>> {
+/// Reads a file that somebody has named. It may hold a secret.
+pub(crate) fn read_file(path: &Path, limit: usize, what: &str) -> Result<Zeroizing<Vec<u8>>> {
     let bytes = file::read(path, limit)
         .context(Kind::Usage, || format!("reading {what} {}", path.display()))
         .map_err(|error| error.with_hint("check the path, and that this user may read it"))?;
@@ -159,4 +184,37 @@ fn read_file(path: &Path, limit: usize, what: &str) -> Result<Zeroizing<Vec<u8>>
         Error::usage(format!("{what} {} has more than {limit} bytes", path.display()))
             .with_hint("this is another kind of file: check the path")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use envelope::SecretKey;
+
+    use super::*;
+
+    fn image(trust: &[&str]) -> ImageSpec {
+        let image = serde_json::json!({"name": "x", "sources": ["/x"], "trust": trust});
+        serde_json::from_value(image).unwrap()
+    }
+
+    #[test]
+    fn with_anchors_a_spec_can_narrow_and_not_widen() {
+        let (dir, keys) =
+            (tempfile::tempdir().unwrap(), [SecretKey::generate().unwrap(), SecretKey::generate().unwrap()]);
+        let anchors: Vec<PathBuf> = ["a", "b"].map(|name| dir.path().join(name)).to_vec();
+        for (path, key) in anchors.iter().zip(&keys) {
+            std::fs::write(path, key.public().to_pem()).unwrap();
+        }
+        let [one, other] = keys.map(|key| key.public().id().to_string());
+        assert_eq!(trust(&image(&[&one]), &anchors).unwrap().keys().len(), 1);
+        assert_eq!(trust(&image(&[&one.to_uppercase(), &other]), &anchors).unwrap().keys().len(), 2);
+        let error = trust(&image(&[&one]), &anchors[1..]).unwrap_err();
+        assert!(error.kind() == Kind::Usage && error.to_string().ends_with(&format!("has the id {one}")), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains(&other)));
+        let path = anchors[0].to_str().unwrap();
+        let error = trust(&image(&[path]), &anchors).unwrap_err();
+        assert!(error.to_string().contains("is no key's id"), "{error}");
+        assert_eq!(trust(&image(&[path]), &[]).unwrap().keys().len(), 1, "a spec in a file names files");
+        assert!(trust(&image(&[&one]), &[]).is_err());
+    }
 }

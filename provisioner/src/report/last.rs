@@ -5,20 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use imgstream::error::{Error, Result, Retry};
 use imgstream::source::Dial;
 use protocol::event::{Body, Event};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Output;
+use crate::control::{Address, Client};
 
-/// How long one try may take, and how long is waited before the next.
-const TRY: Duration = Duration::from_secs(10);
+/// How long is waited before the next try.
 const PAUSE: Duration = Duration::from_secs(2);
 /// After how long it is said that nobody accepts it, and then each time that has doubled.
 const TELL: Duration = Duration::from_secs(5);
@@ -50,7 +46,7 @@ impl Last {
         &self,
         url: &str,
         within: Duration,
-        dial: &Dial,
+        dial: Dial,
         say: &dyn Fn(&str),
         cancel: &CancellationToken,
     ) -> Result<()> {
@@ -58,15 +54,13 @@ impl Last {
         let event = event.ok_or_else(|| Error::source_failed("there is no last event"))?;
         let body =
             serde_json::to_vec(&event).map_err(|error| Error::usage(format!("writing the last event: {error}")))?;
-        let body = Bytes::from(body);
+        let (body, client) = (Bytes::from(body), client(url, dial)?);
         let deadline = Instant::now() + within;
         let (since, mut next) = (Instant::now(), TELL);
         loop {
-            let tried = timeout_at(deadline, timeout(TRY, post(url, body.clone(), dial))).await;
-            let why = match tried {
-                Ok(Ok(Ok(()))) => return Ok(()),
-                Ok(Ok(Err(error))) => error.to_string(),
-                Ok(Err(_)) => format!("no answer within {} s", TRY.as_secs()),
+            let why = match timeout_at(deadline, client.tell(body.clone())).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(trouble)) => trouble.to_string(),
                 Err(_) => format!("no answer within {} s", within.as_secs()),
             };
             if Instant::now() + PAUSE >= deadline {
@@ -97,20 +91,9 @@ pub fn parts(url: &str) -> Result<(&str, &str)> {
     if host.is_empty() || host.contains('@') || !printable { Err(wrong()) } else { Ok((host, path)) }
 }
 
-async fn post(url: &str, body: Bytes, dial: &Dial) -> Result<()> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| Error::source_failed(format!("{what}: {error}"));
-    let (host, path) = parts(url)?;
-    let port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let with_port = if port { host.to_owned() } else { format!("{host}:80") };
-    let found = tokio::net::lookup_host(&with_port).await.map_err(|error| failed("looking up its name", &error))?;
-    let tcp = dial.connect(url, &found.collect::<Vec<_>>()).await?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(tcp)).await.map_err(|error| failed("starting HTTP", &error))?;
-    tokio::spawn(async move { drop(connection.await) });
-    let request = Request::post(path).header(header::HOST, host).header(header::CONTENT_TYPE, "application/json");
-    let request = request.body(Full::new(body)).map_err(|error| failed("asking", &error))?;
-    let status: StatusCode = sender.send_request(request).await.map_err(|error| failed("asking", &error))?.status();
-    if status.is_success() { Ok(()) } else { Err(Error::source_failed(format!("it answered {status}"))) }
+fn client(url: &str, dial: Dial) -> Result<Client> {
+    parts(url)?;
+    Client::new(Address::parse(url)?, None, dial)
 }
 
 #[cfg(test)]
@@ -157,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn it_is_told_until_it_is_accepted() {
         let (url, served) = server(&["503 Later", "201 Created"]);
-        ended().deliver(&url, Duration::from_secs(30), &dial(), &|_| (), &CancellationToken::new()).await.unwrap();
+        ended().deliver(&url, Duration::from_secs(30), dial(), &|_| (), &CancellationToken::new()).await.unwrap();
         let heard = served.join().unwrap();
         assert!(
             heard[1].starts_with("POST /runs HTTP/1.1\r\n") && heard[1].contains(r#""kind":"run-failed""#),
@@ -168,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn without_an_answer_it_ends_and_says_why() {
         let error = ended()
-            .deliver("http://127.0.0.1:1/", Duration::from_secs(1), &dial(), &|_| (), &CancellationToken::new())
+            .deliver("http://127.0.0.1:1/", Duration::from_secs(1), dial(), &|_| (), &CancellationToken::new())
             .await
             .unwrap_err();
         assert!(error.to_string().contains("was not accepted by http://127.0.0.1:1/ within 1 s: "), "{error}");

@@ -1,5 +1,5 @@
-//! Whether this run may still write: its reservation is its own, its paths lead to its LUN. Asked of the storage, by time and
-//! before what matters. What is lost once stays lost.
+//! Whether this run may still write: its lease lasts, its reservation is its own, its paths lead to its LUN. The storage is asked by
+//! time and before what matters, the lease before each write. What is lost once stays lost.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::identity;
 use super::multipath::Map;
 use super::reservation;
+use crate::control::Lease;
 
 /// How often is asked while nothing else asks.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ impl Loss {
 /// Guards a run's right to write.
 #[derive(Debug, Default)]
 pub struct Guard {
+    lease: Option<Arc<Lease>>,
     reservation: Option<reservation::Held>,
     map: Option<Map>,
     lost: Mutex<Option<Loss>>,
@@ -46,26 +48,49 @@ pub struct Guard {
 impl Guard {
     /// For a target with this reservation and these paths, where it has any.
     pub fn new(reservation: Option<reservation::Held>, map: Option<Map>) -> Self {
-        Guard { reservation, map, lost: Mutex::default() }
+        Guard { lease: None, reservation, map, lost: Mutex::default() }
+    }
+
+    /// Of a run that has this lease, where it has one.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Option<Arc<Lease>>) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// The run's lease, where it has one.
+    pub fn lease(&self) -> Option<&Arc<Lease>> {
+        self.lease.as_ref()
     }
 
     /// Why this run may not write any more, where that is known already.
     pub fn lost(&self) -> Option<Error> {
-        self.lock().as_ref().map(Loss::error)
+        let over = self.lease.as_ref().and_then(|lease| lease.over());
+        over.or_else(|| self.lock().as_ref().map(Loss::error))
     }
 
     /// Asks by time, until the right to write is lost; then ends the run by `cancel`. Storage that does not answer has not
     /// said no: if it is gone, the writes themselves say so.
     pub async fn keep(self: &Arc<Self>, cancel: &CancellationToken) {
-        if self.map.is_none() && self.reservation.is_none() {
+        let asks = self.map.is_some() || self.reservation.is_some();
+        if !asks && self.lease.is_none() {
             return std::future::pending().await;
         }
         loop {
-            tokio::time::sleep(PERIOD).await;
-            self.ask_once().await;
+            tokio::select! {
+                () = self.lease_ended() => {}
+                () = tokio::time::sleep(PERIOD) => if asks { self.ask_once().await },
+            }
             if self.lost().is_some() {
                 return cancel.cancel();
             }
+        }
+    }
+
+    async fn lease_ended(&self) {
+        match &self.lease {
+            Some(lease) => lease.ended().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -108,6 +133,9 @@ impl Guard {
     }
 
     fn ask(&self) -> Result<()> {
+        if let Some(over) = self.lease.as_ref().and_then(|lease| lease.over()) {
+            return Err(over);
+        }
         // In this order: on another LUN the reservation is not ours either, and that would say less.
         if let Some(map) = &self.map {
             identity::check(map)?;
@@ -135,6 +163,10 @@ impl Permit for Guard {
             }
         }
     }
+
+    fn is_over(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.is_over()) || self.lock().is_some()
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +178,32 @@ mod tests {
         assert!(Guard::default().may_write().is_ok() && Guard::default().lost().is_none());
     }
 
+    fn lease(seconds: u64) -> Arc<Lease> {
+        let terms = protocol::control::agent::Terms { seconds, renew_after: 1 };
+        Arc::new(Lease::of_this_moment(terms))
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_is_over_ends_the_run_and_is_why() {
+        let guard = Arc::new(Guard::default().with_lease(Some(lease(2))));
+        assert!(guard.may_write().is_ok() && !guard.is_over());
+        let cancel = CancellationToken::new();
+        tokio::time::timeout(Duration::from_secs(2), guard.keep(&cancel)).await.unwrap();
+        assert!(cancel.is_cancelled() && guard.is_over());
+        for error in [guard.may_write().unwrap_err(), guard.explain(Error::cancelled("streaming")).await] {
+            assert!(error.to_string().starts_with("the lease of "), "{error}");
+            assert_eq!((error.kind(), error.retry()), (Kind::Target, Retry::Temporary));
+        }
+        let explained = guard.explain(Error::device("no answer")).await.to_string();
+        assert!(explained.ends_with("; noticed by: no answer"), "{explained}");
+    }
+
+    #[tokio::test]
+    async fn while_the_lease_lasts_a_run_that_was_cancelled_was_cancelled() {
+        let guard = Arc::new(Guard::default().with_lease(Some(lease(60))));
+        assert_eq!(guard.explain(Error::cancelled("streaming")).await.kind(), Kind::Cancelled);
+    }
+
     #[test]
     fn what_is_lost_stays_lost_and_silence_is_no_loss() {
         let guard = Guard::default();
@@ -155,5 +213,6 @@ mod tests {
         guard.note(&Error::target("another reason, later"));
         let error = guard.may_write().unwrap_err();
         assert_eq!((error.to_string().as_str(), error.hint()), ("the reservation is lost", Some("look")));
+        assert!(guard.is_over());
     }
 }

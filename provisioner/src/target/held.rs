@@ -13,6 +13,7 @@ use super::guard::Guard;
 use super::multipath::Map;
 use super::reservation;
 use crate::block::Block;
+use crate::control::Lease;
 use crate::dm;
 use crate::luks::{Container, Header, Volume};
 use crate::thread::apart;
@@ -66,6 +67,11 @@ struct HeldContainer {
 }
 
 impl Held {
+    /// Nothing yet, of a run that has this lease, where it has one.
+    pub fn of(lease: Option<Arc<Lease>>) -> Self {
+        Held { guard: Arc::new(Guard::default().with_lease(lease)), ..Held::default() }
+    }
+
     pub(super) fn attached(&mut self, fabric: Fabric, attached: Attached) {
         self.adapters = Some((fabric, attached)).filter(|(_, attached)| !attached.is_empty());
     }
@@ -108,8 +114,9 @@ impl Held {
         }
     }
 
+    /// By this, and still by the lease.
     pub(super) fn guarded_by(&mut self, guard: Guard) {
-        self.guard = Arc::new(guard);
+        self.guard = Arc::new(guard.with_lease(self.guard.lease().cloned()));
     }
 
     /// Asks whether this run may write now.

@@ -33,7 +33,7 @@ impl Alone<'_> {
         let pool = Pool::new(buffers, chunk_size as usize).context(Kind::Device, || "getting buffers".into())?;
         let start = self.sink.start();
         let engine = self.options.engine;
-        let (counting, over) = (Arc::clone(&progress), self.cancel.clone());
+        let (counting, over) = (Arc::clone(&progress), self.cancel.clone().into());
         let writer = Writer::start_with(&start, engine, Arc::clone(&target), &pool, depth, counting, over)?;
         let writer = Arc::new(writer);
         let (chunks, cancel, writing) = (Arc::clone(chunks), self.cancel.clone(), Arc::clone(&writer));

@@ -1,7 +1,7 @@
 //! Runs that lose their right to write: nothing is written after that, not even to clean up.
 
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use super::*;
 
@@ -213,6 +213,76 @@ fn once_a_run_is_over_no_write_is_begun() {
             media.does_not_boot();
         });
     }
+}
+
+/// Over without being asked, from the moment that it is told so; and then it says why.
+#[derive(Debug, Default)]
+struct Passing {
+    over: AtomicBool,
+    asked_after: AtomicUsize,
+}
+
+impl Permit for Passing {
+    fn may_write(&self) -> Result<()> {
+        if !self.is_over() {
+            return Ok(());
+        }
+        self.asked_after.fetch_add(1, Relaxed);
+        Err(Error::target("the lease is over"))
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
+    }
+}
+
+fn passing() -> (Arc<Passing>, WriteOptions) {
+    let permit = Arc::<Passing>::default();
+    let options =
+        WriteOptions { permit: Some(Arc::clone(&permit) as Arc<dyn Permit>), workers: 1, ..WriteOptions::default() };
+    (permit, options)
+}
+
+/// As a process that was stopped, and wakes up when its lease is over: nobody has cancelled anything.
+#[test]
+fn once_a_permit_is_over_no_write_is_begun() {
+    for fault in [Fault::Late, Fault::Short(4096), Fault::Errno(libc::EINTR)] {
+        each(|media, engine| {
+            let (permit, options) = passing();
+            let passes = Arc::clone(&permit);
+            let bench = Bench::new(move |_: usize, _: &Write| {
+                passes.over.store(true, Relaxed);
+                fault
+            });
+            let error = block_on(media.write(&bench, engine, &options)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Cancelled, "{error}");
+            assert_eq!(bench.counts().0, 1, "writes begun");
+            media.does_not_boot();
+        });
+    }
+}
+
+/// The last chunk is committed when the permit passes: it is not taken back, and the first is not written.
+#[test]
+fn a_commit_whose_permit_passes_stays_as_it_is() {
+    each(|media, engine| {
+        let (permit, options) = passing();
+        let passes = Arc::clone(&permit);
+        let bench = Bench::new(move |_: usize, write: &Write| {
+            if raw_offset(write) == (CHUNKS as u64 - 1) * CHUNK as u64 {
+                passes.over.store(true, Relaxed);
+            }
+            Fault::None
+        });
+        let error = block_on(media.write(&bench, engine, &options)).unwrap_err();
+        assert!(error.to_string().starts_with("the lease is over; "), "{error}");
+        assert_eq!(permit.asked_after.load(Relaxed), 1);
+        let (now, raw, last) = (media.now(), &sample().raw, (CHUNKS - 1) * CHUNK);
+        assert!(now[..CHUNK].iter().all(|byte| *byte == 0), "the first chunk is there");
+        assert!(now[CHUNK..last] == raw[CHUNK..last], "something was zeroed");
+        // An engine with threads may have had it waiting still.
+        assert!(now[last..] == raw[last..] || now[last..].iter().all(|byte| *byte == 0), "the last chunk");
+    });
 }
 
 /// Answers late, and then well.

@@ -1,0 +1,27 @@
+//! The orchestrating service, from the agent's side: it is enrolled with, its ticket checked, its lease kept, and it is told what happens.
+//!
+//! [`Session::begin`] enrols and believes nothing before the ticket has said so ([`ticket`]). [`Session::start`] then renews the lease
+//! ([`lease`], `renew.rs`) and reports events (`outbox.rs` keeps them, `sender.rs` sends them) beside the run, until
+//! [`Underway::finish`] has seen the last event accepted. Nothing is ever waited for without an end.
+
+mod address;
+mod client;
+mod enrol;
+pub mod lease;
+mod orders;
+mod outbox;
+mod pause;
+mod random;
+mod renew;
+mod sender;
+mod session;
+#[cfg(test)]
+mod testing;
+pub mod ticket;
+mod trouble;
+
+pub(crate) use address::Address;
+pub(crate) use client::Client;
+pub use lease::Lease;
+pub use outbox::Outbox;
+pub use session::{Ended, Options, Session, Underway};

@@ -1,0 +1,252 @@
+//! A session with the service: from enrolment to the last event that it accepts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use envelope::{PublicKey, Trust};
+use imgstream::error::{Error, Result, Retry};
+use imgstream::source::{Dial, SourceOptions};
+use protocol::control::{Enrol, Enrolled};
+use protocol::event::Body;
+use protocol::{RunId, RunSpec, ServerName, Token};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::address::Address;
+use super::client::Client;
+use super::enrol::Applicant;
+use super::lease::Lease;
+use super::orders::Obedience;
+use super::outbox::Outbox;
+use super::pause::told;
+use super::random;
+use super::renew::Renewal;
+use super::sender::{Delivered, Sender};
+use super::ticket::{self, Known};
+use crate::machine::Machine;
+use crate::phase::spec::{Files, read_file, read_key};
+use crate::report::{Output, Reporter};
+use crate::run;
+
+/// Largest token file, in bytes.
+const MAX_TOKEN: usize = 256;
+/// Largest file of certificates, in bytes.
+const MAX_CA: usize = 1 << 20;
+/// How this agent calls itself.
+const AGENT: &str = concat!("z-provisioner ", env!("CARGO_PKG_VERSION"));
+
+/// Which service, and how this process proves to it who it is, and it to this process.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The service's URL.
+    pub url: String,
+    /// The certificates (PEM) that count for it, and no others. `https://` needs them.
+    pub ca: Option<PathBuf>,
+    /// The enrolment token.
+    pub token: PathBuf,
+    /// The keys (PEM) that may sign tickets.
+    pub ticket_keys: Vec<PathBuf>,
+    /// The run, where this process was started for one.
+    pub run: Option<RunId>,
+    /// The server, where this process was told which it is on.
+    pub server: Option<ServerName>,
+    /// How long enrolling may take.
+    pub enrol_within: Duration,
+    /// How connections are made: who is asked before each, and from which addresses.
+    pub source: SourceOptions,
+}
+
+/// An attempt that this process has enrolled for, and whose ticket has been checked.
+pub struct Session {
+    spec: RunSpec,
+    session: Token,
+    client: Client,
+    renew_after: u64,
+    /// How long a try to renew the lease may take: several fit into one lease.
+    renew_within: Duration,
+    lease: Arc<Lease>,
+    outbox: Outbox,
+}
+
+/// How a run ended, and whether the service knows.
+#[derive(Debug)]
+pub struct Ended {
+    /// The last event.
+    pub last: Body,
+    /// Why the service does not have it, where it does not.
+    pub told: Result<()>,
+}
+
+impl Session {
+    /// Enrols, and checks the ticket before anything else is believed. `say` hears what is waited for.
+    ///
+    /// # Errors
+    /// `Usage` for a URL, a token or a key that makes no sense. `Source` when the service refuses (permanent), or was not to be had in
+    /// time (temporary). Those of [`ticket::verify`]. `Cancelled`.
+    pub async fn begin(options: &Options, say: &dyn Fn(&str), cancel: &CancellationToken) -> Result<Self> {
+        let address = Address::of_service(&options.url)?;
+        let ca = options.ca.as_deref().map(|path| read_file(path, MAX_CA, "the certificates of --orchestrator-ca"));
+        let client = Client::new(address, ca.transpose()?.as_ref().map(|pem| &pem[..]), Dial::new(&options.source))?;
+        let trust = trust(&options.ticket_keys)?;
+        let token = read_token(&options.token)?;
+        let (run, server) = (options.run.clone(), options.server.clone());
+        let enrol = Enrol { run, nonce: random::token()?, agent: AGENT.into(), server };
+        let applicant = Applicant { client: &client, token: &token, enrol: &enrol, within: options.enrol_within };
+        let (enrolled, asked) = applicant.enrol(say, cancel).await?;
+        let (run, server, now) = (enrol.run.as_ref(), enrol.server.as_ref(), seconds_since_1970()?);
+        let known = Known { trust: &trust, nonce: &enrol.nonce, run, server, now };
+        let spec = ticket::verify(&enrolled, known)?;
+        Ok(Self::new(spec, enrolled, asked, client))
+    }
+
+    fn new(spec: RunSpec, enrolled: Enrolled, asked: Duration, client: Client) -> Self {
+        let Enrolled { run, attempt, session, lease: terms, .. } = enrolled;
+        let lease = Lease::new(format!("attempt {attempt} of run {run}"), terms, asked);
+        let renew_within = (lease.heard().1 / 4).max(Duration::from_secs(1));
+        let (lease, outbox) = (Arc::new(lease), Outbox::default());
+        Session { spec, session, client, renew_after: terms.renew_after, renew_within, lease, outbox }
+    }
+
+    /// What is to be done, as the ticket permits it.
+    pub fn spec(&self) -> &RunSpec {
+        &self.spec
+    }
+
+    /// Who keeps events for the service: one of the reporter's outputs.
+    pub fn output(&self) -> Box<dyn Output> {
+        Box::new(self.outbox.clone())
+    }
+
+    /// How long this process may write.
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// Begins to renew the lease and to report what `reporter` tells. When the lease is over, or the service wants that, `cancel` is
+    /// cancelled. Must be called inside the runtime.
+    pub fn start(&self, reporter: &Arc<Reporter>, cancel: &CancellationToken) -> Underway {
+        let path = |what| format!("/v1/agent/runs/{}/attempts/{}/{what}", self.spec.run, self.spec.epoch);
+        let obedience = Arc::new(Obedience::new(Arc::clone(reporter), self.outbox.clone(), cancel.clone()));
+        // A renewal never waits for a report, nor for what that waits for.
+        let renewal = Renewal {
+            lease: Arc::clone(&self.lease),
+            client: self.client.another(self.renew_within),
+            path: path("lease"),
+            session: self.session.clone(),
+            obedience: Arc::clone(&obedience),
+        };
+        let sender = Sender {
+            outbox: self.outbox.clone(),
+            client: self.client.another(super::client::TRY),
+            path: path("events"),
+            session: self.session.clone(),
+            obedience,
+            lease: Arc::clone(&self.lease),
+        };
+        Underway {
+            renewing: tokio::spawn(renewal.keep(self.renew_after, cancel.clone())),
+            sending: tokio::spawn(sender.send()),
+            outbox: self.outbox.clone(),
+            service: self.client.address().to_string(),
+        }
+    }
+
+    /// Does the run, and reports until its end has been accepted, for `within` at most after it has ended.
+    pub async fn run_to_end(
+        &self,
+        files: &Files,
+        machine: Option<&mut Machine>,
+        reporter: &Arc<Reporter>,
+        within: Duration,
+        say: &dyn Fn(&str),
+        cancel: &CancellationToken,
+    ) -> Ended {
+        let underway = self.start(reporter, cancel);
+        let lease = Some(Arc::clone(&self.lease));
+        let last = run::attempt(&self.spec, files, machine, lease, reporter, cancel).await;
+        Ended { last, told: underway.finish(within, say, cancel).await }
+    }
+}
+
+/// What goes on beside a run. It ends with this.
+pub struct Underway {
+    renewing: JoinHandle<()>,
+    sending: JoinHandle<Delivered>,
+    outbox: Outbox,
+    service: String,
+}
+
+impl Underway {
+    /// After the last event: waits until the service has it. `say` hears what is waited for; a signal that comes now ends the wait.
+    ///
+    /// # Errors
+    /// `Source` when the service has not accepted it `within` that time, does not take it, or does not want it; `Cancelled`.
+    pub async fn finish(mut self, within: Duration, say: &dyn Fn(&str), cancel: &CancellationToken) -> Result<()> {
+        // Nothing is written any more.
+        self.renewing.abort();
+        let (outbox, service) = (self.outbox.clone(), self.service.clone());
+        let sending = tokio::time::timeout(within, &mut self.sending);
+        let sending = told(sending, || {
+            say(&format!("waiting until {service} has accepted the end of the run: {}", outbox.trouble()));
+        });
+        // Whoever has cancelled the run already wants its end to be told all the same.
+        let cancelled =
+            async { if cancel.is_cancelled() { std::future::pending().await } else { cancel.cancelled().await } };
+        let delivered = tokio::select! {
+            delivered = sending => delivered,
+            () = cancelled => return Err(Error::cancelled("telling the service the end of the run").with_hint(HINT)),
+        };
+        let failed = |why: String| {
+            Err(Error::source_failed(format!("{service} has not accepted the end of the run {why}")).with_hint(HINT))
+        };
+        match delivered {
+            Ok(Ok(Delivered::Accepted)) => Ok(()),
+            Ok(Ok(Delivered::NotWanted(why))) => failed(format!("and does not want it: {why}")).map_err(permanent),
+            Ok(Ok(Delivered::Refused(why))) => failed(format!("and will not: {why}")).map_err(permanent),
+            Ok(Err(error)) => failed(format!("since the task that reports died: {error}")),
+            Err(_) => failed(format!("within {} s: {}", within.as_secs(), outbox.trouble())),
+        }
+    }
+}
+
+const HINT: &str =
+    "how the run ended stands above, and holds; see what the service takes it for, and tell it where that differs";
+
+fn permanent(error: Error) -> Error {
+    error.with_retry(Retry::Permanent)
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.renewing.abort();
+        self.sending.abort();
+    }
+}
+
+fn trust(paths: &[PathBuf]) -> Result<Trust> {
+    let keys = paths.iter().map(|path| read_key(path, "--ticket-key")).collect::<Result<Vec<PublicKey>>>()?;
+    Trust::new(keys, 1).map_err(|error| Error::usage(format!("--ticket-key: {error}")).with_source(error))
+}
+
+/// Reads the enrolment token: one line.
+fn read_token(path: &Path) -> Result<Token> {
+    let bytes = read_file(path, MAX_TOKEN, "the enrolment token")?;
+    let text = std::str::from_utf8(&bytes).unwrap_or_default();
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    Token::try_from(line.to_owned()).map_err(|error| {
+        Error::usage(format!("--token {}: {error}", path.display()))
+            .with_hint("the service gives one for each attempt: put just that into the file")
+    })
+}
+
+fn seconds_since_1970() -> Result<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map(|since| since.as_secs()).map_err(|_| {
+        Error::target("this machine's clock stands before 1970, so no ticket is good").with_hint("set the clock")
+    })
+}
+
+#[cfg(test)]
+mod tests;
