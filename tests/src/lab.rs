@@ -26,6 +26,16 @@ pub struct Key {
     pub public: PathBuf,
 }
 
+impl Key {
+    /// Its id, as openssl and sha256sum find it.
+    pub fn id(&self) -> String {
+        let der = self.public.with_extension("der");
+        Run::tool("openssl").words("pkey -pubin -outform DER -in").arg(&self.public).arg("-out").arg(&der).done().ok();
+        let sum = Run::tool("sha256sum").arg(&der).text();
+        sum.split(' ').next().unwrap_or_default().to_owned()
+    }
+}
+
 /// A packed image.
 pub struct Image {
     /// Its directory.

@@ -125,6 +125,14 @@ pub fn demand_root() {
 pub struct Mount(PathBuf);
 
 impl Mount {
+    /// A file system of memory, with these options.
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    pub fn tmpfs(at: &Path, options: &str) -> Self {
+        Self::new(&format!("-t tmpfs -o {options}"), Path::new("none"), at)
+    }
+
     /// `mount OPTIONS WHAT WHERE`; makes the directory.
     ///
     /// # Panics

@@ -46,6 +46,20 @@ impl Service {
         Service { dir, config, url: format!("https://{address}"), environment: Vec::new(), running: None }
     }
 
+    /// With its data folder in another place, where it is to be started first.
+    ///
+    /// # Panics
+    /// When its configuration cannot be written.
+    #[must_use]
+    pub fn within(mut self, folder: &Path) -> Self {
+        self.dir = folder.join("service");
+        let config = std::fs::read(&self.config).expect("the configuration");
+        let mut config: Value = serde_json::from_slice(&config).expect("the configuration");
+        config["data"] = json!(self.dir);
+        std::fs::write(&self.config, config.to_string()).expect("writing the configuration");
+        self
+    }
+
     /// With an environment variable, from the next start on.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
