@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod client;
 pub mod config;
 pub mod engine;
@@ -13,5 +14,6 @@ pub mod error;
 pub mod identity;
 pub mod launch;
 pub mod model;
+pub mod service;
 pub mod store;
 pub mod text;

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 use crate::text::RunId;
 
 mod outcome;
+#[cfg(feature = "schema")]
+mod schema;
 mod words;
 
 pub use outcome::{
@@ -20,6 +22,7 @@ pub use words::{ErrorKind, PathState, Phase, Stage, Step, TailTreatment, TargetS
 
 /// One event in its envelope.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Event {
     /// The run.
     pub run: RunId,
@@ -37,6 +40,7 @@ pub struct Event {
 
 /// Whether an event may be thinned out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Priority {
     /// A later one replaces it.
@@ -147,6 +151,7 @@ impl Body {
 
 /// What a run sets out to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RunStarted {
     /// Program and version.
     pub agent: String,
@@ -158,6 +163,7 @@ pub struct RunStarted {
 
 /// What happened to one path, and how many are left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PathChanged {
     /// The SCSI device, such as `sda`. It may be another one after the next start.
     pub path: String,
@@ -173,6 +179,7 @@ pub struct PathChanged {
 
 /// How far a step is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Progress {
     /// The phase.
     pub phase: Phase,
@@ -198,6 +205,7 @@ pub struct Progress {
 
 /// Bytes per second of each stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Rates {
     /// Compressed bytes that arrived.
     pub source: u64,

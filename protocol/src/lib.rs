@@ -10,6 +10,8 @@
 
 pub mod control;
 pub mod event;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod spec;
 mod text;
 pub mod ticket;

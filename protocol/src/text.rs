@@ -24,13 +24,16 @@ fn refuse<T>(found: &str, rule: &str) -> Result<T, BadText> {
 
 /// A string type and its rule.
 macro_rules! checked {
-    ($(#[$doc:meta])* $name:ident, $fits:expr, $rule:literal) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident, $fits:expr, $pattern:literal, $rule:literal) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
+            /// Its rule as a regular expression.
+            pub const PATTERN: &'static str = $pattern;
+
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -57,6 +60,16 @@ macro_rules! checked {
                 f.write_str(&self.0)
             }
         }
+
+        #[cfg(feature = "schema")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                $crate::schema::text(concat!($($doc),*), $pattern)
+            }
+        }
+
+        #[cfg(feature = "schema")]
+        impl utoipa::ToSchema for $name {}
     };
 }
 
@@ -65,6 +78,7 @@ checked! {
     /// them.
     RunId,
     |text| starts_alphanumeric(text) && text.len() <= 64 && text.bytes().all(is_harmless),
+    "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
     "a run id: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 }
 
@@ -72,6 +86,7 @@ checked! {
     /// A SHA-256 digest as text.
     Digest,
     |text| text.strip_prefix("sha256:").is_some_and(|hex| is_hex(hex, 64)),
+    "^sha256:[0-9a-f]{64}$",
     "a digest: sha256: and 64 lower-case hex digits"
 }
 
@@ -79,6 +94,7 @@ checked! {
     /// A LUN's identity as dm-multipath and udev's `scsi_id` write it: `3` and the NAA identifier in hex for nearly all storage.
     Wwid,
     |text| starts_alphanumeric(text) && text.len() <= 128 && text.bytes().all(is_harmless),
+    "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
     "a WWID: 1 to 128 letters, digits, '.', '_' or '-', as `multipath -ll` shows it"
 }
 
@@ -87,6 +103,7 @@ checked! {
     BusId,
     |text| matches!(text.split('.').collect::<Vec<_>>()[..], [css, ss, number]
         if is_hex(css, css.len()) && (1..=2).contains(&css.len()) && is_hex(ss, 1) && is_hex(number, 4)),
+    r"^[0-9a-f]{1,2}\.[0-9a-f]\.[0-9a-f]{4}$",
     "a bus id such as 0.0.1900, in lower-case hex"
 }
 
@@ -94,6 +111,7 @@ checked! {
     /// The name of a storage port.
     Wwpn,
     is_long_hex,
+    "^0x[0-9a-f]{16}$",
     "a WWPN: 0x and 16 lower-case hex digits"
 }
 
@@ -101,6 +119,7 @@ checked! {
     /// The number of a LUN behind a storage port, as zFCP writes it.
     Lun,
     is_long_hex,
+    "^0x[0-9a-f]{16}$",
     "a LUN: 0x and 16 lower-case hex digits, such as 0x4010400000000000"
 }
 
@@ -108,6 +127,7 @@ checked! {
     /// The name of a server. Like a run's it is harmless wherever it stands.
     ServerName,
     |text| starts_alphanumeric(text) && text.len() <= 128 && text.bytes().all(is_harmless),
+    "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
     "a server's name: 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
 }
 
@@ -115,6 +135,7 @@ checked! {
     /// A short name for something that runs have in common.
     Label,
     |text| starts_alphanumeric(text) && text.len() <= 64 && text.bytes().all(is_harmless),
+    "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
     "a label: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 }
 
@@ -133,6 +154,9 @@ pub struct Token(Zeroizing<String>);
 impl Token {
     /// Characters of a token.
     pub const LEN: usize = 43;
+
+    /// Its rule as a regular expression.
+    pub const PATTERN: &'static str = "^[A-Za-z0-9_-]{43}$";
 
     /// The text.
     pub fn reveal(&self) -> &str {
@@ -163,6 +187,16 @@ impl fmt::Debug for Token {
         f.write_str("Token(…)")
     }
 }
+
+#[cfg(feature = "schema")]
+impl utoipa::PartialSchema for Token {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        crate::schema::text("32 random bytes in base64url without padding. A secret.", Token::PATTERN)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl utoipa::ToSchema for Token {}
 
 fn starts_alphanumeric(text: &str) -> bool {
     text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())

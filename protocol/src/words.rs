@@ -2,12 +2,12 @@
 
 /// A closed list of words today, an open one for old readers.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $word_doc:literal])* $variant:ident = $word:literal,)+ }) => {
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         #[serde(from = "String", into = "String")]
         pub enum $name {
-            $($(#[$word_doc])* $variant,)+
+            $($(#[doc = $word_doc])* $variant,)+
             /// A word this reader does not know.
             Unknown(String),
         }
@@ -42,6 +42,16 @@ macro_rules! words {
                 f.write_str(self.name())
             }
         }
+
+        #[cfg(feature = "schema")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                $crate::schema::words(concat!($($doc),*), &[$(($word, concat!($($word_doc),*)),)+])
+            }
+        }
+
+        #[cfg(feature = "schema")]
+        impl utoipa::ToSchema for $name {}
     };
 }
 

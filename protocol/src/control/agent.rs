@@ -17,6 +17,7 @@ pub const MAX_TEXT: usize = 256;
 /// The first thing an agent says, with its enrolment token in the header `Authorization: Bearer`. The same process may say it again
 /// when it got no answer: it is known by its nonce. Another one is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Enrol {
     /// The run that the token is for, where the agent knows it.
@@ -24,7 +25,8 @@ pub struct Enrol {
     pub run: Option<RunId>,
     /// 32 random bytes of this process, which the ticket echoes.
     pub nonce: Token,
-    /// Program and version.
+    /// Program and version, at most 256 bytes.
+    #[cfg_attr(feature = "schema", schema(max_length = 256))]
     pub agent: String,
     /// The server that it runs on, where it has been told. It must be the run's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +35,7 @@ pub struct Enrol {
 
 /// What an agent needs for its attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Enrolled {
     /// The run.
     pub run: RunId,
@@ -50,6 +53,7 @@ pub struct Enrolled {
 
 /// How long an agent may write without hearing from the service. It counts from before it asked, on a clock that never jumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Terms {
     /// Seconds that the lease lasts.
     pub seconds: u64,
@@ -59,14 +63,17 @@ pub struct Terms {
 
 /// What happened since the last report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// In the order of their index.
+    #[cfg_attr(feature = "schema", schema(max_items = 256))]
     pub events: Vec<Event>,
 }
 
 /// What the service wants of an agent: in the answer to each report and each renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Orders {
     /// The lowest index that was not reported yet.
     pub next: u64,
@@ -80,6 +87,7 @@ pub struct Orders {
 
 /// A lease that was renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Lease {
     /// How long it lasts.
     pub lease: Terms,

@@ -9,6 +9,7 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// A problem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// Names the kind of problem: `urn:z-provisioner:problem:` and the code.
     #[serde(rename = "type")]

@@ -15,6 +15,8 @@ pub const PRIORITY: std::ops::RangeInclusive<i32> = -100..=100;
 pub const ATTEMPTS: std::ops::RangeInclusive<u32> = 1..=100;
 /// Shortest and longest deadline, in seconds: up to 30 days.
 pub const DEADLINE: std::ops::RangeInclusive<u64> = 1..=2_592_000;
+/// Longest reason for calling a run off, in bytes.
+pub const MAX_REASON: usize = 1024;
 /// Longest idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// Most runs of one page of a list.
@@ -22,6 +24,7 @@ pub const MAX_PAGE: u32 = 1000;
 
 /// A run that is wanted: this image onto that target of this server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewRun {
     /// The server. It has one active run at a time.
@@ -47,12 +50,15 @@ pub struct NewRun {
     pub fabric: Label,
     /// -100 to 100; the higher goes first.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schema(default = 0, minimum = -100, maximum = 100))]
     pub priority: i32,
     /// How often it is tried, 1 to 100.
     #[serde(default = "three")]
+    #[cfg_attr(feature = "schema", schema(default = 3, minimum = 1, maximum = 100))]
     pub max_attempts: u32,
     /// Seconds from now until which it must have ended, or it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 2592000))]
     pub deadline: Option<u64>,
 }
 
@@ -112,6 +118,7 @@ impl NewRun {
 
 /// Who starts an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LauncherKind {
     /// The service itself, on its own machine.
@@ -200,6 +207,7 @@ words! {
 
 /// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Wait {
     /// What.
     #[serde(rename = "for")]
@@ -210,6 +218,7 @@ pub struct Wait {
 
 /// One attempt at a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Attempt {
     /// Its number, from 1, which is also its fencing epoch.
     pub attempt: u32,
@@ -234,6 +243,7 @@ pub struct Attempt {
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Run {
     /// Its name.
     pub run: RunId,
@@ -295,6 +305,7 @@ pub struct Run {
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RunPage {
     /// The runs, the latest first.
     pub runs: Vec<Run>,
@@ -303,8 +314,36 @@ pub struct RunPage {
     pub next: Option<String>,
 }
 
+/// That a run is to be called off.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// Why, in words, at most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(max_length = 1024))]
+    pub reason: Option<String>,
+}
+
+/// That a person vouches for the death of a silent agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmDeath {
+    /// The attempt whose agent is dead. It guards against vouching for another one.
+    #[cfg_attr(feature = "schema", schema(minimum = 1))]
+    pub attempt: u32,
+}
+
+/// Nothing but the request itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
 /// An enrolment token. It is shown once; the service keeps its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EnrolmentToken {
     /// The run.
     pub run: RunId,
@@ -316,6 +355,7 @@ pub struct EnrolmentToken {
 
 /// What happened to a run, as its watchers are told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Happening {
     /// The run.
     pub run: RunId,
@@ -326,8 +366,19 @@ pub struct Happening {
     pub what: What,
 }
 
+/// How far a run is, as its watchers are told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct RunProgress {
+    /// The run.
+    pub run: RunId,
+    /// How far.
+    pub progress: Progress,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
     /// The run is in another state, or waits for something else in the same.
@@ -338,6 +389,7 @@ pub enum What {
 
 /// A run's new state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct StateChanged {
     /// Where the run is now.
     pub state: RunState,

@@ -8,6 +8,7 @@ use crate::text::Digest;
 
 /// The result of a run that reached its goal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Summary {
     /// What was written.
     pub image: ImageFacts,
@@ -66,6 +67,7 @@ pub struct Summary {
 
 /// What firmware finds on the target, and where it was told to look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct IplFacts {
     /// What the boot record leads to.
     pub record: String,
@@ -75,6 +77,7 @@ pub struct IplFacts {
 
 /// What a run opened, and what became of that.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TornDown {
     /// Undone, in the order it happened.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -101,6 +104,7 @@ impl TornDown {
 
 /// What became of a target beyond the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Tail {
     /// Its length in bytes.
     pub bytes: u64,
@@ -112,6 +116,7 @@ pub struct Tail {
 
 /// The image that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ImageFacts {
     /// Its name.
     pub name: String,
@@ -127,6 +132,7 @@ pub struct ImageFacts {
 
 /// The target that was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TargetFacts {
     /// Its path, or `LUN` and its WWID.
     pub device: String,
@@ -151,6 +157,7 @@ pub struct TargetFacts {
 
 /// The paths of a multipathed target when it was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Paths {
     /// Those that were live.
     pub live: u32,
@@ -179,6 +186,7 @@ pub enum ReservationFacts {
 
 /// A LUKS2 container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Container {
     /// The image's region in it; `disk` where it holds the whole image.
     pub region: String,
@@ -213,6 +221,7 @@ pub enum Proof {
 
 /// How long a phase took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PhaseTime {
     /// The phase.
     pub phase: Phase,
@@ -222,6 +231,7 @@ pub struct PhaseTime {
 
 /// Why a run did not reach its goal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Failure {
     /// Where it was.
     pub phase: Phase,

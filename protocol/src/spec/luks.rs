@@ -15,6 +15,7 @@ pub const ARGON2_PARALLEL: std::ops::RangeInclusive<u32> = 1..=4;
 
 /// How a LUKS2 container is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LuksSpec {
     /// The cipher, as dm-crypt names it.
@@ -61,20 +62,25 @@ impl LuksSpec {
 /// The passphrase of a run stands for 32 random bytes: nobody can guess it, and stretching it would only make every start of
 /// the server slower (and Argon2 needs memory that an initramfs may not have). So the least that cryptsetup allows is enough.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Pbkdf {
     /// PBKDF2 with SHA-256.
     Pbkdf2 {
         /// How often.
+        #[cfg_attr(feature = "schema", schema(minimum = 1000, maximum = 100000000))]
         iterations: u32,
     },
     /// Argon2id.
     Argon2id {
         /// Memory in KiB.
+        #[cfg_attr(feature = "schema", schema(minimum = 32, maximum = 4194304))]
         memory: u32,
         /// Passes over it.
+        #[cfg_attr(feature = "schema", schema(minimum = 4, maximum = 10000))]
         time: u32,
         /// Lanes.
+        #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 4))]
         parallel: u32,
     },
 }
@@ -103,6 +109,7 @@ impl Pbkdf {
 
 /// How the installed system unlocks its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Unlock {
     /// Somebody types the key at the console.

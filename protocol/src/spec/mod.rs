@@ -27,6 +27,7 @@ pub const MAX_EPOCH: u32 = 65_535;
 pub const MAX_TRUST: usize = 64;
 /// One run: put this image onto this target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RunSpec {
     /// Names the run in every event.
@@ -34,6 +35,7 @@ pub struct RunSpec {
     /// The fencing epoch, from 1: of two agents of one run, the one with the higher epoch has the target. It grows with each
     /// attempt, and is part of the key of the target's reservation.
     #[serde(default = "first")]
+    #[cfg_attr(feature = "schema", schema(default = 1, minimum = 1, maximum = 65535))]
     pub epoch: u32,
     /// Which image, from where, signed by whom.
     pub image: ImageSpec,
@@ -53,6 +55,7 @@ pub struct RunSpec {
 /// What is demanded of the network between the sources and this machine. What stays on the machine (a folder, a loopback address) is
 /// asked nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum IpsecDemand {
     /// Each connection is made only where the kernel's policies and security associations protect this very flow.
@@ -77,6 +80,7 @@ impl IpsecDemand {
 
 /// What becomes of the machine when the target is proven and closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum HandOver {
     /// It goes on running.
@@ -90,12 +94,15 @@ pub enum HandOver {
 
 /// Which image. A signed image that does not match all of this is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
     /// The image's name. Also chooses among the images of a layout.
+    #[cfg_attr(feature = "schema", schema(min_length = 1))]
     pub name: String,
     /// The architecture, as `uname -m` says it.
     #[serde(default = "s390x")]
+    #[cfg_attr(feature = "schema", schema(default = "s390x", min_length = 1))]
     pub architecture: String,
     /// The image's digest, where only exactly this one will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,11 +111,14 @@ pub struct ImageSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<u64>,
     /// Where to get it: directories, `http(s)://…` or `oci://…`. All are used at once.
+    #[cfg_attr(feature = "schema", schema(min_items = 1, max_items = 16))]
     pub sources: Vec<String>,
     /// Files with the trusted public keys, one PEM (SPKI) each.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>, min_items = 1, max_items = 64))]
     pub trust: Vec<PathBuf>,
     /// How many distinct trusted keys must have signed.
     #[serde(default = "one")]
+    #[cfg_attr(feature = "schema", schema(default = 1, minimum = 1))]
     pub threshold: usize,
 }
 

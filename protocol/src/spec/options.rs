@@ -13,6 +13,7 @@ pub const STALL_LIMIT: std::ops::RangeInclusive<u64> = 1..=86_400;
 
 /// How to write. Every one has a default that suits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// The write engine.
@@ -23,12 +24,15 @@ pub struct Options {
     pub resume: bool,
     /// Requests in flight per source; the agent's default where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 64))]
     pub connections: Option<u32>,
     /// Bytes per request; the agent's default where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 65536, maximum = 1073741824))]
     pub request_size: Option<u64>,
     /// Seconds in which nothing moves after which the run fails; the agent's default where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 86400))]
     pub stall_limit: Option<u64>,
 }
 
@@ -61,6 +65,7 @@ impl Options {
 
 /// A write engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Engine {
     /// The best that works; a fall-back is said aloud.

@@ -17,10 +17,12 @@ pub const PATH_WAIT: std::ops::RangeInclusive<u64> = 1..=3600;
 
 /// Where the image goes: exactly one of `device` and `lun`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TargetSpec {
     /// A whole block device, or a regular file that exists and is large enough. It is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, min_length = 1))]
     pub device: Option<PathBuf>,
     /// A LUN behind dm-multipath. It is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +101,7 @@ impl TargetSpec {
 
 /// A LUN and the ways to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LunSpec {
     /// Its WWID as dm-multipath knows it: never `sdX`, never a path.
@@ -106,12 +109,15 @@ pub struct LunSpec {
     /// zFCP adapters to set online, and LUNs to add where the fabric does not show them by itself. Empty where the platform
     /// has attached the LUN already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schema(max_items = 64))]
     pub fcp: Vec<FcpSpec>,
     /// How many live paths it must have.
     #[serde(default = "two")]
+    #[cfg_attr(feature = "schema", schema(default = 2, minimum = 1, maximum = 64))]
     pub min_paths: u32,
     /// How long, in seconds, adapters, ports and paths are waited for.
     #[serde(default = "a_minute")]
+    #[cfg_attr(feature = "schema", schema(default = 60, minimum = 1, maximum = 3600))]
     pub wait: u64,
 }
 
@@ -137,6 +143,7 @@ impl LunSpec {
 
 /// One way to a LUN through a zFCP adapter: with NPIV and automatic LUN scanning the adapter alone, else also port and LUN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FcpSpec {
     /// The adapter's bus id.
@@ -151,6 +158,7 @@ pub struct FcpSpec {
 
 /// How an image lies on its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
     /// As it is, in the clear.
@@ -175,6 +183,7 @@ impl Layout {
 
 /// Whether a SCSI-3 persistent reservation (write exclusive, registrants only) guards the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Reservation {
     /// It does, or nothing is written.
@@ -187,6 +196,7 @@ pub enum Reservation {
 
 /// What becomes of a device beyond the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema), schema(as = TailWish))]
 #[serde(rename_all = "kebab-case")]
 pub enum Tail {
     /// It reads as zeros.

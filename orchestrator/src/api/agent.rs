@@ -1,0 +1,69 @@
+//! What agents say, and what they are told.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
+use protocol::control::run::Nothing;
+
+use super::Api;
+use super::body::Strict;
+use super::caller::{AgentCaller, Enrolling};
+use super::openapi::{Enrolments, Reporting};
+use super::problem::Answered;
+
+/// Enrol for an attempt
+///
+/// The same process may ask again when it got no answer; it is known by its nonce. Another one is refused.
+#[utoipa::path(
+    post, path = "/v1/agent/enrol", tag = "agents", operation_id = "enrol", security(("enrolment" = [])),
+    request_body(content = Enrol, content_type = "application/json"),
+    responses((status = 201, description = "The attempt is this agent's", body = Enrolled, content_type = "application/json"), Enrolments),
+)]
+pub(super) async fn enrol(
+    Enrolling(token): Enrolling,
+    State(api): State<Api>,
+    Strict(enrol): Strict<Enrol>,
+) -> Answered<(StatusCode, Json<Enrolled>)> {
+    Ok((StatusCode::CREATED, Json(api.service.enrol(&token, enrol).await?)))
+}
+
+/// Report what happened
+///
+/// Events that were reported already are taken again and change nothing. A kind that the service does not know is kept as it came.
+#[utoipa::path(
+    post, path = "/v1/agent/runs/{run}/attempts/{attempt}/events", tag = "agents", operation_id = "report",
+    security(("session" = [])),
+    params(
+        ("run" = protocol::RunId, Path, description = "The run"),
+        ("attempt" = u32, Path, description = "The attempt", minimum = 1),
+    ),
+    request_body(content = Report, content_type = "application/json"),
+    responses((status = 200, description = "They are kept", body = Orders, content_type = "application/json"), Reporting),
+)]
+pub(super) async fn report(
+    AgentCaller(agent): AgentCaller,
+    State(api): State<Api>,
+    Strict(report): Strict<Report>,
+) -> Answered<Json<Orders>> {
+    Ok(Json(api.service.report(&agent, report).await?))
+}
+
+/// Renew the lease
+#[utoipa::path(
+    post, path = "/v1/agent/runs/{run}/attempts/{attempt}/lease", tag = "agents", operation_id = "renew_lease",
+    security(("session" = [])),
+    params(
+        ("run" = protocol::RunId, Path, description = "The run"),
+        ("attempt" = u32, Path, description = "The attempt", minimum = 1),
+    ),
+    request_body(content = Option<Nothing>, content_type = "application/json"),
+    responses((status = 200, description = "The agent may go on writing", body = Lease, content_type = "application/json"), Reporting),
+)]
+pub(super) async fn renew(
+    AgentCaller(agent): AgentCaller,
+    State(api): State<Api>,
+    Strict(Nothing {}): Strict<Nothing>,
+) -> Answered<Json<Lease>> {
+    Ok(Json(api.service.renew(&agent).await?))
+}

@@ -1,0 +1,186 @@
+//! One connection: TLS, HTTP/1.1 or HTTP/2, and how it ends.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tower::ServiceExt;
+
+use super::caller::Peer;
+use super::limits::Limits;
+use super::serve::Server;
+use super::stall::Stall;
+
+/// How long a connection that should end may take to do so by itself.
+const LAST: Duration = Duration::from_secs(1);
+
+/// Serves one connection until it ends.
+pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
+    // Events are small, and late when they are held back. Where that cannot be set, nothing else is lost.
+    let _ = stream.set_nodelay(true);
+    let stream = Stall::new(stream, server.limits.stall);
+    let builder = builder(&server.limits);
+    let Some(tls) = &server.tls else { return serve(stream, builder, from, server).await };
+    let shaken = tokio::select! {
+        () = server.drain.cancelled() => return,
+        shaken = timeout(server.limits.handshake, tls.accept(stream)) => shaken,
+    };
+    match shaken {
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            serve(stream, builder.http2_only(), from, server).await;
+        }
+        Ok(Ok(stream)) => serve(stream, builder.http1_only(), from, server).await,
+        Ok(Err(error)) => tracing::debug!(%from, %error, "the TLS handshake failed"),
+        Err(_) => tracing::debug!(%from, "the TLS handshake took too long"),
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let head_bytes = usize::try_from(limits.head_bytes).unwrap_or(usize::MAX);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // `Activity` bounds that, for both versions, and also what comes before a version is known.
+        .header_read_timeout(None)
+        .max_headers(limits.headers)
+        .max_buf_size(head_bytes.max(8 << 10));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.head_bytes)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.ping)
+        .initial_stream_window_size(64 << 10)
+        .initial_connection_window_size(1 << 20)
+        .max_send_buf_size(64 << 10);
+    builder
+}
+
+async fn serve<S>(stream: S, builder: auto::Builder<TokioExecutor>, from: SocketAddr, server: &Server)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Activity::new();
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        let under_way = activity.begin();
+        request.extensions_mut().insert(Peer(from));
+        let request: Request = request.map(Body::new);
+        let answer = server.app.clone().oneshot(request);
+        async move { answer.await.map(|response: Response| response.map(|body| Counted { body, _under_way: under_way })) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = server.drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // Bounded by whoever accepted it.
+            connection.await
+        }
+        () = activity.idle_too_long(&server.limits) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = sleep(LAST) => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%from, error, "a connection ended badly");
+    }
+}
+
+/// What a connection is doing. One that does nothing must end, be it that no request ever comes, or comes too slowly.
+#[derive(Clone)]
+struct Activity(Arc<Mutex<Doing>>);
+
+struct Doing {
+    requests: usize,
+    served: bool,
+    idle_since: Instant,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Activity(Arc::new(Mutex::new(Doing { requests: 0, served: false, idle_since: Instant::now() })))
+    }
+
+    fn doing(&self) -> MutexGuard<'_, Doing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> UnderWay {
+        self.doing().requests += 1;
+        UnderWay(self.clone())
+    }
+
+    async fn idle_too_long(&self, limits: &Limits) {
+        loop {
+            let deadline = {
+                let doing = self.doing();
+                let limit = if doing.served { limits.idle } else { limits.head };
+                if doing.requests > 0 {
+                    Instant::now() + limits.head.min(limits.idle)
+                } else {
+                    doing.idle_since + limit
+                }
+            };
+            sleep_until(deadline).await;
+            let doing = self.doing();
+            let limit = if doing.served { limits.idle } else { limits.head };
+            if doing.requests == 0 && doing.idle_since.elapsed() >= limit {
+                return;
+            }
+        }
+    }
+}
+
+/// A request that is under way, until its answer has been sent or given up.
+struct UnderWay(Activity);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut doing = self.0.doing();
+        doing.requests -= 1;
+        doing.served = true;
+        doing.idle_since = Instant::now();
+    }
+}
+
+/// An answer's body, whose end is the request's.
+struct Counted {
+    body: Body,
+    _under_way: UnderWay,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

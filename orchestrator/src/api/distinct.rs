@@ -1,0 +1,100 @@
+//! No key twice in an object, at any depth: two readers could disagree on which one counts.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+/// Refuses what is not one JSON object, or has a key twice.
+pub(super) fn check(bytes: &[u8]) -> serde_json::Result<()> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    deserializer.deserialize_map(Distinct { only_objects: true })?;
+    deserializer.end()
+}
+
+#[derive(Clone, Copy)]
+struct Distinct {
+    only_objects: bool,
+}
+
+const BELOW: Distinct = Distinct { only_objects: false };
+
+impl<'de> DeserializeSeed<'de> for Distinct {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Distinct {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.only_objects { "an object" } else { "JSON" })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            map.next_value_seed(BELOW)?;
+            if let Some(key) = seen.replace(key) {
+                return Err(A::Error::custom(format_args!("the key {key:?} stands twice in an object")));
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(BELOW)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_stands_once_in_an_object() {
+        check(br#"{"a": {"x": 1}, "b": {"x": [null, true, 1.5, -1, "x", {"a": 1}]}}"#).unwrap();
+        for (text, says) in [
+            (r#"{"a": 1, "a": 1}"#, "\"a\" stands twice"),
+            (r#"{"a": [{"b": 1, "\u0062": 2}]}"#, "\"b\" stands twice"),
+            (r#"[]"#, "expected an object"),
+            (r#""text""#, "expected an object"),
+            ("{} {}", "trailing"),
+            ("", "EOF"),
+        ] {
+            let refusal = check(text.as_bytes()).unwrap_err().to_string();
+            assert!(refusal.contains(says), "{text}: {refusal}");
+        }
+        assert!(check("[".repeat(10_000).as_bytes()).is_err(), "deep nesting must be refused, not followed");
+        let deep = format!("{{\"a\": {}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+        assert!(check(deep.as_bytes()).is_err(), "deep nesting must be refused, not followed");
+    }
+}

@@ -1,0 +1,152 @@
+//! The service over HTTP: what strangers may say, within which limits, and how they are answered.
+//!
+//! A request goes this way: `serve` (a connection and what it may cost) → `pace` (how often its peer may ask) → `caller` (who it is, and
+//! whether it may) → `path`, `body` (what it says) → a handler in `runs`, `agent` or `watch` → the engine. Whatever goes wrong on the way
+//! is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one call.
+
+mod agent;
+mod body;
+mod caller;
+mod connection;
+mod distinct;
+mod limits;
+mod openapi;
+mod path;
+mod problem;
+mod runs;
+mod serve;
+mod service;
+mod stall;
+mod watch;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use protocol::control::problem::{Code, Problem};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use limits::{Limits, Rate};
+pub use openapi::document;
+pub use serve::serve;
+pub use service::{Answer, Changes, Service};
+
+use caller::{Caller, Peer};
+use limits::Pace;
+use problem::Refusal;
+
+/// What the API must be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// SHA-256 of the operator's token.
+    pub operator: [u8; 32],
+    /// What one caller may cost.
+    pub limits: Limits,
+    /// Tells that the service ends: watchers are let go.
+    pub drain: CancellationToken,
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct Api(Arc<Shared>);
+
+impl Deref for Api {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+struct Shared {
+    service: Arc<dyn Service>,
+    operator: [u8; 32],
+    limits: Limits,
+    drain: CancellationToken,
+    peers: Pace<std::net::IpAddr>,
+    callers: Pace<Caller>,
+    watchers: Arc<Semaphore>,
+    document: Bytes,
+}
+
+/// The API on this engine, for [`serve`].
+pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
+    let (router, document) = routes().split_for_parts();
+    let limits = settings.limits;
+    let api = Api(Arc::new(Shared {
+        service,
+        operator: settings.operator,
+        drain: settings.drain,
+        peers: Pace::new(limits.per_peer),
+        callers: Pace::new(limits.per_caller),
+        watchers: Arc::new(Semaphore::new(limits.watchers)),
+        // It is made of texts, numbers and lists: nothing of it can fail to be written.
+        document: serde_json::to_vec(&openapi::finished(document)).unwrap_or_default().into(),
+        limits,
+    }));
+    router
+        .fallback(problem::no_such_path)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(from_fn_with_state(api.clone(), caller::pace))
+        .layer(from_fn_with_state(api.clone(), answer_in_time))
+        .layer(from_fn(problem::no_panic))
+        .layer(from_fn(tell))
+        .with_state(api)
+}
+
+/// Every path, with its handler and its description.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(runs::create, runs::list))
+        .routes(routes!(runs::show))
+        .routes(routes!(runs::cancel))
+        .routes(routes!(runs::retry))
+        .routes(routes!(runs::confirm_death))
+        .routes(routes!(runs::token))
+        .routes(routes!(watch::of_run))
+        .routes(routes!(watch::of_all))
+        .routes(routes!(agent::enrol))
+        .routes(routes!(agent::report))
+        .routes(routes!(agent::renew))
+        .routes(routes!(openapi::show))
+        .routes(routes!(openapi::lives))
+        .routes(routes!(openapi::ready))
+}
+
+/// Bounds a request, from its head to the head of its answer.
+async fn answer_in_time(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let time = api.limits.body + api.limits.answer;
+    tokio::time::timeout(time, next.run(request)).await.unwrap_or_else(|_| {
+        let problem =
+            Problem::new(Code::Unavailable, "the service has not answered in time; whether this was done is not known")
+                .with_hint("ask again; a run is not created twice when the header `Idempotency-Key` is the same")
+                .retry_after(5);
+        Refusal::from(problem).into_response()
+    })
+}
+
+/// Writes a line of log for each request, and what each answer says to caches and browsers.
+async fn tell(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let path = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let mut response = next.run(request).await;
+    let (status, milliseconds) = (response.status().as_u16(), began.elapsed().as_millis());
+    tracing::debug!(?peer, %method, path, status, milliseconds, "answered");
+    let headers = response.headers_mut();
+    // Answers have tokens in them, and what a run is now it is not in a minute.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
