@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod command;
 pub mod config;
 pub mod engine;
 pub mod error;
