@@ -11,7 +11,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use protocol::Label;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -122,14 +121,6 @@ impl Default for Limits {
 }
 
 const FABRIC_LIMIT: u32 = 32;
-
-impl Limits {
-    /// The limit of a fabric: its own, or that of every fabric.
-    pub fn of_fabric(&self, fabric: &Label) -> u32 {
-        let limit = self.per_fabric.get(fabric.as_str()).or_else(|| self.per_fabric.get(EVERY_FABRIC));
-        limit.copied().unwrap_or(FABRIC_LIMIT)
-    }
-}
 
 /// When a failed attempt is tried again: after a time that doubles with each attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -122,6 +122,21 @@ impl Error {
         self.0.retry
     }
 
+    /// The causes, outermost first, without those that are told already.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes: Vec<String> = Vec::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            let text = printable(&cause.to_string());
+            let is_told = self.0.message.contains(&text) || causes.iter().any(|cause| cause.contains(&text));
+            if !is_told {
+                causes.push(text);
+            }
+            next = cause.source();
+        }
+        causes
+    }
+
     /// For a terminal: the error, and its hint on a line of its own.
     pub fn lines(&self) -> String {
         let hint = self.0.hint.as_ref().map_or(String::new(), |hint| format!("\nhint: {hint}"));

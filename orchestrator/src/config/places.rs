@@ -6,13 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
+use protocol::Label;
 use rustls_pki_types::ServerName;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{Config, Process, check::check_url};
+use super::{Config, EVERY_FABRIC, FABRIC_LIMIT, Limits, Process, check::check_url};
 use crate::error::{Context, Error, Result};
 use crate::identity::{CA, bounded};
+use crate::model::schedule;
 
 const NAME: &str = "z-orchestrator";
 const AGENT: &str = "z-provisioner";
@@ -120,6 +122,14 @@ impl Config {
             "sqlite" => Ok(StorePlace::Sqlite(data.join(SQLITE))),
             url => Ok(StorePlace::Postgres(Zeroizing::new(url.to_owned()))),
         }
+    }
+
+    /// The limits as the scheduler takes them.
+    pub fn schedule_limits(&self) -> schedule::Limits {
+        let Limits { runs, per_source, per_fabric } = &self.limits;
+        let named = per_fabric.iter().filter_map(|(name, limit)| Some((Label::try_from(name.clone()).ok()?, *limit)));
+        let others = per_fabric.get(EVERY_FABRIC).copied().unwrap_or(FABRIC_LIMIT);
+        schedule::Limits { runs: *runs, per_source: *per_source, fabrics: named.collect(), per_fabric: others }
     }
 
     /// The certificates by which agents that the service starts know it. `None`: those that the machine trusts.

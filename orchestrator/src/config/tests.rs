@@ -65,11 +65,12 @@ fn what_makes_no_sense_is_refused_by_name() {
 
 #[test]
 fn a_fabric_without_a_limit_of_its_own_has_that_of_all() {
-    let label = |name: &str| Label::try_from(name.to_owned()).unwrap();
-    let config = Config::parse(br#"{"limits": {"per_fabric": {"*": 4, "slow": 1}}}"#).unwrap();
-    assert_eq!((config.limits.of_fabric(&label("slow")), config.limits.of_fabric(&label("other"))), (1, 4));
-    let config = Config::parse(br#"{"limits": {"per_fabric": {"slow": 1}}}"#).unwrap();
-    assert_eq!((config.limits.of_fabric(&label("other")), config.limits.runs), (32, 64));
+    let limits = |text: &str| Config::parse(text.as_bytes()).unwrap().schedule_limits();
+    let named = limits(r#"{"limits": {"per_fabric": {"*": 4, "slow": 1}}}"#);
+    assert_eq!((named.per_fabric, named.fabrics.values().copied().collect::<Vec<_>>()), (4, vec![1]));
+    assert_eq!(named.fabrics.keys().map(protocol::Label::as_str).collect::<Vec<_>>(), ["slow"]);
+    let usual = limits(r#"{"limits": {"per_fabric": {"slow": 1}}}"#);
+    assert_eq!((usual.per_fabric, usual.runs, usual.per_source), (32, 64, 32));
 }
 
 #[test]

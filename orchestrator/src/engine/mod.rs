@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{EnrolmentToken, NewRun, Run, RunPage, MAX_IDEMPOTENCY_KEY, MAX_PAGE};
+use protocol::control::run::{EnrolmentToken, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Run, RunPage};
 use protocol::event::Progress;
 use protocol::{RunId, Token};
 use tokio::sync::{mpsc, oneshot};
@@ -122,7 +122,8 @@ impl Engine {
             return Err(Problem::new(Code::BadRequest, format!("`limit` must be 1 to {MAX_PAGE}")));
         }
         let before = page.map(str::parse).transpose();
-        let before = before.map_err(|_| Problem::new(Code::BadRequest, "`page` is not what an answer's `next` named"))?;
+        let before =
+            before.map_err(|_| Problem::new(Code::BadRequest, "`page` is not what an answer's `next` named"))?;
         let records = self.0.store.list(filter, before, limit).await.map_err(|error| problem(&error))?;
         let is_full = u32::try_from(records.len()).is_ok_and(|count| count == limit);
         let next = records.last().filter(|_| is_full).map(|last| last.seq.to_string());
@@ -177,8 +178,11 @@ impl Engine {
         let digest = credentials.digest(token);
         let (found, run) = oneshot::channel();
         self.ask(Ask::Find { token: digest.clone(), reply: found }).await?;
-        let stranger = || Problem::new(Code::Unauthorized, "the enrolment token is not valid, or not any more")
-            .with_hint("each token is for one attempt and one process; ask for a new one: z-orchestrator run token RUN");
+        let stranger = || {
+            Problem::new(Code::Unauthorized, "the enrolment token is not valid, or not any more").with_hint(
+                "each token is for one attempt and one process; ask for a new one: z-orchestrator run token RUN",
+            )
+        };
         let run = run.await.map_err(|_| ending())?.ok_or_else(stranger)?;
         if let Some(other) = enrol.run.as_ref().filter(|other| **other != run) {
             return Err(Problem::new(Code::Forbidden, format!("the enrolment token is not for run {other}")));
@@ -204,7 +208,8 @@ impl Engine {
     /// # Errors
     /// `unauthorized`, `unavailable`.
     pub async fn agent(&self, run: &RunId, attempt: u32, session: &Token) -> Result<Agent, Problem> {
-        let stranger = || Problem::new(Code::Unauthorized, format!("the session token is not of attempt {attempt} of run {run}"));
+        let stranger =
+            || Problem::new(Code::Unauthorized, format!("the session token is not of attempt {attempt} of run {run}"));
         let record = self.record(run).await.map_err(|problem| match problem.code {
             Code::NotFound => stranger(),
             _ => problem,

@@ -55,9 +55,8 @@ impl Published {
         }
         inner.busy.add(record);
         inner.running += u64::from(record.state == State::Running);
-        let same = before.filter(|before| {
-            (before.record.state, before.record.attempt()) == (record.state, record.attempt())
-        });
+        let same =
+            before.filter(|before| (before.record.state, before.record.attempt()) == (record.state, record.attempt()));
         let now = Instant::now();
         let live = match same {
             Some(same) => Live { record: Arc::new(record.clone()), ..same },
@@ -86,7 +85,8 @@ impl Published {
     }
 
     pub(super) fn set_progress(&self, agent: &Agent, progress: Progress) {
-        if let Some(live) = self.write().runs.get_mut(&agent.run).filter(|live| live.record.attempt() == agent.attempt) {
+        if let Some(live) = self.write().runs.get_mut(&agent.run).filter(|live| live.record.attempt() == agent.attempt)
+        {
             live.progress = Some(progress);
         }
     }
@@ -110,7 +110,11 @@ impl Published {
         let running = inner.running;
         let Some(live) = inner.runs.get_mut(&agent.run) else { return Err(over("the run is over")) };
         if live.record.attempt() != agent.attempt || live.record.state != State::Running {
-            return Err(over(&format!("the run is {}, in attempt {}", live.record.state.name(), live.record.attempt())));
+            return Err(over(&format!(
+                "the run is {}, in attempt {}",
+                live.record.state.name(),
+                live.record.attempt()
+            )));
         }
         if live.expiring {
             return Err(over("its lease is over"));

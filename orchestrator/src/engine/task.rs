@@ -132,9 +132,9 @@ impl Task {
             (of.run, Input::NotLaunched { attempt: of.attempt, reason, retryable: true })
         }));
         let late = inner.published.late(&inner.clock).into_iter();
-        self.owed.extend(late.map(|run| {
-            (run, Input::Cancel { reason: "its deadline has passed".into(), ending: Ending::Failed })
-        }));
+        self.owed.extend(
+            late.map(|run| (run, Input::Cancel { reason: "its deadline has passed".into(), ending: Ending::Failed })),
+        );
     }
 
     async fn take(&mut self, batch: &mut Batch, ask: Ask) {
@@ -296,7 +296,12 @@ impl Task {
     }
 
     /// Whether a batch was stored after all. Until that is known nothing is decided.
-    async fn find_out(&mut self, mut batch: Batch, error: &StoreError, cancel: &CancellationToken) -> Result<(), StoreError> {
+    async fn find_out(
+        &mut self,
+        mut batch: Batch,
+        error: &StoreError,
+        cancel: &CancellationToken,
+    ) -> Result<(), StoreError> {
         // Whoever waits is told now; the same request again finds out what came of this one.
         for reply in batch.replies.drain(..) {
             reply.send_problem(super::problem(error));

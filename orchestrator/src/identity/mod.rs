@@ -3,6 +3,7 @@
 mod authority;
 mod certificate;
 mod folder;
+mod keys;
 mod tickets;
 pub mod tokens;
 
@@ -14,6 +15,7 @@ pub use authority::Authority;
 pub use certificate::{Certificates, Source};
 pub use folder::Folder;
 pub(crate) use folder::bounded;
+pub use keys::Keys;
 pub use tickets::{Grant, TicketKey, VALIDITY};
 pub use tokens::SessionKey;
 
@@ -35,10 +37,8 @@ pub struct Identity {
     pub certificates: Arc<Certificates>,
     /// Digest of the operator's token.
     pub operator: Digest,
-    /// What session tokens are computed with.
-    pub sessions: SessionKey,
-    /// What tickets are signed with.
-    pub tickets: TicketKey,
+    /// What session tokens are computed and tickets signed with.
+    pub keys: Arc<Keys>,
 }
 
 impl Identity {
@@ -55,8 +55,7 @@ impl Identity {
         Ok(Identity {
             certificates: Arc::new(Certificates::open(source, now)?),
             operator: tokens::operator(&folder)?,
-            sessions: SessionKey::open(&folder)?,
-            tickets: TicketKey::open(&folder)?,
+            keys: Arc::new(Keys { sessions: SessionKey::open(&folder)?, tickets: TicketKey::open(&folder)? }),
             folder,
         })
     }

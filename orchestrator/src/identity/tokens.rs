@@ -20,7 +20,7 @@ const KEY_LEN: usize = 32;
 pub fn random() -> Result<Token> {
     let mut bytes = Zeroizing::new([0; KEY_LEN]);
     fill(&mut bytes[..])?;
-    token(&bytes[..])
+    Ok(token(&bytes))
 }
 
 /// What the service keeps of a token: the SHA-256 of its text.
@@ -30,10 +30,18 @@ pub fn digest(token: &Token) -> Digest {
 
 /// Whether a digest is that of a token. How long it takes says nothing about either.
 pub fn matches(token: &Token, expected: &Digest) -> bool {
-    let found = digest(token);
-    let (found, expected) = (found.as_str().as_bytes(), expected.as_str().as_bytes());
-    let differences = found.iter().zip(expected).fold(0, |seen, (a, b)| std::hint::black_box(seen | (a ^ b)));
-    found.len() == expected.len() && differences == 0
+    is_equal(digest(token).as_str(), expected.as_str())
+}
+
+/// Whether two tokens are the same. How long it takes says nothing about either.
+pub fn is_same(one: &Token, other: &Token) -> bool {
+    is_equal(one.reveal(), other.reveal())
+}
+
+fn is_equal(one: &str, other: &str) -> bool {
+    let pairs = one.bytes().zip(other.bytes());
+    let differences = pairs.fold(0, |seen, (a, b)| std::hint::black_box(seen | (a ^ b)));
+    one.len() == other.len() && differences == 0
 }
 
 /// The operator's token, which is made at the first start: its digest. Whoever removes the file gets a new one at the next start.
@@ -89,11 +97,10 @@ impl SessionKey {
     }
 
     /// The session token of an attempt, for the process that has enrolled with a nonce of this digest.
-    ///
-    /// # Errors
-    /// None that can happen: the text of 32 bytes is a token.
-    pub fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Result<Token> {
-        token(hmac::sign(&self.0, &message(run, attempt, nonce)).as_ref())
+    pub fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Token {
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        bytes.copy_from_slice(hmac::sign(&self.0, &message(run, attempt, nonce)).as_ref());
+        token(&bytes)
     }
 
     /// Whether a token is [`Self::session`]'s for these. How long it takes says nothing about the right one.
@@ -116,7 +123,7 @@ fn message(run: &RunId, attempt: u32, nonce: &Digest) -> Vec<u8> {
 }
 
 /// SHA-256 as the protocol writes it.
-pub(super) fn sha256(bytes: &[u8]) -> Digest {
+pub fn sha256(bytes: &[u8]) -> Digest {
     use std::fmt::Write;
     let mut text = String::from("sha256:");
     for byte in ring::digest::digest(&ring::digest::SHA256, bytes).as_ref() {
@@ -128,8 +135,11 @@ pub(super) fn sha256(bytes: &[u8]) -> Digest {
     }
 }
 
-fn token(bytes: &[u8]) -> Result<Token> {
-    Token::try_from(URL_SAFE_NO_PAD.encode(bytes)).map_err(|error| Error::system(format!("making a token: {error}")))
+fn token(bytes: &[u8; KEY_LEN]) -> Token {
+    match Token::try_from(URL_SAFE_NO_PAD.encode(bytes)) {
+        Ok(token) => token,
+        Err(_) => unreachable!("32 bytes are 43 characters of base64url"),
+    }
 }
 
 fn fill(bytes: &mut [u8]) -> Result<()> {
@@ -152,6 +162,7 @@ mod tests {
     fn a_token_is_known_by_its_digest_alone() {
         let (token, other) = (random().unwrap(), random().unwrap());
         assert!(matches(&token, &digest(&token)) && !matches(&other, &digest(&token)));
+        assert!(is_same(&token, &token.clone()) && !is_same(&token, &other));
         let known = Token::try_from("A".repeat(43)).unwrap();
         // printf A…A | sha256sum
         assert_eq!(digest(&known), sha256("A".repeat(43).as_bytes()));
@@ -162,8 +173,8 @@ mod tests {
     fn a_session_is_of_one_run_one_attempt_one_process_and_one_key() {
         let (key, other) = (SessionKey::new(&[1; 32]), SessionKey::new(&[2; 32]));
         let (nonce, stranger) = (sha256(b"nonce"), sha256(b"stranger"));
-        let session = key.session(&run("a"), 1, &nonce).unwrap();
-        assert_eq!(session, key.session(&run("a"), 1, &nonce).unwrap());
+        let session = key.session(&run("a"), 1, &nonce);
+        assert_eq!(session, key.session(&run("a"), 1, &nonce));
         assert!(key.is_session(&session, &run("a"), 1, &nonce));
         assert!(!key.is_session(&session, &run("b"), 1, &nonce));
         assert!(!key.is_session(&session, &run("a"), 2, &nonce));
@@ -176,7 +187,7 @@ mod tests {
     #[test]
     fn secrets_do_not_show_themselves() {
         let key = SessionKey::new(&[b'k'; 32]);
-        let session = key.session(&run("a"), 1, &sha256(b"n")).unwrap();
+        let session = key.session(&run("a"), 1, &sha256(b"n"));
         let shown = format!("{key:?} {session:?}");
         assert_eq!(shown, "SessionKey(…) Token(…)");
     }
@@ -189,7 +200,7 @@ mod tests {
             (operator(&folder).unwrap(), SessionKey::open(&folder).unwrap().session(&run("a"), 1, &sha256(b"n")));
         assert_eq!(operator(&folder).unwrap(), first);
         let again = SessionKey::open(&folder).unwrap().session(&run("a"), 1, &sha256(b"n"));
-        assert_eq!(again.unwrap(), session.unwrap());
+        assert_eq!(again, session);
         let text = std::fs::read_to_string(folder.file("operator.token")).unwrap();
         assert_eq!(digest(&Token::try_from(text.trim().to_owned()).unwrap()), first);
         folder.write_secret("operator.token", b"letmein").unwrap();

@@ -282,7 +282,10 @@ impl Deciding {
                 self.decision.effects.push(Effect::End { attempt, handle });
             }
             (LauncherKind::External, true) => {
-                self.enter(State::Lost, format!("attempt {attempt} went silent; the reservation of the next one shuts it out"));
+                self.enter(
+                    State::Lost,
+                    format!("attempt {attempt} went silent; the reservation of the next one shuts it out"),
+                );
                 self.lose_unheard(attempt);
             }
             (LauncherKind::External, false) => {
@@ -356,7 +359,9 @@ impl Deciding {
                 self.end(ending, &why);
             }
             None if !retryable => self.enter(State::Failed, reason),
-            None if made >= budget => self.enter(State::Failed, format!("{reason}; that was attempt {made} of {budget}")),
+            None if made >= budget => {
+                self.enter(State::Failed, format!("{reason}; that was attempt {made} of {budget}"))
+            }
             None => self.enter(State::Queued, format!("{reason}; it is tried again")),
         }
     }
@@ -409,4 +414,3 @@ pub fn created(record: &Record) -> What {
         reason: record.reason.clone(),
     })
 }
-

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use protocol::control::run::{Wait, WaitsFor};
 use protocol::{Label, RunId, ServerName};
 
-use super::record::{Record, State};
 use super::Moment;
+use super::record::{Record, State};
 
 /// How many runs may be active at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +98,9 @@ impl Busy {
         }
         let full = |host: &String| self.sources.get(host).copied().unwrap_or(0) >= limits.per_source;
         match record.source_hosts().into_iter().find(full) {
-            Some(host) => wait(WaitsFor::Source, format!("{} runs use source {host}, and no more may", limits.per_source)),
+            Some(host) => {
+                wait(WaitsFor::Source, format!("{} runs use source {host}, and no more may", limits.per_source))
+            }
             None => None,
         }
     }

@@ -17,7 +17,13 @@ use crate::world::*;
 /// One thing that happens. Numbers choose among what is there.
 #[derive(Debug, Clone)]
 enum Step {
-    Create { server: u8, target: u8, kind: u8, attempts: u32, key: Option<u8> },
+    Create {
+        server: u8,
+        target: u8,
+        kind: u8,
+        attempts: u32,
+        key: Option<u8>,
+    },
     Enrol(u8),
     Renew(u8),
     Report(u8),
@@ -224,7 +230,8 @@ impl Play {
         self.bury();
         let Some(found) = self.found(&run).await else { return };
         agent.index = 0;
-        let (target, is_reserved) = (found.target.clone(), found.launcher == LauncherKind::External && found.target.starts_with("LUN"));
+        let (target, is_reserved) =
+            (found.target.clone(), found.launcher == LauncherKind::External && found.target.starts_with("LUN"));
         let server = found.server.to_string();
         let key = match found.launcher {
             LauncherKind::Process => format!("here {target}"),
@@ -237,7 +244,9 @@ impl Play {
             assert!(
                 !same || !other.could_write() || fenced,
                 "attempt {} of {run} was granted what attempt {} of {} may still write",
-                agent.enrolled.attempt, other.agent.enrolled.attempt, other.agent.enrolled.run
+                agent.enrolled.attempt,
+                other.agent.enrolled.attempt,
+                other.agent.enrolled.run
             );
         }
         let lease = Instant::now() + Duration::from_secs(LEASE);

@@ -1,8 +1,8 @@
 //! One thing at a time: what happens to a run in each of its states.
 
 use protocol::control::Code;
-use protocol::control::run::{LauncherKind, NewRun, Outcome, RunState, WaitsFor};
 use protocol::control::agent::Report;
+use protocol::control::run::{LauncherKind, NewRun, Outcome, RunState, WaitsFor};
 use serde_json::json;
 
 use crate::memory::Fault;

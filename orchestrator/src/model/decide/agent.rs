@@ -95,7 +95,10 @@ impl Deciding {
         let mut last = None;
         for event in events {
             if event.run != self.decision.record.run || event.attempt != attempt {
-                let detail = format!("an event of attempt {} of run {}, sent as attempt {attempt} of run {}", event.attempt, event.run, self.decision.record.run);
+                let detail = format!(
+                    "an event of attempt {} of run {}, sent as attempt {attempt} of run {}",
+                    event.attempt, event.run, self.decision.record.run
+                );
                 return Err(refuse(Code::Forbidden, detail));
             }
             if last.is_some_and(|last| event.index <= last) {
@@ -106,7 +109,10 @@ impl Deciding {
             }
             let size = serde_json::to_vec(event).map_or(usize::MAX, |json| json.len());
             if size > MAX_EVENT {
-                return Err(refuse(Code::TooLarge, format!("event {} has {size} bytes, and may have {MAX_EVENT}", event.index)));
+                return Err(refuse(
+                    Code::TooLarge,
+                    format!("event {} has {size} bytes, and may have {MAX_EVENT}", event.index),
+                ));
             }
             last = Some(event.index);
         }

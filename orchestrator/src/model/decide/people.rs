@@ -11,7 +11,8 @@ impl Deciding {
     pub(super) fn token(&mut self, digest: &Digest) -> Result<(), Refusal> {
         let record = &self.decision.record;
         if record.order.launcher != LauncherKind::External {
-            let detail = format!("the agents of run {} are launched by the service, which gives them their tokens", record.run);
+            let detail =
+                format!("the agents of run {} are launched by the service, which gives them their tokens", record.run);
             return Err(refuse(Code::Conflict, detail));
         }
         let attempt = record.attempt();
