@@ -102,7 +102,7 @@ impl Default for Lease {
     }
 }
 
-/// How many runs may be active at once, 1 to 4096 each.
+/// How many runs may be active at once, 1 to 100000 each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {

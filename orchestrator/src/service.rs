@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use protocol::control::agent::Terms;
 use protocol::control::run::LauncherKind;
-use protocol::{Digest, Label, RunId, Token};
+use protocol::Digest;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::config::{Config, EVERY_FABRIC};
-use crate::engine::{Credentials, Engine, Settings};
+use crate::config::Config;
+use crate::engine::{Engine, Settings};
 use crate::error::{Context, Error, Result};
-use crate::identity::{CA, Certificates, Grant, Identity, SessionKey, TicketKey, tokens};
+use crate::identity::{Certificates, Identity, TICKET_PUBLIC};
 use crate::launch::{External, Launchers, Process, ProcessSettings};
-use crate::model::schedule::Limits;
-use crate::model::{BackOff, Moment, Record};
+use crate::model::{BackOff, Moment};
 use crate::store;
 
 /// How often it is looked whether the certificate has to be renewed.
@@ -26,18 +25,18 @@ const REFRESH: Duration = Duration::from_secs(3600);
 /// Folder of what agents say, in the data folder.
 const LOGS: &str = "agents";
 
-/// Serves until it is cancelled. `ready` hears where, once requests are answered.
+/// Serves until it is cancelled.
 ///
 /// # Errors
 /// What is configured cannot be had, or another service has taken over the store.
-pub async fn run(config: Config, ready: impl FnOnce(&[SocketAddr]), cancel: CancellationToken) -> Result<()> {
+pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let identity = Identity::open(&config, Moment::of_wall_clock())?;
-    let store = store::open(&config.location()?).await.map_err(|error| {
+    let store = store::open(&config.store_place(identity.folder.path())?).await.map_err(|error| {
         Error::unavailable(format!("opening the store: {error}")).with_hint("see that it can be reached and written")
     })?;
     let (listeners, addresses) = listen(&config.listen).await?;
     let settings = Settings {
-        limits: limits(&config)?,
+        limits: config.schedule_limits(),
         back_off: BackOff {
             first: Duration::from_secs(config.retry.first_seconds),
             most: Duration::from_secs(config.retry.most_seconds),
@@ -46,8 +45,8 @@ pub async fn run(config: Config, ready: impl FnOnce(&[SocketAddr]), cancel: Canc
         grace: Duration::from_secs(config.lease.grace),
         enrol_within: Duration::from_secs(config.patience.enrol),
         cancel_within: Duration::from_secs(config.patience.cancel),
-        launchers: launchers(&config, identity.folder.path(), &addresses)?,
-        credentials: Arc::new(Vouching { sessions: identity.sessions, tickets: identity.tickets }),
+        launchers: launchers(&config, identity.folder.path(), &addresses),
+        credentials: identity.keys,
     };
     let ending = cancel.child_token();
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())
@@ -61,7 +60,9 @@ pub async fn run(config: Config, ready: impl FnOnce(&[SocketAddr]), cancel: Canc
     let tls = Arc::new(identity.certificates.server_config()?);
     let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));
     tokio::spawn(refresh(identity.certificates, cancel.clone()));
-    ready(&addresses);
+    for address in &addresses {
+        tracing::info!("listening on https://{address}");
+    }
     let decided = tokio::select! {
         () = cancel.cancelled() => None,
         decided = &mut deciding => Some(decided),
@@ -101,38 +102,33 @@ async fn listen(at: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)
     Ok((listeners, addresses))
 }
 
-fn limits(config: &Config) -> Result<Limits> {
-    let mut fabrics = std::collections::BTreeMap::new();
-    for (name, limit) in config.limits.per_fabric.iter().filter(|(name, _)| *name != EVERY_FABRIC) {
-        let label = Label::try_from(name.clone()).map_err(|error| Error::usage(format!("`limits.per_fabric`: {error}")))?;
-        fabrics.insert(label, *limit);
+fn launchers(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Launchers {
+    let mut launchers = Launchers::new();
+    launchers.insert(LauncherKind::External, Arc::new(External));
+    match process(config, data, addresses) {
+        Ok(process) => drop(launchers.insert(LauncherKind::Process, Arc::new(process))),
+        // Whoever only waits for machines that boot by themselves needs none.
+        Err(error) => tracing::warn!("no agent can be started here: {error}"),
     }
-    let any = Label::default();
-    let per_fabric = match config.limits.per_fabric.get(EVERY_FABRIC) {
-        Some(limit) => *limit,
-        None => crate::config::Limits::default().of_fabric(&any),
-    };
-    Ok(Limits { runs: config.limits.runs, per_source: config.limits.per_source, fabrics, per_fabric })
+    launchers
 }
 
-fn launchers(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<Launchers> {
+fn process(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<Process> {
+    let agent = config.process.agent()?;
+    let ca = config.process_ca(data).ok_or_else(|| {
+        Error::usage("nothing says by which certificates agents know the service").with_hint("set `process.ca`")
+    })?;
     let logs = data.join(LOGS);
     std::fs::create_dir_all(&logs).doing(|| format!("making {}", logs.display()))?;
     let file = |path: &Path| path.display().to_string();
     let mut arguments = vec!["--orchestrator".to_owned(), url(config, addresses)?];
-    let ca = config.process.ca.clone().unwrap_or_else(|| data.join(CA));
     arguments.extend(["--orchestrator-ca".to_owned(), file(&ca)]);
-    arguments.extend(["--ticket-key".to_owned(), file(&data.join(crate::identity::TICKET_PUBLIC))]);
+    arguments.extend(["--ticket-key".to_owned(), file(&data.join(TICKET_PUBLIC))]);
     arguments.extend(config.process.trust.iter().flat_map(|key| ["--trust".to_owned(), file(key)]));
     arguments.extend(config.process.registry_auth.iter().flat_map(|auth| ["--registry-auth".to_owned(), file(auth)]));
     arguments.extend(["--report-within".to_owned(), config.report_within.to_string()]);
     arguments.extend(config.process.args.iter().cloned());
-    let process = Process::new(ProcessSettings { agent: config.process.agent(), arguments, logs })
-        .doing(|| "setting up the launcher of processes".into())?;
-    let mut launchers = Launchers::new();
-    launchers.insert(LauncherKind::Process, Arc::new(process));
-    launchers.insert(LauncherKind::External, Arc::new(External));
-    Ok(launchers)
+    Process::new(ProcessSettings { agent, arguments, logs }).doing(|| "setting up the launcher of processes".into())
 }
 
 /// Where agents of this machine find the service.
@@ -168,39 +164,4 @@ fn operator(digest: &Digest) -> [u8; 32] {
         *byte = digit(pair[0]) << 4 | digit(pair[1]);
     }
     bytes
-}
-
-/// The engine's cryptography.
-struct Vouching {
-    sessions: SessionKey,
-    tickets: TicketKey,
-}
-
-impl Credentials for Vouching {
-    fn new_token(&self) -> Result<Token, String> {
-        tokens::random().map_err(|error| error.to_string())
-    }
-
-    fn digest(&self, token: &Token) -> Digest {
-        tokens::digest(token)
-    }
-
-    fn digest_of(&self, text: &str) -> Digest {
-        tokens::sha256(text.as_bytes())
-    }
-
-    fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Result<Token, String> {
-        self.sessions.session(run, attempt, nonce).map_err(|error| error.to_string())
-    }
-
-    fn is_session(&self, session: &Token, run: &RunId, attempt: u32, nonce: &Digest) -> bool {
-        self.sessions.is_session(session, run, attempt, nonce)
-    }
-
-    fn ticket(&self, record: &Record, spec: &str, nonce: &Token) -> Result<String, String> {
-        let (run, attempt, order) = (&record.run, record.attempt(), &record.order);
-        let grant = Grant { run, attempt, order, spec, nonce, client_key: None };
-        // What agents compare it with is their wall clock.
-        self.tickets.issue(&grant, Moment::of_wall_clock()).map_err(|error| error.to_string())
-    }
 }

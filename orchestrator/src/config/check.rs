@@ -11,7 +11,7 @@ use super::{Config, EVERY_FABRIC, Limits};
 use crate::error::{Error, Result};
 
 const MAX_LIST: usize = 64;
-const LIMIT: RangeInclusive<u64> = 1..=4096;
+const LIMIT: RangeInclusive<u64> = 1..=100_000;
 const MAX_FABRICS: usize = 1024;
 
 fn holds(rule: bool, broken: impl FnOnce() -> String, remedy: &str) -> Result<()> {

@@ -199,7 +199,7 @@ impl Engine {
         let defect = |error: String| Problem::new(Code::Internal, error);
         let spec = serde_json::to_string(&spec).map_err(|error| defect(error.to_string()))?;
         let ticket = credentials.ticket(&record, &spec, &enrol.nonce).map_err(defect)?;
-        let session = credentials.session(&run, attempt, &nonce).map_err(defect)?;
+        let session = credentials.session(&run, attempt, &nonce);
         Ok(Enrolled { run, attempt, session, lease: *lease, spec, ticket })
     }
 
@@ -216,7 +216,8 @@ impl Engine {
         })?;
         let of = record.attempts.iter().find(|of| of.number == attempt);
         let nonce = of.and_then(|of| of.nonce.as_ref()).ok_or_else(stranger)?;
-        if self.0.settings.credentials.is_session(session, run, attempt, nonce) {
+        let credentials = &self.0.settings.credentials;
+        if credentials.is_same(&credentials.session(run, attempt, nonce), session) {
             Ok(Agent { run: run.clone(), attempt })
         } else {
             Err(stranger())
@@ -253,7 +254,7 @@ impl Engine {
     ///
     /// # Errors
     /// `attempt-over`.
-    pub fn renew(&self, agent: &Agent) -> Result<Lease, Problem> {
+    pub async fn renew(&self, agent: &Agent) -> Result<Lease, Problem> {
         self.0.published.renew(agent, &self.0.settings, &self.0.clock)
     }
 

@@ -46,13 +46,10 @@ pub trait Credentials: Send + Sync {
     fn digest_of(&self, text: &str) -> Digest;
 
     /// The session token of the process that enrolled with a nonce of this digest: always the same.
-    ///
-    /// # Errors
-    /// When it cannot be computed.
-    fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Result<Token, String>;
+    fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Token;
 
-    /// Whether that is this token, found out in a time that tells nothing.
-    fn is_session(&self, session: &Token, run: &RunId, attempt: u32, nonce: &Digest) -> bool;
+    /// Whether two tokens are the same, in a time that tells nothing.
+    fn is_same(&self, one: &Token, other: &Token) -> bool;
 
     /// A signed ticket for the current attempt of a run, for this spec and this nonce.
     ///

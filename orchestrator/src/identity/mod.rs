@@ -16,7 +16,7 @@ pub use certificate::{Certificates, Source};
 pub use folder::Folder;
 pub(crate) use folder::bounded;
 pub use keys::Keys;
-pub use tickets::{Grant, TicketKey, VALIDITY};
+pub use tickets::{Grant, TICKET_PUBLIC, TicketKey, VALIDITY};
 pub use tokens::SessionKey;
 
 use crate::config::Config;

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::model::Moment;
 
 const KEY: &str = "ticket.key";
-const PUBLIC: &str = "ticket.pub";
+/// File of the public half, which agents trust.
+pub const TICKET_PUBLIC: &str = "ticket.pub";
 
 /// How long a ticket is good.
 pub const VALIDITY: Duration = Duration::from_secs(24 * 3600);
@@ -63,8 +64,8 @@ impl TicketKey {
             }
         };
         let public = key.public().to_pem();
-        if folder.read(PUBLIC, MAX_PEM)?.is_none_or(|known| *known != public.as_bytes()) {
-            folder.write(PUBLIC, public.as_bytes())?;
+        if folder.read(TICKET_PUBLIC, MAX_PEM)?.is_none_or(|known| *known != public.as_bytes()) {
+            folder.write(TICKET_PUBLIC, public.as_bytes())?;
         }
         Ok(TicketKey { key, validity: VALIDITY })
     }
