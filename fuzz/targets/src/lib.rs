@@ -4,6 +4,7 @@
 // A broken promise is reported by panicking: that is what a fuzzer looks for.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agent;
 mod chunk;
 mod descriptor;
 mod envelope;
@@ -16,6 +17,7 @@ mod oci;
 pub mod corpus;
 pub mod keys;
 
+pub use self::agent::{enrol, lease, report};
 pub use self::chunk::chunk;
 pub use self::descriptor::descriptor;
 pub use self::envelope::{SIGNED, envelope};
@@ -57,8 +59,28 @@ const JSON: &[&str] = &[
     "[[[[[[[[",
 ];
 
+const EVENTS: &[&str] = &[
+    "run-started",
+    "run-finished",
+    "run-failed",
+    "phase-started",
+    "phase-finished",
+    "step-started",
+    "\"kind\":\"progress\"",
+    "\"index\":9007199254740992",
+    "\"index\":3",
+    "\"attempt\":1",
+    "\"attempt\":2",
+    "\"retryable\":true",
+    "cancelled",
+    "1e999",
+    "-1",
+    "null",
+    "{\"events\":[",
+];
+
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "envelope", run: envelope, words: JSON },
     Target { name: "descriptor", run: descriptor, words: JSON },
     Target { name: "index", run: index, words: &["ZPINDEX\x01"] },
@@ -86,6 +108,9 @@ pub const TARGETS: [Target; 6] = [
         ],
     },
     Target { name: "chunk", run: chunk, words: &["\x28", "P*M\x18"] },
+    Target { name: "enrol", run: enrol, words: JSON },
+    Target { name: "report", run: report, words: EVENTS },
+    Target { name: "lease", run: lease, words: JSON },
 ];
 
 /// The target of this name.

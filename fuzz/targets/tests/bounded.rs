@@ -112,3 +112,18 @@ fn http() {
 fn chunk() {
     bounded("chunk", 20_000);
 }
+
+#[test]
+fn enrol() {
+    bounded("enrol", 10_000);
+}
+
+#[test]
+fn report() {
+    bounded("report", 10_000);
+}
+
+#[test]
+fn lease() {
+    bounded("lease", 5_000);
+}

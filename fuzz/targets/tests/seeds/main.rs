@@ -3,6 +3,7 @@
 //! found lie beside them, named by a hash.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
+mod agent;
 mod binary;
 mod http;
 mod json;
@@ -30,6 +31,7 @@ fn seeds() -> Seeds {
     json::add(&mut seeds, &image);
     binary::add(&mut seeds, &image);
     http::add(&mut seeds, &image);
+    agent::add(&mut seeds);
     seeds
 }
 
