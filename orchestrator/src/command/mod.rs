@@ -25,7 +25,7 @@ Exit codes:
   8  interrupted
 
 `run watch` and `run create --watch` end with what became of the run: 0 succeeded, 8 cancelled, else its agent's exit
-code, or 1 where it has none. docs/orchestrator.md says what to do about each.";
+code, or 1 where it has none. docs/operating.md says what to do about each.";
 
 #[derive(Parser)]
 #[command(
