@@ -70,7 +70,7 @@ pub struct Filter {
     pub states: Vec<String>,
     /// Of this server.
     pub server: Option<String>,
-    /// So many at once.
+    /// So many at once; as many as the service likes where it is 0.
     pub limit: u32,
 }
 
@@ -152,7 +152,10 @@ impl Client {
     /// # Errors
     /// The service was not reached or refused it.
     pub async fn list(&self, filter: &Filter, page: Option<&str>) -> Result<RunPage> {
-        let mut request = Request::new(Method::GET, "v1/runs").query("limit", &filter.limit.to_string());
+        let mut request = Request::new(Method::GET, "v1/runs");
+        if filter.limit > 0 {
+            request = request.query("limit", &filter.limit.to_string());
+        }
         if !filter.states.is_empty() {
             request = request.query("state", &filter.states.join(","));
         }

@@ -5,6 +5,7 @@
 mod logging;
 mod run;
 mod screen;
+mod serve;
 mod signals;
 
 use std::io::Write;
@@ -25,7 +26,7 @@ Exit codes:
   8  interrupted
 
 `run watch` and `run create --watch` end with what became of the run: 0 succeeded, 8 cancelled, else its agent's exit
-code, or 1 where it has none. docs/orchestrator.md says what to do about each.";
+code, or 1 where it has none. docs/operating.md says what to do about each.";
 
 #[derive(Parser)]
 #[command(
@@ -41,6 +42,9 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs the service
+    #[command(after_help = EXIT_CODES)]
+    Serve(serve::Args),
     /// Asks a service about its runs, and to do something with them
     #[command(after_help = EXIT_CODES)]
     Run(Box<run::Args>),
@@ -54,6 +58,7 @@ enum Command {
 impl Command {
     fn verbose(&self) -> u8 {
         match self {
+            Command::Serve(args) => args.verbose,
             Command::Run(args) => args.verbose(),
             Command::Completions { .. } => 0,
         }
@@ -61,6 +66,7 @@ impl Command {
 
     fn carry_out(&self, screen: &Screen) -> Result<ExitCode> {
         match self {
+            Command::Serve(args) => serve::run(args, screen),
             Command::Run(args) => run::run(args, screen),
             Command::Completions { shell } => completions(*shell),
         }

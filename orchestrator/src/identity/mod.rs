@@ -60,3 +60,39 @@ impl Identity {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Credentials;
+
+    #[test]
+    fn a_service_is_the_same_after_a_restart() {
+        let temporary = tempfile::tempdir().unwrap();
+        let config = Config { data: Some(temporary.path().join("data")), ..Config::default() };
+        let (now, run) = (Moment::of_wall_clock(), "r-1".to_owned().try_into().unwrap());
+        let open = || Identity::open(&config, now).unwrap();
+        let known = |identity: &Identity| {
+            let keys = &identity.keys;
+            let session = keys.session(&run, 1, &keys.digest_of("nonce"));
+            (
+                identity.operator.clone(),
+                session,
+                keys.tickets.public(),
+                std::fs::read(identity.folder.file(CA)).unwrap(),
+            )
+        };
+        let first = open();
+        let before = known(&first);
+        Identity::open(&config, now).unwrap_err();
+        drop(first);
+        let again = open();
+        assert!(known(&again) == before);
+        let shown = format!("{again:?}");
+        for name in ["operator.token", "ca.key", "server.key", "ticket.key"] {
+            let text = std::fs::read_to_string(again.folder.file(name)).unwrap();
+            assert!(text.lines().all(|line| !shown.contains(line)), "{name} shows itself");
+        }
+        assert!(!shown.contains(before.1.reveal()));
+    }
+}

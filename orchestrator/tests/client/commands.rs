@@ -172,3 +172,37 @@ async fn shells_complete_it() {
         assert!(output.status.success() && String::from_utf8(output.stdout).unwrap().contains("confirm-death"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_a_person_is_asked_and_only_yes_is_yes() {
+    let lost = || json(&run("r-1", "lost", r#","attempts":[{"attempt":2,"started":"A"}]"#));
+    let server = Server::new(vec![lost(), lost(), json(&run("r-1", "queued", ""))]).await;
+    for (answer, expected, asked) in [("y\n", 8, 1), ("yes\n", 0, 3)] {
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        nix::unistd::write(&terminal.master, answer.as_bytes()).unwrap();
+        let mut command = command(&server, &["confirm-death", "r-1", "--attempt", "2"]);
+        let output = command.stdin(terminal.slave).output();
+        let (code, _, err) = said(tokio::time::timeout(Duration::from_secs(20), output).await.unwrap().unwrap());
+        assert!(code == expected && err.contains("Type `yes` to vouch for it: "), "{answer:?}: {code} {err}");
+        assert_eq!(server.requests().len(), asked);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_as_wide_as_the_terminal() {
+    let long = run("r-1", "running", "")
+        .replace("LUN 36005", "LUN 36005076307ffd123456789abcdef")
+        .replace("lpar-7", "lpar-7.z.example.com");
+    let page = format!(r#"{{"runs":[{long}]}}"#);
+    let server = Server::new(vec![json(&page)]).await;
+    let size = nix::pty::Winsize { ws_row: 24, ws_col: 90, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = nix::pty::openpty(Some(&size), None).unwrap();
+    let mut command = command(&server, &["list"]);
+    let status = command.stdout(terminal.slave.try_clone().unwrap()).status();
+    assert!(tokio::time::timeout(Duration::from_secs(20), status).await.unwrap().unwrap().success());
+    let mut bytes = [0; 4096];
+    let count = nix::unistd::read(&terminal.master, &mut bytes).unwrap();
+    let text = String::from_utf8(bytes[..count].to_vec()).unwrap();
+    assert!(text.lines().all(|line| line.chars().count() <= 90) && text.contains("LUN 36005"), "{text}");
+    assert!(text.contains('…'), "{text}");
+}

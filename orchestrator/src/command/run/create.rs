@@ -63,7 +63,8 @@ pub(super) async fn create(args: &Args, service: &Service, screen: &Screen) -> R
     };
     let created = client.create_surely(&new, &key, PATIENCE, tell).await;
     let (run, is_new) = unsettled.settled(created)?;
-    if !is_new {
+    // Where we made the key ourselves, an answer was lost, and that is told already.
+    if !is_new && args.key.is_some() {
         screen.lines(&format!("run {} was created with this key before", run.run));
     }
     let line = if args.json { show::json(&run)? } else { run.run.to_string() };
@@ -98,7 +99,7 @@ impl Drop for Unsettled<'_> {
 impl Args {
     fn read(&self) -> Result<Vec<u8>> {
         if self.file != Path::new("-") {
-            let hint = "give a file with what is wanted, as docs/orchestrator.md shows it";
+            let hint = "give a file with what is wanted, as docs/operating.md shows it";
             return Ok(read(&self.file, MAX_NEW_RUN, hint)?.to_vec());
         }
         let bytes = bounded(std::io::stdin().lock(), MAX_NEW_RUN).doing(|| "reading stdin".into())?;

@@ -41,6 +41,7 @@ pub(super) struct Args {
 
 /// Which service, and how it is known.
 #[derive(clap::Args)]
+#[command(next_help_heading = "The service")]
 struct Service {
     /// Where the service is. Default: $Z_ORCHESTRATOR_URL, else https://127.0.0.1:7443
     #[arg(long, global = true, value_name = "URL")]
