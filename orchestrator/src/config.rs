@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::error::{Context, Error, Result};
 use crate::identity::bounded;
 
-pub use places::{StorePlace, default_data};
+pub use places::default_data;
 
 /// Largest configuration that is read, in bytes.
 pub const MAX_CONFIG: usize = 256 << 10;

@@ -31,7 +31,7 @@ const LOGS: &str = "agents";
 /// What is configured cannot be had, or another service has taken over the store.
 pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let identity = Identity::open(&config, Moment::of_wall_clock())?;
-    let store = store::open(&config.store_place(identity.folder.path())?).await.map_err(|error| {
+    let store = store::open(&config.location(identity.folder.path())?).await.map_err(|error| {
         Error::unavailable(format!("opening the store: {error}")).with_hint("see that it can be reached and written")
     })?;
     let (listeners, addresses) = listen(&config.listen).await?;
@@ -55,7 +55,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let api_limits = api::Limits::default();
     let drain = cancel.child_token();
     let api_settings =
-        api::Settings { operator: operator(&identity.operator), limits: api_limits, drain: drain.clone() };
+        api::Settings { operator: operator(&identity.operator), limits: api_limits.clone(), drain: drain.clone() };
     let app = api::router(Arc::new(engine), api_settings);
     let tls = Arc::new(identity.certificates.server_config()?);
     let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));

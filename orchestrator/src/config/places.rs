@@ -1,7 +1,6 @@
 //! Where things are: what the configuration says, and what it leaves to the machine.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
@@ -9,41 +8,17 @@ use nix::unistd::Uid;
 use protocol::Label;
 use rustls_pki_types::ServerName;
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::{Config, EVERY_FABRIC, FABRIC_LIMIT, Limits, Process, check::check_url};
 use crate::error::{Context, Error, Result};
 use crate::identity::{CA, bounded};
 use crate::model::schedule;
+use crate::store::Location;
 
 const NAME: &str = "z-orchestrator";
 const AGENT: &str = "z-provisioner";
 const SQLITE: &str = "runs.sqlite";
 const MAX_URL: usize = 4096;
-
-/// Where runs are kept.
-#[derive(Clone, PartialEq, Eq)]
-pub enum StorePlace {
-    /// A file.
-    Sqlite(PathBuf),
-    /// A database, by its URL, which may hold a password.
-    Postgres(Zeroizing<String>),
-}
-
-impl fmt::Display for StorePlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StorePlace::Sqlite(path) => write!(f, "{}", path.display()),
-            StorePlace::Postgres(url) => f.write_str(&without_password(url)),
-        }
-    }
-}
-
-impl fmt::Debug for StorePlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StorePlace({self})")
-    }
-}
 
 /// A database's URL as it may be shown: a password may also stand among its parameters, so those are left out.
 pub(super) fn without_password(text: &str) -> String {
@@ -109,18 +84,21 @@ impl Config {
     ///
     /// # Errors
     /// `store_file` cannot be read or holds no `postgres://` URL.
-    pub fn store_place(&self, data: &Path) -> Result<StorePlace> {
+    pub fn location(&self, data: &Path) -> Result<Location> {
+        let parse = |key: &str, text: &str| {
+            Location::parse(text).map_err(|error| Error::usage(format!("`{key}`: {error}")))
+        };
         if let Some(path) = &self.store_file {
             let reading = || format!("reading `store_file` {}", path.display());
             let text = std::fs::File::open(path).and_then(|file| bounded(file, MAX_URL)).doing(reading)?;
             let text = text.unwrap_or_default();
             let url = std::str::from_utf8(&text).unwrap_or_default().trim();
             check_url("store_file", url)?;
-            return Ok(StorePlace::Postgres(Zeroizing::new(url.to_owned())));
+            return parse("store_file", url);
         }
         match self.store.reveal() {
-            "sqlite" => Ok(StorePlace::Sqlite(data.join(SQLITE))),
-            url => Ok(StorePlace::Postgres(Zeroizing::new(url.to_owned()))),
+            "sqlite" => Ok(Location::File(data.join(SQLITE))),
+            url => parse("store", url),
         }
     }
 

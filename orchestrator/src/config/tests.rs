@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::Location;
 
 #[test]
 fn an_empty_configuration_is_the_default() {
@@ -9,7 +10,7 @@ fn an_empty_configuration_is_the_default() {
     assert_eq!(Config::parse(text.as_bytes()).unwrap(), config, "what is written is read again");
     let names: Vec<_> = config.all_names().unwrap().iter().map(|name| name.to_str().into_owned()).collect();
     assert_eq!(names, ["localhost", "127.0.0.1", "::1"]);
-    assert_eq!(config.store_place(Path::new("/d")).unwrap(), StorePlace::Sqlite("/d/runs.sqlite".into()));
+    assert_eq!(config.location(Path::new("/d")).unwrap(), Location::File("/d/runs.sqlite".into()));
     assert_eq!(config.process_ca(Path::new("/d")), Some("/d/ca.pem".into()));
 }
 
@@ -80,11 +81,11 @@ fn a_database_is_named_in_the_configuration_or_in_a_file() {
     std::fs::write(&file, "postgres://z:secret@db/runs\n").unwrap();
     let config = Config { store_file: Some(file.clone()), ..Config::default() };
     config.check().unwrap();
-    let place = config.store_place(Path::new("/d")).unwrap();
-    assert_eq!(place, StorePlace::Postgres(Zeroizing::new("postgres://z:secret@db/runs".into())));
-    assert_eq!(format!("{place:?}"), "StorePlace(postgres://z:…@db/runs)");
+    let place = config.location(Path::new("/d")).unwrap();
+    assert_eq!(place, Location::parse("postgres://z:secret@db/runs").unwrap());
+    assert!(!format!("{place:?} {place}").contains("secret"));
     std::fs::write(&file, "secret").unwrap();
-    let error = config.store_place(Path::new("/d")).unwrap_err();
+    let error = config.location(Path::new("/d")).unwrap_err();
     assert!(error.to_string().contains("store_file") && !error.lines().contains("secret"), "{error}");
     let config = Config::parse(br#"{"store": "postgres://z:secret@db/runs"}"#).unwrap();
     assert!(!format!("{config:?}").contains("secret"));

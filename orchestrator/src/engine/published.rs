@@ -71,6 +71,17 @@ impl Published {
         inner.runs.insert(record.run.clone(), live);
     }
 
+    /// Forgets runs that are none of these.
+    pub(super) fn forget_others(&self, records: &[Record]) {
+        let mut inner = self.write();
+        let known: std::collections::HashSet<&RunId> = records.iter().map(|record| &record.run).collect();
+        let gone: Vec<RunId> = inner.runs.keys().filter(|run| !known.contains(run)).cloned().collect();
+        for live in gone.iter().filter_map(|run| inner.runs.remove(run)).collect::<Vec<_>>() {
+            inner.busy.remove(&live.record);
+            inner.running -= u64::from(live.record.state == State::Running);
+        }
+    }
+
     pub(super) fn get(&self, run: &RunId) -> Option<Arc<Record>> {
         self.read().runs.get(run).map(|live| Arc::clone(&live.record))
     }

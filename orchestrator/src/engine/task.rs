@@ -285,11 +285,11 @@ impl Task {
             Err(error @ (StoreError::Conflict(_) | StoreError::Corrupt(_))) => {
                 tracing::error!(%error, "the store and the engine disagree");
                 self.take_back(batch, &error);
-                self.read_again(cancel).await?;
+                self.read_again(cancel).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "a transaction's outcome is not known");
-                self.find_out(batch, &error, cancel).await?;
+                self.find_out(batch, &error, cancel).await;
             }
         }
         Ok(())
@@ -301,7 +301,7 @@ impl Task {
         mut batch: Batch,
         error: &StoreError,
         cancel: &CancellationToken,
-    ) -> Result<(), StoreError> {
+    ) {
         // Whoever waits is told now; the same request again finds out what came of this one.
         for reply in batch.replies.drain(..) {
             reply.send_problem(super::problem(error));
@@ -309,25 +309,20 @@ impl Task {
         let first = batch.changes.first().map(|change| (change.record.run.clone(), change.record.version));
         loop {
             if cancel.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-                return Ok(());
+                return;
             }
             self.put_off();
-            match self.engine.0.store.advance(self.generation).await {
-                Ok(generation) => self.generation = generation,
-                Err(StoreError::Superseded) => return Err(StoreError::Superseded),
-                Err(_) => continue,
-            }
-            let Some((run, version)) = &first else { return Ok(()) };
+            let Some((run, version)) = &first else { return };
             match self.engine.0.store.run(run).await {
                 Ok(stored) if stored.as_ref().is_some_and(|stored| stored.version >= *version) => {
                     tracing::info!("the store answers again, and had stored it");
                     self.conclude(batch);
-                    return Ok(());
+                    return;
                 }
                 Ok(_) => {
                     tracing::info!("the store answers again, and had not stored it");
                     self.take_back(batch, error);
-                    return Ok(());
+                    return;
                 }
                 Err(_) => {}
             }
@@ -382,25 +377,21 @@ impl Task {
     }
 
     /// What is stored is what counts.
-    async fn read_again(&mut self, cancel: &CancellationToken) -> Result<(), StoreError> {
+    async fn read_again(&mut self, cancel: &CancellationToken) {
         loop {
-            let read = async {
-                self.generation = self.engine.0.store.advance(self.generation).await?;
-                self.engine.0.store.open_runs().await
-            };
-            match read.await {
+            match self.engine.0.store.open_runs().await {
                 Ok(records) => {
+                    self.engine.0.published.forget_others(&records);
                     for record in &records {
                         self.engine.0.published.show(record, &self.engine.0.settings);
                     }
                     self.fleet = Fleet::new(records);
-                    return Ok(());
+                    return;
                 }
-                Err(StoreError::Superseded) => return Err(StoreError::Superseded),
                 Err(error) => tracing::warn!(%error, "reading the runs again"),
             }
             if cancel.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-                return Ok(());
+                return;
             }
         }
     }

@@ -79,20 +79,6 @@ impl Store for Memory {
         Box::pin(ready(self.change(None, |kept| kept.generation += 1)))
     }
 
-    fn advance(&self, by: Generation) -> BoxFuture<'_, Result<Generation, StoreError>> {
-        let mut kept = self.0.lock().unwrap();
-        // It is the one call that must not be done without saying so: a store that did would lock its own service out.
-        let answer = match kept.faults.pop() {
-            Some(_) => Err(away()),
-            None if by.0 != kept.generation => Err(StoreError::Superseded),
-            None => {
-                kept.generation += 1;
-                Ok(Generation(kept.generation))
-            }
-        };
-        Box::pin(ready(answer))
-    }
-
     fn open_runs(&self) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
         self.read(|kept| {
             let mut open: Vec<Record> = kept.runs.values().filter(|run| !run.state.is_over()).cloned().collect();
