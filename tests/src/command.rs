@@ -32,6 +32,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("e2fsck", "e2fsprogs"),
     ("fsfreeze", "util-linux"),
+    ("kill", "procps"),
     ("losetup", "mount"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
@@ -42,6 +43,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("prlimit", "util-linux"),
+    ("setpriv", "util-linux"),
     ("sfdisk", "fdisk"),
     ("sh", "dash"),
     ("sha256sum", "coreutils"),
@@ -113,7 +115,8 @@ impl Run {
         Self::program(&binary("z-provisioner", "Z_PROVISIONER_BIN"))
     }
 
-    fn program(path: &Path) -> Self {
+    /// A program that is not in the PATH.
+    pub fn program(path: &Path) -> Self {
         let mut command = Command::new(path);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_remove("RUST_LOG").env("LC_ALL", "C");

@@ -17,6 +17,7 @@ pub mod layout;
 pub mod loopdev;
 pub mod narrow;
 pub mod offers;
+pub mod postgres;
 pub mod sample;
 pub mod second_reader;
 pub mod server;
@@ -30,6 +31,7 @@ pub use layout::Layout;
 pub use loopdev::{Loop, Mount};
 pub use narrow::Narrow;
 pub use offers::Offers;
+pub use postgres::Postgres;
 pub use target::Target;
 
 /// 1 KiB.

@@ -36,6 +36,17 @@ const SERVERS: [Package; 4] = [
 /// What an encrypted region may hold besides ext4.
 const FILE_SYSTEMS: [Package; 2] = [("xfsprogs", &["mkfs.xfs"]), ("btrfs-progs", &["mkfs.btrfs"])];
 
+/// For the service's store. Debian keeps the server out of the PATH, in a folder of its version.
+const DATABASE: Package = (
+    "postgresql",
+    &[
+        "/usr/lib/postgresql/15/bin/postgres",
+        "/usr/lib/postgresql/16/bin/postgres",
+        "/usr/lib/postgresql/17/bin/postgres",
+        "/usr/lib/postgresql/18/bin/postgres",
+    ],
+);
+
 /// For the second reader of images, which also takes openssl and zstd.
 const READER: Package = ("python3", &["python3"]);
 
@@ -98,7 +109,7 @@ impl Lane {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
-                let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER, CPIO];
+                let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER, CPIO, DATABASE];
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(NETWORK).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),

@@ -3,6 +3,16 @@
 //! A [`Change`] is a run's new record and what is told of it; all changes of one [`Store::commit`] are one transaction. There is one
 //! writer: a service that takes over makes the commits of the one before it fail.
 
+mod batch;
+mod database;
+mod dialect;
+mod founding;
+mod link;
+mod location;
+mod readers;
+mod statement;
+mod writer;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -10,6 +20,9 @@ use protocol::RunId;
 use protocol::control::run::Happening;
 
 use crate::model::{Record, State};
+
+pub use database::open;
+pub use location::{BadLocation, Location};
 
 /// A run's new record, with what is told of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +62,8 @@ pub struct Generation(pub i64);
 /// Why the store did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It does not answer, is full, or the like: later it may. Whether a commit happened is not known.
+    /// It does not answer, is full, or the like: later it may. Whether a commit happened is not known; whatever is read next says
+    /// so, and is final.
     #[error("the store is not available: {0}")]
     Unavailable(String),
     /// Another service has taken over: this one must end.
@@ -65,7 +79,8 @@ pub enum StoreError {
 
 /// What a store does.
 pub trait Store: Send + Sync + 'static {
-    /// Takes over as the one that writes.
+    /// Takes over as the one that writes. What the one before had under way has ended when this returns, so that what is read
+    /// afterwards is final.
     fn take_over(&self) -> BoxFuture<'_, Result<Generation, StoreError>>;
 
     /// All runs that are not over, the oldest first.
@@ -88,7 +103,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<Record>, StoreError>>;
 
-    /// All of these changes, or none. Each record's version must be one higher than the stored one's.
+    /// All of these changes, or none. Each record's version must be one higher than the stored one's; of several changes of one run,
+    /// one higher than that of the change before. Runs that give up their server and target may hand them over to others.
     fn commit<'a>(&'a self, by: Generation, changes: &'a [Change]) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// What was told after `after`, of all runs or of one, in order.
