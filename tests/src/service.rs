@@ -123,8 +123,9 @@ impl Service {
 
     /// `z-orchestrator run …`, as its operator.
     pub fn client(&self, words: &str) -> Run {
-        let run = Run::orchestrator().arg("run").words(words);
-        run.arg("--url").arg(&self.url).arg("--data").arg(&self.dir)
+        let (command, options) = words.split_once(' ').unwrap_or((words, ""));
+        let run = Run::orchestrator().arg("run").arg(command);
+        run.arg("--url").arg(&self.url).arg("--data").arg(&self.dir).words(options)
     }
 
     /// Creates a run; its name.

@@ -34,7 +34,8 @@ fn a_database_that_is_away_for_longer_than_a_lease_costs_no_run() {
     let run = service.create(&lab, &new);
     service.until(&run, &["running"], 20);
     postgres.stop();
-    let file = lab.file("another.json", agents::order(&image, "s2", &server.url(), &target).to_string().as_bytes());
+    let other = Target::device(&lab, 6 * MIB, "");
+    let file = lab.file("another.json", agents::order(&image, "s2", &server.url(), &other).to_string().as_bytes());
     let another = service.client("create --key another").arg(&file).start();
     std::thread::sleep(away());
     postgres.go();
