@@ -39,6 +39,17 @@ const FILE_SYSTEMS: [Package; 2] = [("xfsprogs", &["mkfs.xfs"]), ("btrfs-progs",
 /// For the second reader of images, which also takes openssl and zstd.
 const READER: Package = ("python3", &["python3"]);
 
+/// Makes Python environments. It has no command, and its files' names have a version in them.
+const VENV: Package = (
+    "python3-venv",
+    &[
+        "/usr/lib/python3.11/ensurepip/__init__.py",
+        "/usr/lib/python3.12/ensurepip/__init__.py",
+        "/usr/lib/python3.13/ensurepip/__init__.py",
+        "/usr/lib/python3.14/ensurepip/__init__.py",
+    ],
+);
+
 /// For the benchmark's page, which is looked at as its readers do.
 const BROWSER: Package = ("chromium", &["chromium", "chromium-browser", "google-chrome", "chromium-headless-shell"]);
 
@@ -86,6 +97,8 @@ pub enum Lane {
     Iso,
     /// Tests in guests.
     Vm,
+    /// The Python environment alone.
+    Python,
     /// Instruction counts alone.
     Counts,
     /// The benchmarks, ours beside the peers'.
@@ -98,7 +111,7 @@ impl Lane {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
-                let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER, CPIO];
+                let more = [NAMESPACES, LUKS, READER, VENV, BROWSER, COUNTER, CPIO];
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(NETWORK).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
@@ -111,6 +124,7 @@ impl Lane {
                 .chain(COUNTERPARTS)
                 .chain([SERVERS[0], FILE_SYSTEMS[0]])
                 .collect(),
+            Self::Python => vec![READER, VENV],
             Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }
