@@ -221,7 +221,7 @@ async fn a_slow_watcher_costs_a_page_and_delays_nobody() {
     house.fake.tell("r-1", 1);
     assert_eq!(quick.ids(1).await, [10_001]);
     assert_eq!(house.get("/healthz").await.status, StatusCode::NO_CONTENT);
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert!(began.elapsed() < 3 * SOON, "{:?}", began.elapsed());
 
     // It has lost nothing.
     assert_eq!(slow.ids(EVENTS + 1).await, (1..=10_001).collect::<Vec<_>>());

@@ -38,7 +38,7 @@ async fn either_protocol_with_tls_and_without() {
 async fn curl_is_served() {
     let house = House::tls(Limits::default()).await;
     let mut trust = tempfile::NamedTempFile::new().unwrap();
-    let pem = rustls_pki_types_pem(house.certificate.as_ref().unwrap());
+    let pem = pem_of(house.certificate.as_ref().unwrap());
     trust.write_all(pem.as_bytes()).unwrap();
     let base = format!("https://localhost:{}", house.address.port());
     for (version, shown) in [("--http1.1", "1.1"), ("--http2", "2")] {
@@ -56,7 +56,7 @@ async fn curl_is_served() {
 }
 
 /// PEM of a certificate.
-fn rustls_pki_types_pem(certificate: &[u8]) -> String {
+fn pem_of(certificate: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(certificate);
     let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
