@@ -97,7 +97,7 @@ pub enum Body {
     /// The last event of an attempt that did not.
     RunFailed(Box<Failure>),
     /// A kind this reader does not know, as it came, `kind` included.
-    #[serde(untagged, skip_deserializing)]
+    #[serde(skip)]
     Unknown(Map<String, Value>),
 }
 
@@ -117,7 +117,10 @@ pub const KINDS: [&str; 10] = [
 
 impl Serialize for Body {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Body::serialize(self, serializer)
+        match self {
+            Body::Unknown(fields) => fields.serialize(serializer),
+            known => Body::serialize(known, serializer),
+        }
     }
 }
 

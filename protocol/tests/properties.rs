@@ -12,7 +12,7 @@ use protocol::spec::{
     HandOver, ImageSpec, IpsecDemand, MAX_CONNECTIONS, MAX_EPOCH, MAX_SOURCES, MAX_TRUST, MIN_PATHS, Options,
     REQUEST_SIZE, TargetSpec,
 };
-use protocol::{Digest, RunId, RunSpec};
+use protocol::{BusId, Digest, Label, Lun, RunId, RunSpec, ServerName, Token, Wwid, Wwpn};
 use serde_json::json;
 
 fn digest() -> impl Strategy<Value = Digest> {
@@ -109,6 +109,29 @@ fn edits() -> impl Strategy<Value = Vec<(Index, usize, Vec<u8>)>> {
     vec((any::<Index>(), 0..9usize, prop_oneof![vec(any::<u8>(), 0..4), word]), 1..4)
 }
 
+type Takes = fn(String) -> bool;
+
+/// A text that fits the pattern of a type, and whether that takes it.
+fn fitting() -> impl Strategy<Value = (Takes, String)> {
+    fn of<T: TryFrom<String>>(pattern: &'static str) -> impl Strategy<Value = (Takes, String)> {
+        let takes: Takes = |text| T::try_from(text).is_ok();
+        // Without its anchors: proptest makes whole texts only.
+        let whole = &pattern[1..pattern.len() - 1];
+        whole.prop_map(move |text| (takes, text))
+    }
+    prop_oneof![
+        of::<RunId>(RunId::PATTERN),
+        of::<Digest>(Digest::PATTERN),
+        of::<Wwid>(Wwid::PATTERN),
+        of::<BusId>(BusId::PATTERN),
+        of::<Wwpn>(Wwpn::PATTERN),
+        of::<Lun>(Lun::PATTERN),
+        of::<ServerName>(ServerName::PATTERN),
+        of::<Label>(Label::PATTERN),
+        of::<Token>(Token::PATTERN),
+    ]
+}
+
 proptest! {
     #[test]
     fn a_run_spec_is_read_as_it_is_written(spec in spec()) {
@@ -149,6 +172,12 @@ proptest! {
             prop_assert_eq!(id.as_str(), &text);
             prop_assert!(!text.contains('/') && text.is_ascii() && (1..=64).contains(&text.len()));
         }
+    }
+
+    /// The other direction, that a type takes nothing else, is tested where schemas are compared with values.
+    #[test]
+    fn a_text_that_fits_its_pattern_is_taken((takes, text) in fitting()) {
+        prop_assert!(takes(text.clone()), "{:?}", text);
     }
 
     /// Events come from another program: whatever is read can be written and read again as the same.

@@ -14,6 +14,7 @@ mod loopdev;
 mod packages;
 mod peers;
 mod prerequisites;
+mod python;
 mod s390x;
 mod scratch;
 mod server;
@@ -60,6 +61,8 @@ enum Chore {
     Iso(iso::Options),
     /// Run unit, property, documentation and end-to-end tests, and print what ran
     Test(test::Options),
+    /// Make the Python environment that tests use (or find it in the cache) and print its interpreter, for Z_PYTHON
+    Python,
     /// Boot an s390x guest and run the lines of standard input in it
     Guest(vm::Options),
     /// Record which Debian packages the s390x lanes are made of: today's newest
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Chore::Build(options) => build::run(&options),
         Chore::Iso(options) => iso::run(&options),
         Chore::Test(options) => test::run(&options),
+        Chore::Python => python(),
         Chore::Guest(options) => vm::run(&options),
         Chore::Lock(options) => packages::record(&options),
         Chore::Counts(options) => counts::run(&options),
@@ -93,6 +97,12 @@ fn main() -> ExitCode {
             ExitCode::from(fail.code)
         }
     }
+}
+
+fn python() -> Outcome<()> {
+    ensure(Lane::Python)?;
+    println!("{}", python::ensure()?.display());
+    Ok(())
 }
 
 fn image(quick: bool, split: bool, again: bool) -> Outcome<()> {

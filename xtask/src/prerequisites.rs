@@ -50,6 +50,17 @@ const DATABASE: Package = (
 /// For the second reader of images, which also takes openssl and zstd.
 const READER: Package = ("python3", &["python3"]);
 
+/// Makes Python environments. It has no command, and its files' names have a version in them.
+const VENV: Package = (
+    "python3-venv",
+    &[
+        "/usr/lib/python3.11/ensurepip/__init__.py",
+        "/usr/lib/python3.12/ensurepip/__init__.py",
+        "/usr/lib/python3.13/ensurepip/__init__.py",
+        "/usr/lib/python3.14/ensurepip/__init__.py",
+    ],
+);
+
 /// For the benchmark's page, which is looked at as its readers do.
 const BROWSER: Package = ("chromium", &["chromium", "chromium-browser", "google-chrome", "chromium-headless-shell"]);
 
@@ -76,6 +87,12 @@ const NETWORK: [Package; 2] = [("iproute2", &["ip"]), ("busybox", &["busybox"])]
 /// Reads what the harness of guests has written.
 const CPIO: Package = ("cpio", &["cpio"]);
 
+/// Sets a program's wall clock, and no other.
+const CLOCK: Package = (
+    "libfaketime",
+    &["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/s390x-linux-gnu/faketime/libfaketimeMT.so.1"],
+);
+
 /// Counts instructions.
 const COUNTER: Package = ("valgrind", &["valgrind"]);
 
@@ -97,6 +114,8 @@ pub enum Lane {
     Iso,
     /// Tests in guests.
     Vm,
+    /// The Python environment alone.
+    Python,
     /// Instruction counts alone.
     Counts,
     /// The benchmarks, ours beside the peers'.
@@ -109,7 +128,7 @@ impl Lane {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
-                let more = [NAMESPACES, LUKS, READER, BROWSER, COUNTER, CPIO, DATABASE];
+                let more = [NAMESPACES, LUKS, READER, VENV, BROWSER, COUNTER, CPIO, DATABASE, CLOCK];
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(NETWORK).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
@@ -122,6 +141,7 @@ impl Lane {
                 .chain(COUNTERPARTS)
                 .chain([SERVERS[0], FILE_SYSTEMS[0]])
                 .collect(),
+            Self::Python => vec![READER, VENV],
             Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }

@@ -11,6 +11,7 @@ use crate::fail::{Fail, Outcome, Tried};
 use crate::fuzz;
 use crate::interrupt::{Tracked, interrupted};
 use crate::prerequisites::{Lane, ensure};
+use crate::python;
 use crate::s390x;
 use crate::shell::{cargo, line, release_binary, tool};
 use crate::tally::Tally;
@@ -52,6 +53,7 @@ pub fn run(options: &Options) -> Outcome<()> {
         fuzz::ensure()?;
     }
     build::programs()?;
+    let python = python::ensure()?;
 
     let mut tally = Tally::default();
     let mut fine = true;
@@ -60,6 +62,7 @@ pub fn run(options: &Options) -> Outcome<()> {
         test.args(["test", "--workspace", "--no-fail-fast"]).args(*arguments);
         test.env("IMGSTREAM_BIN", release_binary("imgstream")?);
         test.env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
+        test.env("Z_PYTHON", &python);
         if options.soak {
             test.env("PROPTEST_CASES", SOAK_CASES).env("Z_SOAK", "1");
         }

@@ -30,21 +30,21 @@ pub(super) trait Incoming: DeserializeOwned {
     }
 
     /// Checks what the types alone do not say.
-    fn check(&self) -> Result<(), Problem> {
+    fn check(&self) -> Answered<()> {
         Ok(())
     }
 }
 
-fn rule(holds: bool, broken: impl FnOnce() -> String) -> Result<(), Problem> {
-    if holds { Ok(()) } else { Err(Problem::new(Code::BadRequest, broken())) }
+fn rule(holds: bool, broken: impl FnOnce() -> String) -> Answered<()> {
+    if holds { Ok(()) } else { Err(Refusal::new(Code::BadRequest, broken())) }
 }
 
 impl Incoming for NewRun {
     const WHAT: &'static str = "the request for a run";
     const MOST: usize = MAX_NEW_RUN;
 
-    fn check(&self) -> Result<(), Problem> {
-        NewRun::check(self).map_err(|error| Problem::new(Code::BadRequest, format!("{}: {error}", Self::WHAT)))
+    fn check(&self) -> Answered<()> {
+        NewRun::check(self).map_err(|error| Refusal::new(Code::BadRequest, format!("{}: {error}", Self::WHAT)))
     }
 }
 
@@ -55,7 +55,7 @@ impl Incoming for Cancel {
         Some(Cancel::default())
     }
 
-    fn check(&self) -> Result<(), Problem> {
+    fn check(&self) -> Answered<()> {
         let len = self.reason.as_ref().map_or(0, String::len);
         rule(len <= MAX_REASON, || format!("`reason` has {len} bytes, at most {MAX_REASON} are kept"))
     }
@@ -64,7 +64,7 @@ impl Incoming for Cancel {
 impl Incoming for ConfirmDeath {
     const WHAT: &'static str = "the confirmation";
 
-    fn check(&self) -> Result<(), Problem> {
+    fn check(&self) -> Answered<()> {
         rule(self.attempt > 0, || "`attempt` counts from 1".into())
     }
 }
@@ -80,7 +80,7 @@ impl Incoming for Nothing {
 impl Incoming for Enrol {
     const WHAT: &'static str = "the enrolment";
 
-    fn check(&self) -> Result<(), Problem> {
+    fn check(&self) -> Answered<()> {
         let len = self.agent.len();
         rule(len <= MAX_TEXT, || format!("`agent` has {len} bytes, at most {MAX_TEXT} are kept"))
     }
@@ -90,11 +90,10 @@ impl Incoming for Report {
     const WHAT: &'static str = "the report";
     const MOST: usize = MAX_REPORT;
 
-    fn check(&self) -> Result<(), Problem> {
+    fn check(&self) -> Answered<()> {
         let events = self.events.len();
         let few = events <= MAX_EVENTS;
-        rule(few, || format!("`events` has {events} events, at most {MAX_EVENTS} are taken at once"))
-            .map_err(|problem| problem.with_hint("send them in several reports"))
+        rule(few, || format!("`events` has {events} events; send at most {MAX_EVENTS} at once, in several reports"))
     }
 }
 

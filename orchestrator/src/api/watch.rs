@@ -40,7 +40,7 @@ const PIECE: usize = 16 << 10;
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct From {
+pub(super) struct Since {
     /// Only what was told after this one, which an `id` named. The header `Last-Event-ID` goes before.
     #[param(minimum = 0)]
     after: Option<i64>,
@@ -54,7 +54,7 @@ pub(super) struct From {
     get, path = "/v1/runs/{run}/events", tag = "events", operation_id = "watch_run", security(("operator" = [])),
     params(
         ("run" = RunId, Path, description = "The run"),
-        From,
+        Since,
         ("Last-Event-ID" = Option<i64>, Header, description = "The `id` that came last", minimum = 0),
     ),
     responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Showing),
@@ -63,13 +63,13 @@ pub(super) async fn of_run(
     _: Operator,
     State(api): State<Api>,
     path: RunPath,
-    Asked(from): Asked<From>,
+    Asked(since): Asked<Since>,
     headers: HeaderMap,
 ) -> Answered<Response> {
     // First of all: what happens from now on is not missed, wherever the reading begins.
     let changes = api.service.watch(Some(&path.run));
     api.service.run(&path.run).await?;
-    let after = place(&api, &headers, &from).await?.unwrap_or(0);
+    let after = place(&api, &headers, &since).await?.unwrap_or(0);
     watch(api, Some(path.run), after, changes)
 }
 
@@ -78,17 +78,17 @@ pub(super) async fn of_run(
 /// As of one run; without `Last-Event-ID` they begin with what happens next.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", operation_id = "watch_all", security(("operator" = [])),
-    params(From, ("Last-Event-ID" = Option<i64>, Header, description = "The `id` that came last", minimum = 0)),
+    params(Since, ("Last-Event-ID" = Option<i64>, Header, description = "The `id` that came last", minimum = 0)),
     responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Watching),
 )]
 pub(super) async fn of_all(
     _: Operator,
     State(api): State<Api>,
-    Asked(from): Asked<From>,
+    Asked(since): Asked<Since>,
     headers: HeaderMap,
 ) -> Answered<Response> {
     let changes = api.service.watch(None);
-    let after = match place(&api, &headers, &from).await? {
+    let after = match place(&api, &headers, &since).await? {
         Some(after) => after,
         None => api.service.last_told().await?,
     };
@@ -96,7 +96,7 @@ pub(super) async fn of_all(
 }
 
 /// Where a client wants to go on.
-async fn place(api: &Api, headers: &HeaderMap, from: &From) -> Answered<Option<i64>> {
+async fn place(api: &Api, headers: &HeaderMap, since: &Since) -> Answered<Option<i64>> {
     let refuse = |detail: &str| {
         Refusal::from(
             Problem::new(Code::BadRequest, detail)
@@ -104,7 +104,7 @@ async fn place(api: &Api, headers: &HeaderMap, from: &From) -> Answered<Option<i
         )
     };
     let header = headers.get("last-event-id").map(|id| id.to_str().ok().and_then(|id| id.parse().ok()).unwrap_or(-1));
-    let Some(after) = header.or(from.after) else { return Ok(None) };
+    let Some(after) = header.or(since.after) else { return Ok(None) };
     if after < 0 {
         return Err(refuse("`Last-Event-ID` or `after` is no number from 0 on"));
     }

@@ -1,0 +1,220 @@
+//! A server on a real socket, and clients for it. Every answer is compared with what the OpenAPI document says.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use orchestrator::api::{Limits, Settings, document, router, serve};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use crate::fake::{Fake, OPERATOR};
+
+/// How long anything may take that should happen at once.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// What the document says.
+pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(document()).unwrap());
+
+pub struct House {
+    pub address: SocketAddr,
+    pub fake: Arc<Fake>,
+    pub drain: CancellationToken,
+    pub serving: JoinHandle<()>,
+    /// Where it speaks TLS, and whom a client must trust for that.
+    pub certificate: Option<CertificateDer<'static>>,
+}
+
+impl House {
+    pub async fn plain(limits: Limits) -> Self {
+        Self::open(limits, None).await
+    }
+
+    pub async fn tls(limits: Limits) -> Self {
+        let key = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let certificate = key.cert.der().clone();
+        let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate.clone()], private).unwrap();
+        Self::open(limits, Some((Arc::new(config), certificate))).await
+    }
+
+    async fn open(limits: Limits, tls: Option<(Arc<rustls::ServerConfig>, CertificateDer<'static>)>) -> Self {
+        let fake = Arc::new(Fake::default());
+        let drain = CancellationToken::new();
+        let digest = ring::digest::digest(&ring::digest::SHA256, OPERATOR.as_bytes());
+        let operator = digest.as_ref().try_into().unwrap();
+        let app = router(fake.clone(), Settings { operator, limits: limits.clone(), drain: drain.clone() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (config, certificate) = tls.unzip();
+        let serving = tokio::spawn(serve(vec![listener], config, app, limits, drain.clone()));
+        House { address, fake, drain, serving, certificate }
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A TLS connection on which this protocol is wanted.
+    pub async fn connect_tls(&self, protocol: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.clone().unwrap()).unwrap();
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, self.connect().await).await.unwrap()
+    }
+
+    /// Asks on a connection of its own.
+    pub async fn ask(&self, request: Request<Full<Bytes>>) -> Answer {
+        let asked = (request.method().clone(), request.uri().path().to_owned());
+        let response = send1(self.connect().await, request).await;
+        let answer = Answer::whole(response).await;
+        answer.must_be_documented(&asked.0, &asked.1);
+        answer
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(request(Method::GET, path, Some(OPERATOR), None)).await
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.ask(request(Method::POST, path, Some(OPERATOR), Some(body.into()))).await
+    }
+
+    pub async fn post_as(&self, token: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.ask(request(Method::POST, path, Some(token), Some(body.into()))).await
+    }
+
+    /// Writes this text on a connection and reads until it ends. What it says is all that came.
+    pub async fn raw(&self, text: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(text.as_bytes()).await.unwrap();
+        read_to_end(&mut stream).await
+    }
+}
+
+/// What comes until the connection ends, however it ends.
+pub async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut all = Vec::new();
+    let read = async {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            all.extend_from_slice(&buffer[..count]);
+        }
+    };
+    timeout(SOON, read).await.expect("the connection must end");
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+/// A request with JSON.
+pub fn request(method: Method, path: &str, token: Option<&str>, body: Option<Bytes>) -> Request<Full<Bytes>> {
+    let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    if body.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    request.body(Full::new(body.unwrap_or_default())).unwrap()
+}
+
+/// Sends by HTTP/1.1.
+pub async fn send1<S>(stream: S, request: Request<Full<Bytes>>) -> Response<hyper::body::Incoming>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    timeout(SOON, sender.send_request(request)).await.expect("an answer").unwrap()
+}
+
+/// A connection of HTTP/2.
+pub async fn connect2<S>(stream: S) -> http2::SendRequest<Full<Bytes>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub version: Version,
+    pub headers: hyper::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub async fn whole(response: Response<hyper::body::Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = timeout(SOON, body.collect()).await.expect("the answer's end").unwrap().to_bytes();
+        Answer { status: parts.status, version: parts.version, headers: parts.headers, body }
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// That it is a problem of this kind that says this; all that a problem must have is looked at as well.
+    pub fn must_be_problem(&self, code: &str, says: &str) -> Value {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{:?}", self.body);
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], self.status.as_u16(), "{problem}");
+        assert_eq!(problem["type"], format!("urn:z-provisioner:problem:{code}"), "{problem}");
+        let text = format!("{} {}", problem["detail"].as_str().unwrap(), problem["hint"].as_str().unwrap_or_default());
+        assert!(text.contains(says), "{problem} does not say {says:?}");
+        assert_eq!(self.header("cache-control"), "no-store");
+        match &problem["retry_after"] {
+            Value::Null => assert_eq!(self.header("retry-after"), ""),
+            seconds => assert_eq!(self.header("retry-after"), seconds.to_string()),
+        }
+        problem
+    }
+
+    /// That the document knows of this status for what was asked.
+    fn must_be_documented(&self, method: &Method, path: &str) {
+        let paths = DOCUMENT["paths"].as_object().unwrap();
+        let fits = |template: &str| {
+            let (known, asked): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+            known.len() == asked.len()
+                && known.iter().zip(&asked).all(|(known, asked)| known.starts_with('{') || known == asked)
+        };
+        let Some(operations) = paths.iter().find(|(template, _)| fits(template)).map(|(_, operations)| operations)
+        else {
+            return assert_eq!(self.status, StatusCode::NOT_FOUND, "{path}");
+        };
+        let method = if method == Method::HEAD { "get".to_owned() } else { method.as_str().to_lowercase() };
+        let Some(operation) = operations.get(&method) else {
+            return assert_eq!(self.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+        };
+        let documented = &operation["responses"][self.status.as_str()];
+        assert!(
+            documented.is_object(),
+            "{method} {path} was answered with {}, which the document does not say",
+            self.status
+        );
+        if let Some(contents) = documented["content"].as_object() {
+            let kind = self.header("content-type");
+            assert!(contents.contains_key(kind), "{method} {path} was answered with {kind}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The API on real sockets, with an engine that follows a script: who is let in, what is refused and how, what one caller may cost, and what
+//! watchers are told.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bodies;
+mod callers;
+mod document;
+mod fake;
+mod house;
+mod instances;
+mod limits;
+mod statuses;
+mod watching;
+mod wires;
