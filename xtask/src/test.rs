@@ -13,7 +13,7 @@ use crate::interrupt::{Tracked, interrupted};
 use crate::prerequisites::{Lane, ensure};
 use crate::python;
 use crate::s390x;
-use crate::shell::{cargo, line, release_binary, tool};
+use crate::shell::{cargo, line, release_binary, target_folder, tool};
 use crate::tally::Tally;
 use crate::vm;
 
@@ -62,6 +62,8 @@ pub fn run(options: &Options) -> Outcome<()> {
         test.args(["test", "--workspace", "--no-fail-fast"]).args(*arguments);
         test.env("IMGSTREAM_BIN", release_binary("imgstream")?);
         test.env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
+        // As this very command builds it: optimising it once more would take minutes, and find nothing more.
+        test.env("Z_ORCHESTRATOR_BIN", target_folder()?.join("debug/z-orchestrator"));
         test.env("Z_PYTHON", &python);
         if options.soak {
             test.env("PROPTEST_CASES", SOAK_CASES).env("Z_SOAK", "1");

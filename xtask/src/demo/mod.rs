@@ -1,5 +1,6 @@
 //! The demo: a real disk image, the whole way, every step shown as the command a person could run.
 
+mod orchestrated;
 mod spec;
 mod steps;
 
@@ -26,6 +27,9 @@ pub struct Options {
     /// Any raw disk image instead of the Debian one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// Three servers at once, provisioned by the orchestrating service
+    #[arg(long)]
+    orchestrated: bool,
     /// Keep the packed image, the keys, the spec and the written disk
     #[arg(long)]
     keep: bool,
@@ -38,68 +42,102 @@ struct Subject {
     size: u64,
 }
 
-/// Runs the demo; fine only if `cmp`, which is not ours, finds the device and the raw image equal.
+/// What every demo begins with: the programs, and an image that is served.
+struct Stage {
+    steps: Steps,
+    scratch: Scratch,
+    subject: Subject,
+    packed_size: u64,
+    /// The builder's public key, and its id.
+    trusted: PathBuf,
+    key_id: String,
+    server: Server,
+}
+
+/// Runs the demo; fine only if `cmp`, which is not ours, finds each device and the raw image equal.
 pub fn run(options: &Options) -> Outcome<()> {
     demand_root("cargo xtask demo")?;
     let from_cache = options.quick || options.image.is_some();
     ensure(if from_cache { Lane::DemoQuick } else { Lane::Demo })?;
     let began = Instant::now();
-    let mut steps = Steps::new();
-
-    steps.start("Build the two programs");
-    steps.run(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
-    let (imgstream, agent) = (release_binary("imgstream")?, release_binary("z-provisioner")?);
-
-    let subject = subject(options, &mut steps)?;
-    let scratch = Scratch::new("z-provisioner-demo", options.keep)?;
-    let (key, packed) = (scratch.path("builder.key"), scratch.path("image"));
-    let trusted = scratch.path("builder.key.pub");
-
-    steps.start("Make a signing key, as the image builder");
-    steps.run(tool(&imgstream).arg("keygen").arg(&key))?;
-
-    steps.start("Pack: compress in chunks, index, sign");
-    let mut pack = tool(&imgstream);
-    pack.arg("pack").arg(&subject.raw).arg(&packed).args(["--name", subject.name, "--image-version", "1"]);
-    steps.run(pack.args(["--arch", "s390x", "--key"]).arg(&key))?;
-    let packed_size = crate::image::used(&packed)?;
-
-    steps.start("Inspect what was packed");
-    steps.run(tool(&imgstream).arg("inspect").arg(&packed).arg("--trust").arg(&trusted))?;
-
-    steps.start("Serve it over HTTP (in the background)");
-    let mut serve = tool(&imgstream);
-    serve.arg("serve").arg(&packed).args(["--listen", "127.0.0.1:0"]);
-    steps.show(&serve);
-    let server = Server::start(&mut serve, &scratch.path("serve.log"))?;
-    steps.say(&format!("listening on {}", server.url));
-
-    steps.start("Attach a block device: the server's disk");
-    let disk = attach(&scratch, &subject, &steps)?;
-
-    steps.start("Provision: stream, verify, write, read back, sum up");
-    let file = scratch.path("spec.json");
-    let text =
-        spec::text(&spec::Run { name: subject.name, source: &server.url, trust: &trusted, device: &disk.device });
-    std::fs::write(&file, &text).tried("write the run spec")?;
-    steps.say(&format!("{} holds {}", file.display(), text.trim_end()));
-    let provisioning = Instant::now();
-    steps.run(tool(&agent).args(["run", "--spec"]).arg(&file))?;
-    let provisioned = provisioning.elapsed();
-
-    steps.start("Compare the device with the raw image, by means that are not ours");
-    compare(&disk, &subject, &steps)?;
-
+    let mut stage = Stage::set(options)?;
+    let how = if options.orchestrated { orchestrated::provision(&mut stage)? } else { provision(&mut stage)? };
     let mib = |bytes: u64| bytes / MIB;
-    eprintln!("\nDone in {:.1} s. {}", began.elapsed().as_secs_f64(), subject.raw.display());
-    eprintln!("  raw image      {} MiB", mib(subject.size));
-    eprintln!("  packed         {} MiB, signed", mib(packed_size));
-    eprintln!("  provisioned    {:.1} s onto {}", provisioned.as_secs_f64(), disk.device);
-    eprintln!("  cmp            every one of {} bytes is the same", subject.size);
+    eprintln!("\nDone in {:.1} s. {}", began.elapsed().as_secs_f64(), stage.subject.raw.display());
+    eprintln!("  raw image      {} MiB", mib(stage.subject.size));
+    eprintln!("  packed         {} MiB, signed", mib(stage.packed_size));
+    eprintln!("  provisioned    {how}");
+    eprintln!("  cmp            every one of {} bytes is the same", stage.subject.size);
     if !options.keep {
         eprintln!("The files above are removed now; --keep keeps them, to run the steps by hand.");
     }
     Ok(())
+}
+
+impl Stage {
+    fn set(options: &Options) -> Outcome<Self> {
+        let mut steps = Steps::new();
+        steps.start("Build the programs");
+        steps.run(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
+        if options.orchestrated {
+            // In a command of its own: what the service's types need must not come into the agent.
+            steps.run(cargo().args(["build", "--quiet", "--release", "-p", "orchestrator"]))?;
+        }
+        let imgstream = release_binary("imgstream")?;
+        let subject = subject(options, &mut steps)?;
+        let scratch = Scratch::new("z-provisioner-demo", options.keep)?;
+        let (key, packed) = (scratch.path("builder.key"), scratch.path("image"));
+        let trusted = scratch.path("builder.key.pub");
+
+        steps.start("Make a signing key, as the image builder");
+        let mut keygen = tool(&imgstream);
+        steps.show(keygen.arg("keygen").arg(&key));
+        let said = crate::shell::output(&mut keygen)?;
+        let said = [said.stdout, said.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        steps.say(said.trim());
+        let key_id = said.lines().find_map(|line| line.strip_prefix("key id")).map(|id| id.trim().to_owned());
+        let key_id = key_id.ok_or_else(|| Fail::new("keygen does not say the key's id"))?;
+
+        steps.start("Pack: compress in chunks, index, sign");
+        let mut pack = tool(&imgstream);
+        pack.arg("pack").arg(&subject.raw).arg(&packed).args(["--name", subject.name, "--image-version", "1"]);
+        steps.run(pack.args(["--arch", "s390x", "--key"]).arg(&key))?;
+        let packed_size = crate::image::used(&packed)?;
+
+        steps.start("Inspect what was packed");
+        steps.run(tool(&imgstream).arg("inspect").arg(&packed).arg("--trust").arg(&trusted))?;
+
+        steps.start("Serve it over HTTP (in the background)");
+        let mut serve = tool(&imgstream);
+        serve.arg("serve").arg(&packed).args(["--listen", "127.0.0.1:0"]);
+        steps.show(&serve);
+        let server = Server::start(&mut serve, &scratch.path("serve.log"))?;
+        steps.say(&format!("listening on {}", server.url));
+        Ok(Stage { steps, scratch, subject, packed_size, trusted, key_id, server })
+    }
+}
+
+/// One server, without a service; says how it went.
+fn provision(stage: &mut Stage) -> Outcome<String> {
+    let Stage { steps, scratch, subject, trusted, server, .. } = stage;
+    let agent = release_binary("z-provisioner")?;
+    steps.start("Attach a block device: the server's disk");
+    let disk = attach(scratch, subject, steps, "disk.img")?;
+
+    steps.start("Provision: stream, verify, write, read back, sum up");
+    let file = scratch.path("spec.json");
+    let run = spec::Run { name: subject.name, source: &server.url, trust: trusted, device: &disk.device };
+    let text = spec::text(&run);
+    std::fs::write(&file, &text).tried("write the run spec")?;
+    steps.say(&format!("{} holds {}", file.display(), text.trim_end()));
+    let began = Instant::now();
+    steps.run(tool(&agent).args(["run", "--spec"]).arg(&file))?;
+    let took = began.elapsed();
+
+    steps.start("Compare the device with the raw image, by means that are not ours");
+    compare(&disk, subject, steps)?;
+    Ok(format!("{:.1} s onto {}", took.as_secs_f64(), disk.device))
 }
 
 fn subject(options: &Options, steps: &mut Steps) -> Outcome<Subject> {
@@ -126,8 +164,8 @@ fn subject(options: &Options, steps: &mut Steps) -> Outcome<Subject> {
     Ok(Subject { raw, name, size: facts.len() })
 }
 
-fn attach(scratch: &Scratch, subject: &Subject, steps: &Steps) -> Outcome<Loop> {
-    let backing = scratch.path("disk.img");
+fn attach(scratch: &Scratch, subject: &Subject, steps: &Steps, name: &str) -> Outcome<Loop> {
+    let backing = scratch.path(name);
     // As large as the image, so that every byte can be compared: on a larger one the GPT's backup moves to the end.
     steps.run(tool("truncate").args(["--size", &subject.size.to_string()]).arg(&backing))?;
     let options = ["--direct-io=on"];
