@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::Digest;
 use protocol::control::agent::Terms;
 use protocol::control::run::LauncherKind;
-use protocol::Digest;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -80,9 +80,8 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     };
     match decided {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Error::refused(format!("{error}; this one has ended, and its agents go on")).with_hint(
-            "one store has one service: see which other one was started on it",
-        )),
+        Ok(Err(error)) => Err(Error::refused(format!("{error}; this one has ended, and its agents go on"))
+            .with_hint("one store has one service: see which other one was started on it")),
         Err(error) => Err(Error::system(format!("the engine has a defect: {error}"))
             .with_hint("start the service again: it goes on where it was; and report this")),
     }

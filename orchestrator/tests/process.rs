@@ -59,7 +59,10 @@ async fn an_agent_gets_its_orders_and_its_token_when_it_is_let_go() {
     assert!(!folder.path().join("token").exists() || std::fs::read(folder.path().join("token")).unwrap().is_empty());
     (launched.release)(token()).await;
     let death = timeout(SOON, launcher.watch(&launched.handle)).await.unwrap();
-    assert_eq!(death, Death { how: "its agent ended with exit code 5 and did not say why; its log does".into(), retryable: true });
+    assert_eq!(
+        death,
+        Death { how: "its agent ended with exit code 5 and did not say why; its log does".into(), retryable: true }
+    );
     assert_eq!(std::fs::read_to_string(folder.path().join("token")).unwrap(), "t".repeat(43));
     let log = folder.path().join("r-1.3.log");
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "said\n");
@@ -119,7 +122,9 @@ async fn a_later_service_watches_and_kills_what_it_has_not_started() {
     let watch = later.watch(&launched.handle);
     assert!(timeout(Duration::from_millis(500), watch).await.is_err(), "it lives");
     let (watched, _) =
-        timeout(SOON, async { tokio::join!(later.watch(&launched.handle), later.end(&launched.handle)) }).await.unwrap();
+        timeout(SOON, async { tokio::join!(later.watch(&launched.handle), later.end(&launched.handle)) })
+            .await
+            .unwrap();
     assert_eq!(watched.how, "its process has ended");
 }
 

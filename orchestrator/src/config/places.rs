@@ -85,9 +85,8 @@ impl Config {
     /// # Errors
     /// `store_file` cannot be read or holds no `postgres://` URL.
     pub fn location(&self, data: &Path) -> Result<Location> {
-        let parse = |key: &str, text: &str| {
-            Location::parse(text).map_err(|error| Error::usage(format!("`{key}`: {error}")))
-        };
+        let parse =
+            |key: &str, text: &str| Location::parse(text).map_err(|error| Error::usage(format!("`{key}`: {error}")));
         if let Some(path) = &self.store_file {
             let reading = || format!("reading `store_file` {}", path.display());
             let text = std::fs::File::open(path).and_then(|file| bounded(file, MAX_URL)).doing(reading)?;

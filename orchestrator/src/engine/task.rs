@@ -296,12 +296,7 @@ impl Task {
     }
 
     /// Whether a batch was stored after all. Until that is known nothing is decided.
-    async fn find_out(
-        &mut self,
-        mut batch: Batch,
-        error: &StoreError,
-        cancel: &CancellationToken,
-    ) {
+    async fn find_out(&mut self, mut batch: Batch, error: &StoreError, cancel: &CancellationToken) {
         // Whoever waits is told now; the same request again finds out what came of this one.
         for reply in batch.replies.drain(..) {
             reply.send_problem(super::problem(error));

@@ -77,7 +77,11 @@ fn killed_at_random_it_ends_every_run_once_and_no_two_agents_hold_a_target() {
         if open == 0 {
             break all;
         }
-        assert!(began.elapsed() < Duration::from_secs(240), "{open} runs do not end: {:#?}", all.iter().find(|run| run["ended"].is_null()));
+        assert!(
+            began.elapsed() < Duration::from_secs(240),
+            "{open} runs do not end: {:#?}",
+            all.iter().find(|run| run["ended"].is_null())
+        );
         std::thread::sleep(Duration::from_millis(500));
     };
     witness.saw_no_two();

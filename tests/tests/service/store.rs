@@ -82,7 +82,10 @@ fn a_full_disk_is_waited_for() {
         let done = Run::tool("curl")
             .words("--silent --show-error --max-time 20 --output /dev/null --write-out %{http_code} -X POST")
             .args(["-H", "Content-Type: application/json", "-H", &format!("Idempotency-Key: k{number}"), "-H"])
-            .arg(format!("Authorization: Bearer {}", std::fs::read_to_string(service.dir().join("operator.token")).unwrap().trim()))
+            .arg(format!(
+                "Authorization: Bearer {}",
+                std::fs::read_to_string(service.dir().join("operator.token")).unwrap().trim()
+            ))
             .arg("--cacert")
             .arg(service.dir().join("ca.pem"))
             .arg("--data-binary")

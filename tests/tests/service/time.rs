@@ -9,9 +9,13 @@ use super::agents;
 
 /// libfaketime, which changes what the C library says of the wall clock and of nothing else.
 fn library() -> String {
-    let found = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
+    let found =
+        std::fs::read_dir("/usr/lib").unwrap().flatten().map(|entry| entry.path().join("faketime/libfaketimeMT.so.1"));
     let found = found.into_iter().find(|path| path.is_file());
-    found.expect("libfaketime is missing: apt-get install --no-install-recommends libfaketime, or `cargo xtask test`").display().to_string()
+    found
+        .expect("libfaketime is missing: apt-get install --no-install-recommends libfaketime, or `cargo xtask test`")
+        .display()
+        .to_string()
 }
 
 #[test]

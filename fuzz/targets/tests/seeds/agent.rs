@@ -54,10 +54,22 @@ fn reports(seeds: &mut Seeds) {
     let started = |phase: &str| json!({"kind": "phase-started", "phase": phase});
     add("nothing.json", of(&[]));
     add("progress.json", of(&[event(3, &progress)]));
-    add("finished.json", of(&[event(3, &json!({"kind": "phase-finished", "phase": "target", "seconds": 1.0, "detail": "ours"})), event(4, &finished)]));
+    add(
+        "finished.json",
+        of(&[
+            event(3, &json!({"kind": "phase-finished", "phase": "target", "seconds": 1.0, "detail": "ours"})),
+            event(4, &finished),
+        ]),
+    );
     add("failed.json", of(&[event(3, &started("stream")), event(9, &failed)]));
-    add("cancelled.json", of(&[event(3, &json!({"kind": "run-failed", "phase": "target", "error": "cancelled", "exit_code": 8,
-        "message": "stopped", "retryable": false, "target": "untouched"}))]));
+    add(
+        "cancelled.json",
+        of(&[event(
+            3,
+            &json!({"kind": "run-failed", "phase": "target", "error": "cancelled", "exit_code": 8,
+        "message": "stopped", "retryable": false, "target": "untouched"}),
+        )]),
+    );
     add("after-the-end.json", of(&[event(3, &failed), event(4, &finished)]));
     add("replayed.json", of(&[event(0, &started("spec")), event(1, &started("image"))]));
     add("out-of-order.json", of(&[event(5, &started("spec")), event(4, &started("image"))]));

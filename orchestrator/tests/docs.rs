@@ -1,0 +1,108 @@
+//! `docs/operating.md` names every key of the service's configuration and of a run, every state, every wait and every problem.
+#![allow(clippy::unwrap_used)] // tests
+
+use orchestrator::config::{Config, Tls};
+use orchestrator::model::State;
+use protocol::control::problem::Code;
+use protocol::control::run::{NewRun, WaitsFor};
+use serde_json::Value;
+
+const OPERATING: &str = include_str!("../../docs/operating.md");
+
+/// The chapter on the service.
+fn chapter() -> &'static str {
+    let (_, rest) = OPERATING.split_once("\n## The orchestrating service\n").unwrap();
+    rest.split_once("\n## ").unwrap().0
+}
+
+/// The first cells of the tables below a heading, as they are written.
+fn explained(heading: &str) -> Vec<String> {
+    let (_, rest) = chapter().split_once(&format!("\n### {heading}\n")).unwrap();
+    let section = rest.split_once("\n### ").map_or(rest, |(section, _)| section);
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| "));
+    rows.flat_map(|row| row.split(" | ").next().unwrap().split(", ").map(|cell| cell.trim_matches('`').to_owned()))
+        .collect()
+}
+
+fn keys(value: &Value, name: &str) -> Vec<String> {
+    match value {
+        // Names that people give are no keys.
+        Value::Object(object) if !name.ends_with("per_fabric") => object
+            .iter()
+            .flat_map(|(key, value)| keys(value, format!("{name}.{key}").trim_start_matches('.')))
+            .collect(),
+        _ => vec![name.to_owned()],
+    }
+}
+
+#[test]
+fn every_key_of_the_configuration_is_explained() {
+    let tls = Some(Tls { certificate: "c".into(), key: "k".into() });
+    let config = serde_json::to_value(Config { tls, ..Config::default() }).unwrap();
+    let explained = explained("Its configuration");
+    let all = keys(&config, "");
+    assert!(all.len() > 15, "{all:?}");
+    for key in &all {
+        assert!(explained.contains(key), "`{key}` is not explained");
+    }
+    let keys = explained.iter().filter(|key| *key != "key" && !key.starts_with('-'));
+    assert!(
+        keys.clone().all(|key| all.contains(key)),
+        "{:?}",
+        keys.filter(|key| !all.contains(key)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn every_key_of_a_run_is_explained() {
+    let new = r#"{"server":"s","image":{"name":"n","sources":["http://a/"],"trust":["TRUST"]},"target":{"device":"/dev/x"},"deadline":1}"#;
+    let new = NewRun::parse(new.replace("TRUST", &"a".repeat(64)).as_bytes()).unwrap();
+    let Value::Object(object) = serde_json::to_value(new).unwrap() else { panic!() };
+    let explained = explained("A run");
+    for key in object.keys() {
+        assert!(explained.contains(key), "`{key}` is not explained");
+    }
+}
+
+#[test]
+fn every_state_wait_and_problem_is_explained() {
+    let states = explained("The states, and what a person can do");
+    for state in State::ALL {
+        assert!(states.contains(&state.name().to_owned()), "{state:?}");
+    }
+    let waits = [
+        WaitsFor::Server,
+        WaitsFor::Target,
+        WaitsFor::Limit,
+        WaitsFor::Source,
+        WaitsFor::Fabric,
+        WaitsFor::BackOff,
+        WaitsFor::Agent,
+        WaitsFor::Death,
+        WaitsFor::Person,
+    ];
+    for wait in waits {
+        assert!(states.contains(&wait.name().to_owned()), "{wait}");
+    }
+    let problems = explained("Its interface");
+    for code in [
+        Code::BadRequest,
+        Code::Unauthorized,
+        Code::Forbidden,
+        Code::NotFound,
+        Code::MethodNotAllowed,
+        Code::Timeout,
+        Code::Conflict,
+        Code::KeyReused,
+        Code::AlreadyEnrolled,
+        Code::NotYet,
+        Code::AttemptOver,
+        Code::TooLarge,
+        Code::MediaType,
+        Code::TooMany,
+        Code::Unavailable,
+        Code::Internal,
+    ] {
+        assert!(problems.contains(&code.name().to_owned()), "{code}");
+    }
+}
