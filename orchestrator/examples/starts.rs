@@ -55,7 +55,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let took = began.elapsed();
     cancel.cancel();
     task.await??;
-    println!("{runs} queued runs read in {:.2} s, all started {:.2} s after that: {:.0} starts per second", read.as_secs_f64(), (took - read).as_secs_f64(), f64::from(runs) / (took - read).as_secs_f64());
+    println!(
+        "{runs} queued runs read in {:.2} s, all started {:.2} s after that: {:.0} starts per second",
+        read.as_secs_f64(),
+        (took - read).as_secs_f64(),
+        f64::from(runs) / (took - read).as_secs_f64()
+    );
     Ok(())
 }
 
@@ -82,7 +87,10 @@ async fn fill(runs: u32, location: &Location, keys: &Arc<Keys>) -> Result<(), Bo
         created?.map_err(|problem| problem.detail)?;
     }
     let took = began.elapsed().as_secs_f64();
-    println!("{runs} runs created in {took:.2} s: {:.0} per second, 256 at once, each with a key", f64::from(runs) / took);
+    println!(
+        "{runs} runs created in {took:.2} s: {:.0} per second, 256 at once, each with a key",
+        f64::from(runs) / took
+    );
     cancel.cancel();
     task.await??;
     Ok(())

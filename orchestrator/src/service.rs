@@ -1,7 +1,7 @@
 //! The service, put together: what it is, where it keeps runs, who launches, and who may ask.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,14 +45,14 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         grace: Duration::from_secs(config.lease.grace),
         enrol_within: Duration::from_secs(config.patience.enrol),
         cancel_within: Duration::from_secs(config.patience.cancel),
-        launchers: launchers(&config, identity.folder.path(), &addresses),
+        launchers: launchers(&config, identity.folder.path(), &addresses)?,
         credentials: identity.keys,
     };
     let ending = cancel.child_token();
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())
         .await
         .map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
-    let api_limits = api::Limits::default();
+    let api_limits = api_limits(config.limits.runs);
     let drain = cancel.child_token();
     let api_settings =
         api::Settings { operator: operator(&identity.operator), limits: api_limits.clone(), drain: drain.clone() };
@@ -66,7 +66,12 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let decided = tokio::select! {
         () = cancel.cancelled() => None,
         decided = &mut deciding => Some(decided),
-        _ = &mut serving => None,
+        served = &mut serving => {
+            ending.cancel();
+            let why = served.err().map_or_else(|| "it has ended".into(), |error| error.to_string());
+            return Err(Error::system(format!("nothing is accepted any more: {why}"))
+                .with_hint("start the service again: it goes on where it was; and report this"));
+        }
     };
     // Requests in flight are answered before what answers them ends.
     drain.cancel();
@@ -87,6 +92,17 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     }
 }
 
+/// Each agent keeps two connections, and has a third for a while; all those of this machine, or behind one gateway, are one peer.
+fn api_limits(runs: u32) -> api::Limits {
+    let limits = api::Limits::default();
+    let of_agents = usize::try_from(runs).unwrap_or(usize::MAX).saturating_mul(4);
+    api::Limits {
+        connections: limits.connections.max(of_agents.saturating_add(1024)),
+        connections_per_peer: limits.connections_per_peer.max(of_agents.saturating_add(64)),
+        ..limits
+    }
+}
+
 async fn listen(at: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
     let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
     for address in at {
@@ -101,24 +117,28 @@ async fn listen(at: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)
     Ok((listeners, addresses))
 }
 
-fn launchers(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Launchers {
+fn launchers(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<Launchers> {
     let mut launchers = Launchers::new();
     launchers.insert(LauncherKind::External, Arc::new(External));
-    match process(config, data, addresses) {
-        Ok(process) => drop(launchers.insert(LauncherKind::Process, Arc::new(process))),
-        // Whoever only waits for machines that boot by themselves needs none.
-        Err(error) => tracing::warn!("no agent can be started here: {error}"),
-    }
-    launchers
+    let command = command(config, data, addresses).map_err(|error| {
+        // Whoever only waits for machines that boot by themselves needs none. Those that run are watched and killed all the same.
+        tracing::warn!("no agent can be started here: {error}");
+        error.to_string()
+    });
+    let logs = data.join(LOGS);
+    std::fs::create_dir_all(&logs).doing(|| format!("making {}", logs.display()))?;
+    let process = Process::new(ProcessSettings { command, logs });
+    let process = process.doing(|| "setting up the launcher of processes".into())?;
+    launchers.insert(LauncherKind::Process, Arc::new(process));
+    Ok(launchers)
 }
 
-fn process(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<Process> {
+/// How an agent is started on this machine.
+fn command(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<(PathBuf, Vec<String>)> {
     let agent = config.process.agent()?;
     let ca = config.process_ca(data).ok_or_else(|| {
         Error::usage("nothing says by which certificates agents know the service").with_hint("set `process.ca`")
     })?;
-    let logs = data.join(LOGS);
-    std::fs::create_dir_all(&logs).doing(|| format!("making {}", logs.display()))?;
     let file = |path: &Path| path.display().to_string();
     let mut arguments = vec!["--orchestrator".to_owned(), url(config, addresses)?];
     arguments.extend(["--orchestrator-ca".to_owned(), file(&ca)]);
@@ -127,7 +147,7 @@ fn process(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<Pro
     arguments.extend(config.process.registry_auth.iter().flat_map(|auth| ["--registry-auth".to_owned(), file(auth)]));
     arguments.extend(["--report-within".to_owned(), config.report_within.to_string()]);
     arguments.extend(config.process.args.iter().cloned());
-    Process::new(ProcessSettings { agent, arguments, logs }).doing(|| "setting up the launcher of processes".into())
+    Ok((agent, arguments))
 }
 
 /// Where agents of this machine find the service.

@@ -15,9 +15,11 @@ const SOON: Duration = Duration::from_secs(20);
 /// An agent that is a shell script, in a folder of its own.
 fn launcher(folder: &TempDir, script: &str) -> Process {
     let agent = folder.path().join("agent");
+    // A shell that reads its script as it goes must not find another one in the same file.
+    let _ = std::fs::remove_file(&agent);
     std::fs::write(&agent, format!("#!/bin/sh\ncd {}\n{script}\n", folder.path().display())).unwrap();
     std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Process::new(ProcessSettings { agent, arguments: vec!["--some".into()], logs: folder.path().into() }).unwrap()
+    Process::new(ProcessSettings { command: Ok((agent, vec!["--some".into()])), logs: folder.path().into() }).unwrap()
 }
 
 fn order() -> Order {
@@ -89,16 +91,17 @@ async fn what_is_refused_is_refused_again() {
         let launched = launch(&launcher).await;
         assert_eq!(timeout(SOON, launcher.watch(&launched.handle)).await.unwrap().retryable, retryable, "{code}");
     }
-    let launcher = launcher(&folder, "");
-    std::fs::remove_file(folder.path().join("agent")).unwrap();
+    // Without an agent nothing is started, and what runs is seen all the same.
+    let command = Err("there is no program z-provisioner".into());
+    let launcher = Process::new(ProcessSettings { command, logs: folder.path().into() }).unwrap();
     let failed = launcher.launch(order()).await.err().unwrap();
-    assert!(!failed.retryable && failed.reason.contains("agent"), "{failed:?}");
+    assert!(!failed.retryable && failed.reason.contains("no program"), "{failed:?}");
 }
 
 #[tokio::test]
 async fn it_is_killed_with_all_that_it_has_started_also_when_frozen() {
     let folder = TempDir::new().unwrap();
-    let launcher = launcher(&folder, "sleep 600 & echo $! >child; kill -STOP $$; sleep 600");
+    let launcher = launcher(&folder, "set -m; sleep 600 & echo $! >child; kill -STOP $$; sleep 600");
     let launched = launch(&launcher).await;
     let child = file(&folder.path().join("child")).await;
     assert!(lives(&child));
@@ -133,12 +136,21 @@ async fn a_handle_of_another_boot_or_another_process_is_dead_and_nobody_is_kille
     let folder = TempDir::new().unwrap();
     let launcher = launcher(&folder, "cat >token; sleep 600");
     let launched = launch(&launcher).await;
-    let (pid, rest) = launched.handle.split_once(':').unwrap();
-    let (started, boot) = rest.split_once(':').unwrap();
+    let parts: Vec<&str> = launched.handle.split(':').collect();
+    let [pid, started, boot, place] = parts[..] else { panic!("{}", launched.handle) };
     let later = started.parse::<u64>().unwrap() + 1;
-    for other in [format!("{pid}:{started}:0123456789abcdef"), format!("{pid}:{later}:{boot}"), "nonsense".into()] {
-        timeout(SOON, launcher.watch(&other)).await.expect("dead");
-        timeout(SOON, launcher.end(&other)).await.expect("dead");
+    for dead in [format!("{pid}:{started}:0123456789abcdef:{place}"), format!("{pid}:{later}:{boot}:{place}")] {
+        timeout(SOON, launcher.watch(&dead)).await.expect("dead");
+        timeout(SOON, launcher.end(&dead)).await.expect("dead");
+    }
+    // Of another machine, or none at all: whether it is dead is not known here.
+    for unknown in
+        [format!("{pid}:{started}:{boot}:another-1"), format!("{pid}:{started}:0123:another-1"), "nonsense".into()]
+    {
+        let both = async {
+            tokio::select! { _ = launcher.watch(&unknown) => (), _ = launcher.end(&unknown) => () }
+        };
+        assert!(timeout(Duration::from_millis(300), both).await.is_err(), "{unknown}");
     }
     assert!(lives(pid));
     timeout(SOON, launcher.end(&launched.handle)).await.unwrap();

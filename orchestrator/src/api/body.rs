@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::Api;
 use super::distinct;
 use super::problem::{Answered, Refusal, start};
+use crate::text::printable;
 
 /// What can be a request's body.
 pub(super) trait Incoming: DeserializeOwned {
@@ -189,7 +190,7 @@ fn be_json<T: Incoming>(headers: &HeaderMap) -> Answered<()> {
 
 /// Reads JSON. A refusal names the key.
 fn parse<T: Incoming>(bytes: &[u8]) -> Answered<T> {
-    let refuse = |text: String| Refusal::new(Code::BadRequest, format!("{}: {text}", T::WHAT));
+    let refuse = |text: String| Refusal::new(Code::BadRequest, format!("{}: {}", T::WHAT, printable(&text)));
     distinct::check(bytes).map_err(|error| refuse(error.to_string()))?;
     let mut json = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {

@@ -69,7 +69,7 @@ pub(super) async fn no_such_method(method: Method, uri: Uri) -> Refusal {
 
 /// Of a text from outside, as much as belongs in a message.
 pub(super) fn start(text: &str) -> String {
-    text.chars().take(120).collect()
+    crate::text::printable(text).chars().take(120).collect()
 }
 
 /// Makes a problem of a panic: whoever asked is told, and nobody else notices.

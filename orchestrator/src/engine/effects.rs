@@ -43,12 +43,14 @@ impl Launching {
         let attempt = current.number;
         let is_ours = record.order.launcher == LauncherKind::Process;
         match (record.state, &current.handle) {
-            (State::Launching, None) if is_ours => Some(Input::NotLaunched {
+            // Whether it has its token nobody knows. It has not enrolled, so nothing is lost with it.
+            (State::Launching, _) if is_ours => Some(Input::NotLaunched {
                 attempt,
-                reason: "the service ended before it had launched the agent".into(),
+                reason: "the service ended while it launched the agent".into(),
                 retryable: true,
+                counts: false,
             }),
-            (State::Launching | State::Running, Some(handle)) => {
+            (State::Running, Some(handle)) => {
                 self.watch(record, attempt, handle.clone());
                 None
             }
@@ -78,7 +80,7 @@ impl Launching {
         let launcher = self.launcher(record);
         let order = Order { run: run.clone(), attempt, server: record.server().clone() };
         tokio::spawn(async move {
-            let not = |reason, retryable| Input::NotLaunched { attempt, reason, retryable };
+            let not = |reason, retryable| Input::NotLaunched { attempt, reason, retryable, counts: true };
             let Some(launcher) = launcher else {
                 return say(&engine, run, not("this service has no such launcher".into(), false)).await;
             };

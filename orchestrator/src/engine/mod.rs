@@ -193,6 +193,8 @@ impl Engine {
         let Answer::Attempt(attempt) = answer else {
             return Err(Problem::new(Code::Internal, "an agent enrolled for no attempt"));
         };
+        // Which answer reaches it nobody knows: the lease counts from the latest.
+        self.0.published.renew(&Agent { run: run.clone(), attempt }, &self.0.settings, &self.0.clock)?;
         let mut spec = record.order.spec(run.clone(), attempt);
         // What an attempt before it has written need not be fetched again. The media decide.
         spec.options.resume |= attempt > 1;

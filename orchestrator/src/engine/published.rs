@@ -35,6 +35,8 @@ struct Runs {
     runs: HashMap<RunId, Live>,
     busy: Busy,
     running: u64,
+    /// The engine has ended: nobody is granted anything any more.
+    ended: bool,
 }
 
 /// All of it, shared.
@@ -69,6 +71,11 @@ impl Published {
             },
         };
         inner.runs.insert(record.run.clone(), live);
+    }
+
+    /// Grants nothing any more.
+    pub(super) fn end(&self) {
+        self.write().ended = true;
     }
 
     /// Forgets runs that are none of these.
@@ -118,6 +125,9 @@ impl Published {
                 .with_hint("write nothing more")
         };
         let mut inner = self.write();
+        if inner.ended {
+            return Err(super::ending());
+        }
         let running = inner.running;
         let Some(live) = inner.runs.get_mut(&agent.run) else { return Err(over("the run is over")) };
         if live.record.attempt() != agent.attempt || live.record.state != State::Running {

@@ -20,6 +20,10 @@ use crate::store::{Change, Generation, StoreError};
 
 /// Most changes of one transaction.
 const MOST: usize = 256;
+/// Most reports of one transaction: each may be a MiB.
+const MOST_REPORTS: usize = 8;
+/// How often it is looked whether the store is still this service's, while nothing is stored.
+const STILL_OURS: Duration = Duration::from_secs(5);
 /// How often time itself is looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Between two looks at a store that does not answer.
@@ -39,10 +43,17 @@ pub(super) enum Ask {
     Find { token: Digest, reply: oneshot::Sender<Option<RunId>> },
 }
 
-/// An answer that waits until what it says is stored.
+impl Ask {
+    fn is_report(&self) -> bool {
+        matches!(self, Ask::Input { input, .. } if matches!(**input, Input::Report { .. }))
+    }
+}
+
+/// An answer that waits until what it says, or rests on, is stored.
 enum Reply {
-    Created(oneshot::Sender<Created>, RunId, bool),
-    Input(oneshot::Sender<Replied>, RunId, Answer),
+    Created(oneshot::Sender<Created>, Result<(RunId, bool), Problem>),
+    Input(oneshot::Sender<Replied>, RunId, Result<Answer, Problem>),
+    Found(oneshot::Sender<Option<RunId>>, Option<RunId>),
 }
 
 /// What is decided and not stored yet.
@@ -70,6 +81,8 @@ pub(super) struct Task {
     owed: Vec<(RunId, Input)>,
     launching: Launching,
     dice: Dice,
+    /// When the store was last found to be this service's, or asked.
+    stored: tokio::time::Instant,
 }
 
 impl Task {
@@ -87,7 +100,8 @@ impl Task {
             owed.extend(launching.go_on(record).map(|input| (record.run.clone(), input)));
         }
         let fleet = Fleet::new(records);
-        Task { engine, asked, generation, seq, fleet, owed, launching, dice: Dice::default() }
+        let stored = tokio::time::Instant::now();
+        Task { engine, asked, generation, seq, fleet, owed, launching, dice: Dice::default(), stored }
     }
 
     /// Until it is cancelled, or another service has taken over.
@@ -96,27 +110,37 @@ impl Task {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
             let mut asks = Vec::new();
+            let mut is_time = false;
             tokio::select! {
                 () = cancel.cancelled() => break Ok(()),
                 ask = self.asked.recv() => asks.extend(ask),
-                _ = ticks.tick() => self.look_at_time(),
+                _ = ticks.tick() => is_time = true,
             }
-            while asks.len() < MOST {
+            let mut reports = asks.iter().filter(|ask| ask.is_report()).count();
+            while asks.len() < MOST && reports < MOST_REPORTS {
                 let Ok(ask) = self.asked.try_recv() else { break };
+                reports += usize::from(ask.is_report());
                 asks.push(ask);
             }
+            if is_time {
+                self.look_at_time();
+            }
             let mut batch = Batch::default();
-            for (run, input) in std::mem::take(&mut self.owed) {
+            let rest = self.owed.split_off(self.owed.len().min(MOST));
+            for (run, input) in std::mem::replace(&mut self.owed, rest) {
                 self.decide(&mut batch, run, input, None).await;
             }
             for ask in asks {
                 self.take(&mut batch, ask).await;
             }
-            self.schedule(&mut batch);
+            if is_time || !batch.changes.is_empty() {
+                self.schedule(&mut batch);
+            }
             if let Err(error) = self.commit(batch, &cancel).await {
                 break Err(error);
             }
         };
+        self.engine.0.published.end();
         self.engine.0.watchers.end();
         ended
     }
@@ -129,7 +153,7 @@ impl Task {
         let patience = inner.settings.enrol_within.as_secs();
         self.owed.extend(unenrolled.into_iter().map(|of| {
             let reason = format!("its agent did not enrol within {patience} s");
-            (of.run, Input::NotLaunched { attempt: of.attempt, reason, retryable: true })
+            (of.run, Input::NotLaunched { attempt: of.attempt, reason, retryable: true, counts: true })
         }));
         let late = inner.published.late(&inner.clock).into_iter();
         self.owed.extend(
@@ -140,11 +164,13 @@ impl Task {
     async fn take(&mut self, batch: &mut Batch, ask: Ask) {
         match ask {
             Ask::Input { run, input, reply } => self.decide(batch, run, *input, reply).await,
-            Ask::Create { new, key, reply } => match self.create(batch, *new, key).await {
-                Ok((run, is_new)) => batch.replies.push(Reply::Created(reply, run, is_new)),
-                Err(problem) => drop(reply.send(Err(problem))),
-            },
-            Ask::Find { token, reply } => drop(reply.send(self.fleet.by_token(&token).cloned())),
+            Ask::Create { new, key, reply } => {
+                let created = self.create(batch, *new, key).await;
+                batch.replies.push(Reply::Created(reply, created));
+            }
+            Ask::Find { token, reply } => {
+                batch.replies.push(Reply::Found(reply, self.fleet.by_token(&token).cloned()));
+            }
         }
     }
 
@@ -197,9 +223,8 @@ impl Task {
     async fn decide(&mut self, batch: &mut Batch, run: RunId, input: Input, reply: Option<oneshot::Sender<Replied>>) {
         let answer = self.decided(batch, &run, &input).await;
         match (answer, reply) {
-            (Ok(answer), Some(reply)) => batch.replies.push(Reply::Input(reply, run, answer)),
+            (answer, Some(reply)) => batch.replies.push(Reply::Input(reply, run, answer)),
             (Ok(_), None) => batch.own.push((run, input)),
-            (Err(problem), Some(reply)) => drop(reply.send(Err(problem))),
             (Err(problem), None) if problem.code == Code::Unavailable => self.owed.push((run, input)),
             // What happened came too late to matter.
             (Err(problem), None) => tracing::debug!(%run, ?input, problem = problem.detail, "not taken"),
@@ -274,8 +299,9 @@ impl Task {
     async fn commit(&mut self, batch: Batch, cancel: &CancellationToken) -> Result<(), StoreError> {
         if batch.changes.is_empty() {
             self.conclude(batch);
-            return Ok(());
+            return self.see_whose_store_it_is().await;
         }
+        self.stored = tokio::time::Instant::now();
         match self.engine.0.store.commit(self.generation, &batch.changes).await {
             Ok(()) => self.conclude(batch),
             Err(StoreError::Superseded) => {
@@ -289,38 +315,57 @@ impl Task {
             }
             Err(error) => {
                 tracing::warn!(%error, "a transaction's outcome is not known");
-                self.find_out(batch, &error, cancel).await;
+                self.find_out(batch, &error, cancel).await?;
             }
         }
         Ok(())
     }
 
+    /// A service that stores nothing would not notice that another has taken over, and go on granting leases.
+    async fn see_whose_store_it_is(&mut self) -> Result<(), StoreError> {
+        if self.stored.elapsed() < STILL_OURS {
+            return Ok(());
+        }
+        self.stored = tokio::time::Instant::now();
+        match self.engine.0.store.commit(self.generation, &[]).await {
+            Err(StoreError::Superseded) => Err(StoreError::Superseded),
+            // One that is away is nobody's.
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a batch was stored after all. Until that is known nothing is decided.
-    async fn find_out(&mut self, mut batch: Batch, error: &StoreError, cancel: &CancellationToken) {
+    async fn find_out(
+        &mut self,
+        mut batch: Batch,
+        error: &StoreError,
+        cancel: &CancellationToken,
+    ) -> Result<(), StoreError> {
         // Whoever waits is told now; the same request again finds out what came of this one.
         for reply in batch.replies.drain(..) {
             reply.send_problem(super::problem(error));
         }
-        let first = batch.changes.first().map(|change| (change.record.run.clone(), change.record.version));
+        let Some(run) = batch.changes.first().map(|change| change.record.run.clone()) else { return Ok(()) };
+        let versions = batch.changes.iter().filter(|change| change.record.run == run);
+        let versions: Vec<i64> = versions.map(|change| change.record.version).collect();
         loop {
             if cancel.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-                return;
+                return Ok(());
             }
             self.put_off();
-            let Some((run, version)) = &first else { return };
-            match self.engine.0.store.run(run).await {
-                Ok(stored) if stored.as_ref().is_some_and(|stored| stored.version >= *version) => {
-                    tracing::info!("the store answers again, and had stored it");
-                    self.conclude(batch);
-                    return;
-                }
-                Ok(_) => {
-                    tracing::info!("the store answers again, and had not stored it");
-                    self.take_back(batch, error);
-                    return;
-                }
-                Err(_) => {}
+            // The store answers only when it knows what has become of it.
+            let Ok(stored) = self.engine.0.store.run(&run).await else { continue };
+            let stored = stored.map_or(0, |stored| stored.version);
+            if versions.last() == Some(&stored) {
+                tracing::info!("the store answers again, and had stored it");
+                self.conclude(batch);
+            } else if versions.first().is_some_and(|first| stored < *first) {
+                tracing::info!("the store answers again, and had not stored it");
+                self.take_back(batch, error);
+            } else {
+                return Err(StoreError::Superseded);
             }
+            return Ok(());
         }
     }
 
@@ -380,6 +425,10 @@ impl Task {
                     for record in &records {
                         self.engine.0.published.show(record, &self.engine.0.settings);
                     }
+                    // What was on its way to be killed may have been forgotten with the batch.
+                    for record in records.iter().filter(|record| record.state == State::Lost) {
+                        self.launching.go_on(record);
+                    }
                     self.fleet = Fleet::new(records);
                     return;
                 }
@@ -393,22 +442,26 @@ impl Task {
 }
 
 impl Reply {
+    /// Whoever has gone away need not be told.
     fn send(self, find: impl Fn(&RunId) -> Option<Arc<Record>>) {
-        // Whoever has gone away need not be told.
+        let found = |run: &RunId| find(run).ok_or_else(ending);
         match self {
-            Reply::Created(reply, run, is_new) => {
-                drop(reply.send(find(&run).map(|record| (record, is_new)).ok_or_else(ending)));
+            Reply::Created(reply, created) => {
+                drop(reply.send(created.and_then(|(run, is_new)| Ok((found(&run)?, is_new)))));
             }
             Reply::Input(reply, run, answer) => {
-                drop(reply.send(find(&run).map(|record| (record, answer)).ok_or_else(ending)));
+                drop(reply.send(answer.and_then(|answer| Ok((found(&run)?, answer)))));
             }
+            Reply::Found(reply, found) => drop(reply.send(found)),
         }
     }
 
     fn send_problem(self, problem: Problem) {
         match self {
-            Reply::Created(reply, ..) => drop(reply.send(Err(problem))),
+            Reply::Created(reply, _) => drop(reply.send(Err(problem))),
             Reply::Input(reply, ..) => drop(reply.send(Err(problem))),
+            // Without an answer he is told that the service cannot do it now.
+            Reply::Found(..) => {}
         }
     }
 }

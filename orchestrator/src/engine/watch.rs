@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use protocol::RunId;
 use tokio::sync::watch;
 
+/// Runs that are watched, or were, from which on those that nobody watches any more are forgotten.
+const FORGET: usize = 1024;
+
 /// All subscriptions.
 #[derive(Debug)]
 pub(super) struct Watchers {
@@ -35,6 +38,9 @@ impl Watchers {
     pub(super) fn subscribe(&self, run: Option<&RunId>) -> Watch {
         let Some(run) = run else { return Watch(self.all.subscribe()) };
         let mut runs = self.lock();
+        if runs.len() >= FORGET {
+            runs.retain(|_, sender| sender.receiver_count() > 0);
+        }
         Watch(runs.entry(run.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe())
     }
 

@@ -6,6 +6,7 @@
 
 mod external;
 mod process;
+mod sessions;
 
 use std::collections::HashMap;
 use std::sync::Arc;

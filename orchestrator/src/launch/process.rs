@@ -1,24 +1,27 @@
-//! The launcher that starts agents as processes of this machine, each in a process group of its own, so that they outlive the service
-//! and can be killed with all that they have started.
+//! The launcher that starts agents as processes of this machine, each in a session of its own, so that they outlive the service and can
+//! be killed with all that they have started, whatever process groups that has made.
 //!
-//! A handle is `PID:START:BOOT`: the process, the clock tick in which it was started, and which boot of the kernel that was. No other
-//! process has ever the same.
+//! A handle is `PID:START:BOOT:PLACE`: the process, the clock tick in which it was started, which boot of the kernel that was, and on
+//! which machine, in which of its process namespaces. No other process has ever the same. Of one that was started elsewhere nothing is
+//! known here, and it is never taken for dead.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use nix::sys::signal::{Signal, killpg};
+use futures_util::future::{BoxFuture, pending};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol::Token;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
+use super::sessions;
 use super::{Death, Launched, Launcher, NotLaunched, Order};
 
 /// How often it is looked whether a process that is not our child is still there.
@@ -27,10 +30,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How agents are started.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The agent.
-    pub agent: PathBuf,
-    /// What each gets on its command line after `run`: where the service is, and what to trust.
-    pub arguments: Vec<String>,
+    /// The agent, and what each gets on its command line after `run`: where the service is, and what to trust. Or why none can be
+    /// started: those that run are watched and killed all the same.
+    pub command: Result<(PathBuf, Vec<String>), String>,
     /// Where each leaves what it says, in a file of its own. It is removed when the agent has reached its goal.
     pub logs: PathBuf,
 }
@@ -40,36 +42,49 @@ pub struct Settings {
 pub struct Process {
     settings: Settings,
     boot: String,
-    /// How our own children ended, until somebody asks: a zombie is ours to bury.
+    place: String,
+    /// Our own children, until somebody waits for them: a zombie is ours to bury.
     children: Mutex<HashMap<String, (Child, PathBuf)>>,
+}
+
+/// What a handle names.
+enum Named {
+    /// A process of this boot of this machine.
+    Here { pid: i32, started: u64 },
+    /// One of an earlier boot: it is dead.
+    Before,
+    /// One of another machine or namespace.
+    Elsewhere,
 }
 
 impl Process {
     /// With these settings.
     ///
     /// # Errors
-    /// When the kernel does not say which boot this is.
-    pub fn new(settings: Settings) -> std::io::Result<Self> {
+    /// When the kernel does not say which boot of which machine this is.
+    pub fn new(settings: Settings) -> io::Result<Self> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let boot = boot.trim().chars().filter(|c| *c != '-').take(16).collect();
-        Ok(Self { settings, boot, children: Mutex::default() })
+        Ok(Self { settings, boot, place: place()?, children: Mutex::default() })
     }
 
-    fn start(&self, order: &Order) -> std::io::Result<Launched> {
-        let path = self.log(order);
+    fn start(&self, order: &Order) -> io::Result<Launched> {
+        let (agent, arguments) =
+            self.settings.command.as_ref().map_err(|why| io::Error::new(io::ErrorKind::NotFound, why.clone()))?;
+        let path = self.settings.logs.join(format!("{}.{}.log", order.run, order.attempt));
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        let mut command = Command::new(&self.settings.agent);
-        command.arg("run").args(&self.settings.arguments);
+        // It becomes the agent, in a session of its own: with no terminal of ours, and no signals from it.
+        let mut command = Command::new("setsid");
+        command.arg("--").arg(agent).arg("run").args(arguments);
         command.args(["--run", order.run.as_str(), "--server", order.server.as_str(), "--token", "/dev/stdin"]);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
-        // It neither hears our terminal's signals nor dies with us.
-        command.process_group(0).kill_on_drop(false);
-        let mut child = command.spawn()?;
-        let pid = child.id().ok_or_else(|| std::io::Error::other("it has no process id"))?;
-        let started = started(pid).ok_or_else(|| std::io::Error::other("it is gone already"))?;
-        let handle = format!("{pid}:{started}:{}", self.boot);
+        let mut child = command.kill_on_drop(false).spawn()?;
         let stdin = child.stdin.take();
-        self.children.lock().unwrap_or_else(PoisonError::into_inner).insert(handle.clone(), (child, path));
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.ok_or_else(|| io::Error::other("it has no process number"))?;
+        let started = sessions::process(pid)?.ok_or_else(|| io::Error::other("it is gone already"))?.started;
+        let handle = format!("{pid}:{started}:{}:{}", self.boot, self.place);
+        self.lock().insert(handle.clone(), (child, path));
         let release = move |token: Token| -> BoxFuture<'static, ()> {
             Box::pin(async move {
                 let Some(mut stdin) = stdin else { return };
@@ -81,24 +96,21 @@ impl Process {
         Ok(Launched { handle, release: Box::new(release) })
     }
 
-    fn log(&self, order: &Order) -> PathBuf {
-        self.settings.logs.join(format!("{}.{}.log", order.run, order.attempt))
+    /// Waits for our own child, where it is one and nobody else does.
+    async fn wait(&self, handle: &str) -> Option<std::process::ExitStatus> {
+        let child = self.lock().remove(handle);
+        let (mut child, log) = child?;
+        let ended = child.wait().await.ok()?;
+        if ended.success() {
+            let _ = std::fs::remove_file(log);
+        }
+        Some(ended)
     }
 
-    /// Waits until it is dead, and says how it ended where it was our child.
+    /// Waits until it is dead, with all that it has started, and says how it ended where it was our child.
     async fn buried(&self, handle: &str) -> Death {
-        let child = self.children.lock().unwrap_or_else(PoisonError::into_inner).remove(handle);
-        let ended = match child {
-            Some((mut child, log)) => {
-                let ended = child.wait().await.ok();
-                if ended.is_some_and(|ended| ended.success()) {
-                    let _ = std::fs::remove_file(log);
-                }
-                ended
-            }
-            None => None,
-        };
-        while self.lives(handle) {
+        let ended = self.wait(handle).await;
+        while self.lives(handle).await {
             tokio::time::sleep(LOOK).await;
         }
         match ended {
@@ -107,31 +119,40 @@ impl Process {
         }
     }
 
-    /// Whether the process, or anything in its group, is there. A zombie does nothing any more.
-    fn lives(&self, handle: &str) -> bool {
-        let Some((pid, started)) = self.parse(handle) else { return false };
-        match self::started(pid) {
-            Some(of) if of == started => !is_zombie(pid) || group_lives(pid),
-            // The kernel gives a number away again only when no group has it any more.
-            Some(_) => false,
-            None => group_lives(pid),
+    /// Whether the process, or anything in its session, is there. What cannot be found out is taken for life.
+    async fn lives(&self, handle: &str) -> bool {
+        match self.named(handle) {
+            Named::Before => false,
+            Named::Elsewhere => pending().await,
+            Named::Here { pid, started } => sessions::lives(pid, started).unwrap_or_else(|error| {
+                tracing::warn!(handle, %error, "it cannot be seen whether an agent lives");
+                true
+            }),
         }
     }
 
-    /// Process and start of a handle; nothing for one of another boot: whatever it named is dead.
-    fn parse(&self, handle: &str) -> Option<(u32, u64)> {
-        let mut parts = handle.split(':');
-        let (pid, started, boot) = (parts.next()?, parts.next()?, parts.next()?);
-        (boot == self.boot).then_some(())?;
-        Some((pid.parse().ok()?, started.parse().ok()?))
+    fn named(&self, handle: &str) -> Named {
+        let mut parts = handle.splitn(4, ':');
+        let mut next = || parts.next().unwrap_or_default();
+        let (pid, started, boot, place) = (next().parse(), next().parse(), next(), next());
+        match (pid, started) {
+            _ if place != self.place => Named::Elsewhere,
+            _ if boot != self.boot => Named::Before,
+            (Ok(pid), Ok(started)) if pid > 0 => Named::Here { pid, started },
+            _ => Named::Elsewhere,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Child, PathBuf)>> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Launcher for Process {
     fn launch(&self, order: Order) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
         let started = self.start(&order).map(Some).map_err(|error| NotLaunched {
-            reason: format!("starting {}: {error}", self.settings.agent.display()),
-            retryable: !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied),
+            reason: format!("no agent was started: {error}"),
+            retryable: !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied),
         });
         Box::pin(std::future::ready(started))
     }
@@ -142,48 +163,32 @@ impl Launcher for Process {
 
     fn end<'a>(&'a self, handle: &'a str) -> BoxFuture<'a, Death> {
         Box::pin(async move {
-            loop {
-                // Whoever watches it as our child buries it; a zombie is dead enough.
-                if !self.lives(handle) {
-                    return Death { how: "it was killed".into(), retryable: true };
-                }
-                let group = self.parse(handle).and_then(|(pid, _)| i32::try_from(pid).ok());
-                if let Some(group) = group {
-                    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            while self.lives(handle).await {
+                if let Named::Here { pid, .. } = self.named(handle) {
+                    // The process itself may not have its session yet.
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                    for member in sessions::members(pid).unwrap_or_default() {
+                        let _ = kill(Pid::from_raw(member), Signal::SIGKILL);
+                    }
                 }
                 tokio::time::sleep(LOOK).await;
             }
+            self.wait(handle).await;
+            Death { how: "it was killed".into(), retryable: true }
         })
     }
 }
 
-/// Field 22 of `/proc/PID/stat`, in clock ticks since boot. The second field is in parentheses and may hold anything.
-fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
-}
-
-fn is_zombie(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
-    // Its other threads may still be at work when the first has ended.
-    state.is_none_or(|state| matches!(state, "Z" | "X")) && threads(pid) <= 1
-}
-
-fn threads(pid: u32) -> usize {
-    std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")).map_or(0, Iterator::count)
-}
-
-/// Whether any process of this group is there that is no zombie: tools that the agent has started.
-fn group_lives(group: u32) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
-    let mut pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.any(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let mut fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace()).into_iter().flatten();
-        let (state, of_group) = (fields.next(), fields.nth(1).and_then(|group| group.parse::<u32>().ok()));
-        of_group == Some(group) && !matches!(state, Some("Z" | "X") | None)
-    })
+/// Which machine this is, and which of its process namespaces.
+fn place() -> io::Result<String> {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let machine = match machine.trim() {
+        "" | "uninitialized" => nix::unistd::gethostname()?.to_string_lossy().into_owned(),
+        machine => machine.to_owned(),
+    };
+    let namespace = std::fs::read_link("/proc/self/ns/pid")?;
+    let namespace: String = namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+    Ok(format!("{}-{namespace}", machine.chars().filter(|c| c.is_ascii_alphanumeric()).take(32).collect::<String>()))
 }
 
 fn how(status: std::process::ExitStatus) -> String {

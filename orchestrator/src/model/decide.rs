@@ -52,6 +52,8 @@ pub enum Input {
         reason: String,
         /// Whether trying again may help.
         retryable: bool,
+        /// Whether it counts among the attempts that a run has. One that the service itself has spoilt does not.
+        counts: bool,
     },
     /// A person is given an enrolment token.
     Token {
@@ -171,7 +173,9 @@ pub fn decide(record: &Record, input: &Input, now: Moment, rules: &Rules) -> Res
     match input {
         Input::Start { token } => deciding.start(token.as_ref())?,
         Input::Launched { attempt, handle } => deciding.launched(*attempt, handle),
-        Input::NotLaunched { attempt, reason, retryable } => deciding.not_launched(*attempt, reason, *retryable),
+        Input::NotLaunched { attempt, reason, retryable, counts } => {
+            deciding.not_launched(*attempt, reason, *retryable, *counts);
+        }
         Input::Token { digest } => deciding.token(digest)?,
         Input::Enrol { token, nonce, agent, server } => deciding.enrol(token, nonce, agent, server.as_ref())?,
         Input::Report { attempt, events } => deciding.report(*attempt, events)?,
@@ -241,7 +245,7 @@ impl Deciding {
             LauncherKind::Process => "its agent is being started",
             LauncherKind::External => "its server may enrol",
         };
-        self.enter(State::Launching, format!("attempt {number}: {why}"));
+        self.enter(State::Launching, why);
         self.decision.effects.push(Effect::Launch);
         Ok(())
     }
@@ -260,16 +264,25 @@ impl Deciding {
     }
 
     /// An attempt that has not enrolled can write nothing, and never will: its token goes with it.
-    fn not_launched(&mut self, attempt: u32, reason: &str, retryable: bool) {
+    fn not_launched(&mut self, attempt: u32, reason: &str, retryable: bool, counts: bool) {
         let is_launching = self.state() == State::Launching;
         let Some(handle) = self.current(attempt).filter(|_| is_launching).map(|current| current.handle.clone()) else {
             return;
         };
         self.decision.effects.push(Effect::End { attempt, handle });
+        if !counts {
+            let record = self.record();
+            record.budget = record.budget.saturating_add(1);
+        }
         self.end_attempt(Outcome::NotLaunched, reason, retryable);
     }
 
     fn expired(&mut self, attempt: u32) {
+        self.lose(attempt, "went silent");
+    }
+
+    /// Takes a running attempt's agent for one that may still write, whatever it says.
+    fn lose(&mut self, attempt: u32, why: &str) {
         let is_running = self.state() == State::Running;
         let Some(handle) = self.current(attempt).filter(|_| is_running).map(|current| current.handle.clone()) else {
             return;
@@ -278,32 +291,32 @@ impl Deciding {
         record.silent.push(attempt);
         match (record.order.launcher, record.is_fenced_by_reservation()) {
             (LauncherKind::Process, _) => {
-                self.enter(State::Lost, format!("attempt {attempt} went silent; its agent is being killed"));
+                self.enter(State::Lost, format!("attempt {attempt} {why}; its agent is being killed"));
                 self.decision.effects.push(Effect::End { attempt, handle });
             }
             (LauncherKind::External, true) => {
                 self.enter(
                     State::Lost,
-                    format!("attempt {attempt} went silent; the reservation of the next one shuts it out"),
+                    format!("attempt {attempt} {why}; the reservation of the next one shuts it out"),
                 );
-                self.lose_unheard(attempt);
+                self.lose_unheard(attempt, why);
             }
             (LauncherKind::External, false) => {
-                let why = "nothing shuts it out of the target: a person must make sure that it is dead";
-                self.enter(State::Lost, format!("attempt {attempt} went silent; {why}"));
+                let but = "nothing shuts it out of the target: a person must make sure that it can write no more";
+                self.enter(State::Lost, format!("attempt {attempt} {why}; {but}"));
             }
         }
     }
 
     /// Waits for the next attempt while the silent one may still be there.
-    fn lose_unheard(&mut self, attempt: u32) {
+    fn lose_unheard(&mut self, attempt: u32, why: &str) {
         let (wait, now) = (self.wait(), self.now);
         let record = self.record();
         record.not_before = now.after(wait);
         if let Some(current) = record.attempts.iter_mut().find(|of| of.number == attempt) {
             current.ended = Some(now);
             current.outcome = Some(Outcome::Lost);
-            current.reason = Some("it went silent".into());
+            current.reason = Some(format!("it {why}"));
         }
     }
 
@@ -312,7 +325,7 @@ impl Deciding {
             return self.silence_explained(|silent| silent == attempt, &format!("attempt {attempt} is dead: {how}"));
         }
         match self.state() {
-            State::Launching => self.not_launched(attempt, how, retryable),
+            State::Launching => self.not_launched(attempt, how, retryable, true),
             State::Running if self.current(attempt).is_some() => self.end_attempt(Outcome::Lost, how, retryable),
             _ => {}
         }
@@ -348,10 +361,15 @@ impl Deciding {
 
     /// No attempt runs: the run is tried again, or ends. As long as a silent one may be there it does neither.
     fn go_on(&mut self, reason: &str, retryable: bool) {
-        let record = &self.decision.record;
-        if !record.silent.is_empty() {
+        if !self.decision.record.silent.is_empty() {
+            if !retryable {
+                // It is remembered until silence is explained.
+                let record = self.record();
+                record.budget = record.budget.min(record.attempt());
+            }
             return self.enter(State::Lost, reason);
         }
+        let record = &self.decision.record;
         let (made, budget) = (record.attempt(), record.budget);
         match &record.cancel {
             Some(CancelOrder { ending, reason: why, .. }) => {
@@ -399,7 +417,7 @@ impl Default for AttemptRecord {
             agent: None,
             handle: None,
             next_index: 0,
-            stored_events: 0,
+            stored_bytes: 0,
             outcome: None,
             reason: None,
         }

@@ -1,5 +1,7 @@
 //! A run as it is stored. What is not here does not survive a restart, and must not matter then.
 
+use std::path::{Path, PathBuf};
+
 use protocol::control::NewRun;
 use protocol::control::run::{LauncherKind, Outcome, RunState};
 use protocol::event::{Failure, Phase, Step, Summary};
@@ -189,9 +191,9 @@ pub struct AttemptRecord {
     /// The lowest index of its events that has not been reported.
     #[serde(default)]
     pub next_index: u64,
-    /// How many of its events were stored.
+    /// How many bytes of its events were stored.
     #[serde(default)]
-    pub stored_events: u64,
+    pub stored_bytes: u64,
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -260,10 +262,15 @@ impl Record {
 pub fn target_key(order: &NewRun) -> String {
     match (order.target.place(), order.launcher) {
         (Some(Place::Lun(lun)), _) => format!("lun {}", lun.wwid),
-        (Some(Place::Device(device)), LauncherKind::Process) => format!("here {}", device.display()),
-        (Some(Place::Device(device)), LauncherKind::External) => format!("on {} {}", order.server, device.display()),
+        (Some(Place::Device(device)), LauncherKind::Process) => format!("here {}", plain(device)),
+        (Some(Place::Device(device)), LauncherKind::External) => format!("on {} {}", order.server, plain(device)),
         (None, _) => "nothing".into(),
     }
+}
+
+/// A path without what means nothing in it.
+fn plain(path: &Path) -> String {
+    path.components().collect::<PathBuf>().display().to_string()
 }
 
 /// `host[:port]` of a source; a folder is one of this machine.

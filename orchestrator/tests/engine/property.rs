@@ -7,7 +7,7 @@ use orchestrator::model::State;
 use proptest::prelude::*;
 use protocol::RunId;
 use protocol::control::run::{LauncherKind, NewRun, Run, What};
-use protocol::event::Body;
+use protocol::event::{Body, TargetState};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ enum Step {
     HasTarget(u8),
     Finish(u8),
     Fail(u8, bool),
+    /// It gives up a device that may still do what it was told.
+    FailUncertain(u8),
     Freeze(u8),
     Thaw(u8),
     Kill(u8),
@@ -55,6 +57,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => n.clone().prop_map(Step::HasTarget),
         3 => n.clone().prop_map(Step::Finish),
         3 => (n.clone(), any::<bool>()).prop_map(|(of, retryable)| Step::Fail(of, retryable)),
+        1 => n.clone().prop_map(Step::FailUncertain),
         3 => n.clone().prop_map(Step::Freeze),
         2 => n.clone().prop_map(Step::Thaw),
         2 => n.clone().prop_map(Step::Kill),
@@ -82,6 +85,8 @@ struct Truth {
     frozen: bool,
     /// Has said how it ended, to somebody who heard it: it closed everything before.
     ended: bool,
+    /// It has ended, and writes of it may land yet.
+    landing: bool,
     /// A later attempt has preempted its key.
     shut_out: bool,
 }
@@ -89,7 +94,8 @@ struct Truth {
 impl Truth {
     /// Whether a write of it could reach the target, now or later.
     fn could_write(&self) -> bool {
-        !self.dead && !self.ended && !self.shut_out && (self.frozen || self.lease > Instant::now())
+        let may_write = !self.ended && (self.frozen || self.lease > Instant::now());
+        !self.dead && !self.shut_out && (may_write || self.landing)
     }
 }
 
@@ -162,6 +168,16 @@ impl Play {
             Step::HasTarget(of) => self.has_target(*of).await,
             Step::Finish(of) => self.end(*of, finished()).await,
             Step::Fail(of, retryable) => self.end(*of, failed("source", *retryable)).await,
+            Step::FailUncertain(of) => {
+                let mut body = failed("device", true);
+                if let Body::RunFailed(failure) = &mut body {
+                    failure.target = TargetState::Uncertain;
+                }
+                if let Some(at) = self.agent(*of).filter(|at| !self.agents[*at].ended) {
+                    self.agents[at].landing = self.agents[at].could_write();
+                    self.end_as(at, body).await;
+                }
+            }
             Step::Freeze(of) => {
                 if let Some(at) = self.agent(*of) {
                     // One whose lease is over has stopped by itself already.
@@ -259,6 +275,7 @@ impl Play {
             dead: false,
             frozen: false,
             ended: false,
+            landing: false,
             shut_out: false,
         });
     }
@@ -285,7 +302,10 @@ impl Play {
         }
         // Who has lost the right to write does not reach its goal.
         let could = self.agents[at].could_write();
-        let body = if could { body } else { failed("target", true) };
+        self.end_as(at, if could { body } else { failed("target", true) }).await;
+    }
+
+    async fn end_as(&mut self, at: usize, body: Body) {
         self.agents[at].ended = true;
         let event = self.agents[at].agent.event(body);
         for _ in 0..20 {

@@ -33,6 +33,7 @@ pub fn on(seq: i64, server: &str, device: &str) -> Record {
         reason: "just created; “ä” and '\\' as well".into(),
         not_before: Moment(0),
         cancel: None,
+        silent: Vec::new(),
         next_token: None,
         budget: 3,
         attempts: Vec::new(),

@@ -1,9 +1,11 @@
 //! A run as people and platforms see it: what they ask for, and what became of it.
 
+use std::path::Component;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Failure, Phase, Progress, Step, Summary};
-use crate::spec::{HandOver, ImageSpec, IpsecDemand, Options, RunSpec, SpecError, TargetSpec, holds};
+use crate::spec::{HandOver, ImageSpec, IpsecDemand, Options, Place, RunSpec, SpecError, TargetSpec, holds};
 use crate::text::{Label, RunId, ServerName, Token};
 use crate::words::words;
 
@@ -99,7 +101,12 @@ impl NewRun {
             )));
         }
         let run = RunId::try_from("run".to_owned()).map_err(|error| SpecError::new(error.to_string()))?;
-        self.spec(run, 1).check()
+        self.spec(run, 1).check()?;
+        if let Some(Place::Device(device)) = self.target.place() {
+            let plain = device.is_absolute() && device.components().all(|part| part != Component::ParentDir);
+            holds(plain, || "`target.device` must be an absolute path without `..`".into())?;
+        }
+        Ok(())
     }
 
     /// The run spec of an attempt.

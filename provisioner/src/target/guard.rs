@@ -140,7 +140,9 @@ impl Guard {
         if let Some(map) = &self.map {
             identity::check(map)?;
         }
-        self.reservation.as_ref().map_or(Ok(()), reservation::Held::check_now)
+        self.reservation.as_ref().map_or(Ok(()), reservation::Held::check_now)?;
+        // The storage may have taken its time to answer.
+        self.lease.as_ref().and_then(|lease| lease.over()).map_or(Ok(()), Err)
     }
 
     // One value is put in once, so a poisoned lock is used as it is.

@@ -240,10 +240,10 @@ impl Held {
         if doomed.peek().is_none() {
             return;
         }
-        let allowed = self.may_write().await;
         for HeldContainer { container, .. } in doomed {
             let what = format!("the key slots of container {} ({})", container.uuid, container.region);
-            let destroyed = match &allowed {
+            // Each takes a while: the right to write may be lost in between.
+            let destroyed = match self.may_write().await {
                 Ok(()) => container.destroy_keys().await,
                 Err(error) => Err(Error::target(error.to_string())),
             };

@@ -2,14 +2,14 @@
 
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{LauncherKind, Outcome, What};
-use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary};
+use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary, TargetState};
 use protocol::{Digest, ServerName};
 
 use super::super::record::{AttemptRecord, State};
 use super::{Answer, Deciding, Refusal, conflict, refuse};
 
-/// Events of one attempt that are stored, besides those that change something. A chatterbox must not fill the store.
-const MAX_STORED: u64 = 10_000;
+/// Bytes of one attempt's events that are stored, besides its end. A chatterbox must not fill the store.
+const MAX_STORED: u64 = 4 << 20;
 /// Largest event, in bytes of JSON.
 const MAX_EVENT: usize = 64 << 10;
 /// Largest index: what JSON's readers still count exactly.
@@ -61,7 +61,7 @@ impl Deciding {
             (current.nonce, current.enrolled) = (Some(nonce.clone()), Some(now));
             current.agent = Some(agent.to_owned());
         }
-        self.enter(State::Running, format!("attempt {attempt}: {agent} has enrolled"));
+        self.enter(State::Running, format!("{agent} has enrolled"));
         self.decision.answer = Answer::Attempt(attempt);
         Ok(())
     }
@@ -144,10 +144,10 @@ impl Deciding {
     fn is_room(&mut self, attempt: u32, event: &Event) -> bool {
         self.changed = true;
         let found = self.decision.record.attempts.iter_mut().find(|of| of.number == attempt);
-        let Some(AttemptRecord { next_index, stored_events, .. }) = found else { return false };
+        let Some(AttemptRecord { next_index, stored_bytes, .. }) = found else { return false };
         *next_index = event.index + 1;
-        *stored_events += 1;
-        *stored_events <= MAX_STORED || event.event.is_terminal()
+        *stored_bytes += serde_json::to_vec(event).map_or(0, |json| json.len() as u64);
+        *stored_bytes <= MAX_STORED || event.event.is_terminal()
     }
 
     /// The target is this attempt's: where reservations guard it, all earlier ones' keys are gone, and that was read back.
@@ -196,6 +196,19 @@ impl Deciding {
     }
 
     fn failed(&mut self, attempt: u32, failure: &Failure) {
+        let may_still_write = failure.target == TargetState::Uncertain;
+        if may_still_write && self.state() == State::Running && self.current(attempt).is_some() {
+            // Writes that the device has not answered may land yet, whatever has become of the agent.
+            let record = self.record();
+            record.failure = Some(Box::new(failure.clone()));
+            if !failure.retryable {
+                record.budget = record.budget.min(record.attempt());
+            }
+            return self.lose(attempt, &format!("failed, and may still write: {}", failure.message));
+        }
+        if may_still_write && self.decision.record.silent.contains(&attempt) {
+            return;
+        }
         let Some(WasSilent(was_silent)) = self.ends(attempt) else { return };
         let record = self.record();
         record.failure = Some(Box::new(failure.clone()));
