@@ -15,8 +15,6 @@ const SOON: Duration = Duration::from_secs(20);
 /// An agent that is a shell script, in a folder of its own.
 fn launcher(folder: &TempDir, script: &str) -> Process {
     let agent = folder.path().join("agent");
-    // A shell that reads its script as it goes must not find another one in the same file.
-    let _ = std::fs::remove_file(&agent);
     std::fs::write(&agent, format!("#!/bin/sh\ncd {}\n{script}\n", folder.path().display())).unwrap();
     std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
     Process::new(ProcessSettings { command: Ok((agent, vec!["--some".into()])), logs: folder.path().into() }).unwrap()
@@ -121,7 +119,8 @@ async fn a_later_service_watches_and_kills_what_it_has_not_started() {
     let first = launcher(&folder, "trap '' HUP INT TERM; cat >token; sleep 600");
     let launched = launch(&first).await;
     (launched.release)(token()).await;
-    let later = launcher(&folder, "");
+    let elsewhere = TempDir::new().unwrap();
+    let later = launcher(&elsewhere, "");
     let watch = later.watch(&launched.handle);
     assert!(timeout(Duration::from_millis(500), watch).await.is_err(), "it lives");
     let (watched, _) =
