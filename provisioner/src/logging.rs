@@ -4,7 +4,6 @@
 //! output. Everything else is a log line, for whoever asked with `-v` or `RUST_LOG`.
 
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, OnceLock};
 
 use protocol::event::Body;
 use tracing::field::{Field, Visit};
@@ -13,26 +12,13 @@ use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::report::{Reporter, Screen, text};
+use crate::report::Voice;
 
-/// Carries warnings to the reporter, once there is one.
-#[derive(Clone)]
-pub struct Bridge {
-    reporter: Arc<OnceLock<Arc<Reporter>>>,
-    screen: Screen,
-}
-
-impl Bridge {
-    /// From here on warnings become events of this run.
-    pub fn connect(&self, reporter: &Arc<Reporter>) {
-        // A second reporter in one process would be a second run; the first keeps the bridge.
-        let _ = self.reporter.set(Arc::clone(reporter));
-    }
-}
+/// Carries warnings to the run's outputs, once there is a run.
+struct Bridge(Voice);
 
 /// Starts logging: warnings by default, the data path's details with one `-v`, everything with two. `RUST_LOG` overrides.
-pub fn start(screen: &Screen, verbose: u8) -> Bridge {
-    let bridge = Bridge { reporter: Arc::default(), screen: screen.clone() };
+pub fn start(voice: &Voice, verbose: u8) {
     let default = match verbose {
         0 => "warn",
         1 => "warn,imgstream=debug,provisioner=debug",
@@ -40,13 +26,12 @@ pub fn start(screen: &Screen, verbose: u8) -> Bridge {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(screen.clone())
+        .with_writer(voice.screen().clone())
         .with_ansi(false)
         .with_filter(filter.and(filter_fn(|metadata| !is_carried(metadata))));
-    let carried = bridge.clone().with_filter(LevelFilter::WARN);
+    let carried = Bridge(voice.clone()).with_filter(LevelFilter::WARN);
     // It fails only where a subscriber is already set; then that one has the say.
     let _ = tracing_subscriber::registry().with(lines).with(carried).try_init();
-    bridge
 }
 
 fn is_carried(metadata: &Metadata<'_>) -> bool {
@@ -60,11 +45,7 @@ impl<S: Subscriber> Layer<S> for Bridge {
         }
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let body = fields.into_body();
-        match self.reporter.get() {
-            Some(reporter) => reporter.emit(body),
-            None => text::of(&body).iter().for_each(|line| self.screen.lines(line)),
-        }
+        self.0.tell(fields.into_body());
     }
 }
 

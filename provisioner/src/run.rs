@@ -33,7 +33,7 @@ async fn run(
     let (order, key) = order.into_parts();
     let ipsec = order.ipsec.clone();
     if let Some(machine) = machine.as_deref_mut() {
-        reporter.phase(Phase::Network, machine.join(cancel)).await?;
+        reporter.phase(Phase::Network, machine.join_for(spec, cancel)).await?;
     }
     let image = reporter.phase(Phase::Image, image::open(order, cancel)).await?;
     let wish = Wish { spec, descriptor: image.descriptor(), key: key.as_ref(), reporter, cancel };

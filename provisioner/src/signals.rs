@@ -1,38 +1,20 @@
 //! Signals that end a program: the first stops the run in good order, the second ends the process. SIGHUP is one of them unless it was
 //! ignored from the start, as `nohup` does: whoever loses a terminal must not leave half a run behind.
 
-use std::sync::{Arc, OnceLock};
-
 use imgstream::error::{Error, IoContext, Kind, Result};
 use protocol::event::Body;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::report::{Reporter, Screen, failure};
+use crate::report::{Reporter, Voice, failure};
 
-/// Starts watching for a run. Must be called inside the runtime.
+/// Starts watching, for a run or before there is one. Must be called inside the runtime.
 ///
 /// # Errors
 /// When the kernel refuses the handlers.
-pub fn watch(reporter: &Arc<Reporter>, cancel: &CancellationToken) -> Result<()> {
-    let (first, second) = (Arc::clone(reporter), Arc::clone(reporter));
-    listen(cancel, move |message| first.emit(Body::Warning { message }), move || end_at_once(&second))
-}
-
-/// Starts watching before there is a run, whose reporter may be put into what is returned later; until then `screen` is told. Must be
-/// called inside the runtime.
-///
-/// # Errors
-/// When the kernel refuses the handlers.
-pub fn watch_before_the_run(screen: &Screen, cancel: &CancellationToken) -> Result<Arc<OnceLock<Arc<Reporter>>>> {
-    let run = Arc::<OnceLock<Arc<Reporter>>>::default();
-    let (first, second, screen) = (Arc::clone(&run), Arc::clone(&run), screen.clone());
-    let tell = move |message| match first.get() {
-        Some(reporter) => reporter.emit(Body::Warning { message }),
-        None => screen.lines(&format!("warning: {message}")),
-    };
-    listen(cancel, tell, move || second.get().into_iter().for_each(|reporter| end_at_once(reporter)))?;
-    Ok(run)
+pub fn watch(voice: &Voice, cancel: &CancellationToken) -> Result<()> {
+    let (first, second) = (voice.clone(), voice.clone());
+    listen(cancel, move |message| first.warn(message), move || second.run().into_iter().for_each(end_at_once))
 }
 
 fn end_at_once(reporter: &Reporter) {

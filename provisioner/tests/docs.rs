@@ -6,7 +6,8 @@ use protocol::RunSpec;
 use protocol::spec::Options;
 use provisioner::medium::Config;
 use provisioner::medium::config::{
-    Anchors, Auth, Clear, Console, Device, Interface, Ipsec, Ipv4, Ipv6, Network, OnFailure, Report, Route, Tunnel,
+    Anchors, Auth, Clear, Console, Device, Interface, Ipsec, Ipv4, Ipv6, Network, OnFailure, Orchestrator, Report,
+    Route, Tunnel,
 };
 
 const OPERATING: &str = include_str!("../../docs/operating.md");
@@ -87,7 +88,8 @@ fn every_key_of_the_mediums_configuration_is_shown_and_explained() {
         trust,
         network,
         ipsec,
-        run: _,
+        run,
+        orchestrator,
         luks_key,
         ca,
         registry_auth,
@@ -95,6 +97,7 @@ fn every_key_of_the_mediums_configuration_is_shown_and_explained() {
         on_failure: _,
         rescue_shell: _,
     } = &config;
+    assert!(run.is_some() && orchestrator.is_none(), "the other one has an example of its own");
     assert!(luks_key.is_some() && ca.is_some() && registry_auth.is_some());
     let Anchors { images: _, tickets, orchestrator_ca } = trust;
     assert!(!tickets.is_empty() && orchestrator_ca.is_some());
@@ -117,6 +120,27 @@ fn every_key_of_the_mediums_configuration_is_shown_and_explained() {
     for key in paths(&shown, "") {
         assert!(medium().contains(&format!("`{key}`")), "{key} is not explained");
     }
+}
+
+#[test]
+fn every_key_of_a_service_is_shown_and_explained() {
+    let shown: serde_json::Value = serde_json::from_str(examples(medium())[1]).unwrap();
+    let config: Config = serde_json::from_value(with_date(&shown)).unwrap();
+    config.check().unwrap();
+    let Orchestrator { url: _, token: _, run, ipsec: _, enrol_within: _, report_within: _ } =
+        config.orchestrator.as_ref().unwrap();
+    assert!(run.is_some());
+    assert_eq!(shown["orchestrator"], serde_json::to_value(&config.orchestrator).unwrap());
+    for key in paths(&shown["orchestrator"], "orchestrator") {
+        assert!(medium().contains(&format!("`{key}`")), "{key} is not explained");
+    }
+}
+
+/// As `z-provisioner config` adds it.
+fn with_date(shown: &serde_json::Value) -> serde_json::Value {
+    let mut dated = shown.clone();
+    dated["made"] = "2026-11-25T20:00:00Z".into();
+    dated
 }
 
 /// Each choice there is stands in the chapter. A new one does not compile before it is added here.
@@ -174,10 +198,8 @@ fn every_choice_of_the_mediums_configuration_is_explained() {
 
 #[test]
 fn the_configuration_for_qemu_is_one() {
-    let mut shown: serde_json::Value = serde_json::from_str(examples(medium())[1]).unwrap();
-    // `z-provisioner config` adds it.
-    shown["made"] = "2026-11-25T20:00:00Z".into();
-    serde_json::from_value::<Config>(shown).unwrap().check().unwrap();
+    let shown: serde_json::Value = serde_json::from_str(examples(medium())[2]).unwrap();
+    serde_json::from_value::<Config>(with_date(&shown)).unwrap().check().unwrap();
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use provisioner::medium;
+use protocol::spec::IpsecDemand;
+use provisioner::medium::{self, Task};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -28,8 +29,21 @@ fn config() -> Value {
     })
 }
 
+/// Of a machine that asks a service what it is to do.
+fn of_service() -> Value {
+    let mut config = config();
+    config.as_object_mut().unwrap().remove("run");
+    config["trust"] =
+        json!({ "images": ["keys/image.pub"], "tickets": ["keys/image.pub"], "orchestrator_ca": "ca.pem" });
+    config["orchestrator"] = json!({ "url": "https://10.20.0.1:8443", "token": "token" });
+    config
+}
+
 /// A public key (RFC 8410, section 10.1).
 const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+
+/// A token: 32 bytes in base64url.
+const TOKEN: &str = "eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee";
 
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -37,6 +51,10 @@ fn folder() -> TempDir {
     std::fs::write(folder.path().join("keys/image.pub"), KEY).unwrap();
     std::fs::write(folder.path().join("psk"), "sixteen bytes or more").unwrap();
     std::fs::write(folder.path().join("short"), "fifteen bytes..").unwrap();
+    std::fs::write(folder.path().join("token"), format!("{TOKEN}\n")).unwrap();
+    // What it holds is looked at by who uses it.
+    std::fs::write(folder.path().join("ca.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
     folder
 }
 
@@ -73,12 +91,79 @@ fn what_is_put_in_is_read_again_with_its_files() {
     let unpacked = unpack(&folder, &out);
     let read = medium::load(&unpacked, "quiet zprov.max_age_days=7 zprov.network.interfaces.0.mtu=9000").unwrap();
     assert_eq!((read.server.as_str(), read.max_age_days, read.network.interfaces[0].mtu), ("lpar-17", 7, Some(9000)));
-    let key = &read.run.image.trust[0];
+    let key = &read.run.as_ref().unwrap().image.trust[0];
     assert_eq!(key, &read.trust.images[0], "one file, once");
     let name = key.strip_prefix("/etc/z-provisioner").unwrap();
     assert_eq!(std::fs::read_to_string(unpacked.join(name)).unwrap(), KEY);
     for secret in std::fs::read_dir(unpacked.join("files")).unwrap() {
         assert_eq!(secret.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn a_token_comes_along_as_a_secret() {
+    let folder = folder();
+    let mut config = of_service();
+    config["orchestrator"]["run"] = json!("r-1");
+    let (code, said, out) = pack(&folder, &config);
+    assert_eq!(code, 0, "{said}");
+    let unpacked = unpack(&folder, &out);
+    let line = "zprov.orchestrator.enrol_within=60 zprov.orchestrator.url=https://o.example";
+    let read = medium::load(&unpacked, line).unwrap();
+    let Ok(Task::Enrol(service)) = read.task() else { panic!("{read:?}") };
+    assert_eq!((service.url.as_str(), service.enrol_within, service.report_within), ("https://o.example", 60, 300));
+    assert_eq!((service.ipsec, service.run.as_ref().unwrap().as_str()), (IpsecDemand::Required, "r-1"));
+    let token = unpacked.join(service.token.strip_prefix("/etc/z-provisioner").unwrap());
+    assert_eq!(std::fs::read_to_string(&token).unwrap().trim(), TOKEN);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!std::fs::read_to_string(unpacked.join("config.json")).unwrap().contains(TOKEN), "it is in its file alone");
+    // A run typed at the console does not take the place of the service's.
+    let error = medium::load(&unpacked, "zprov.run.epoch=2").unwrap_err();
+    assert!(error.to_string().starts_with("with the kernel's parameters: "), "{error}");
+}
+
+#[test]
+fn what_a_service_needs_is_demanded_and_named() {
+    let folder = folder();
+    let refused = |pointer: &str, value: Value, words: &str| {
+        let mut config = of_service();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[key] = value;
+        let (code, said, out) = pack(&folder, &config);
+        assert!(code == 2 && said.contains(words) && !out.exists(), "{pointer}: {code} {said}");
+    };
+    refused("/orchestrator", Value::Null, "neither `run` nor `orchestrator`");
+    refused("/run", config()["run"].take(), "`run` and `orchestrator` both");
+    refused("/trust/tickets", json!([]), "`trust.tickets` is empty: give the key");
+    refused("/trust/orchestrator_ca", Value::Null, "`trust.orchestrator_ca` is missing: give the authority");
+    refused("/report", json!({"url": "http://x/"}), "leave `report` out");
+    refused("/server", json!("lpar/17"), "`server`: \"lpar/17\" is not a server's name");
+    refused("/ipsec", Value::Null, "`orchestrator.ipsec` is `required`");
+    refused("/orchestrator/url", json!("http://10.20.0.1"), "`orchestrator.url`: ");
+    refused("/orchestrator/url", json!("http://127.0.0.1"), "`orchestrator.url` must begin with https://");
+    refused("/orchestrator/url", json!("https://me@10.20.0.1"), "`orchestrator.url`: ");
+    refused("/orchestrator/enrol_within", json!(0), "`orchestrator.enrol_within` must be 1 to 86400");
+    refused("/orchestrator/enrol_within", json!(86_401), "`orchestrator.enrol_within` must be 1 to 86400");
+    refused("/orchestrator/report_within", json!(3601), "`orchestrator.report_within` must be 1 to 3600");
+    refused("/orchestrator/run", json!("a/b"), "is not a run id");
+    refused("/orchestrator/typo", json!(1), "unknown field `typo`");
+    refused("/orchestrator/token", json!("missing"), "missing");
+    refused("/orchestrator/token", json!("psk"), "`orchestrator.token`");
+
+    for (pointer, value) in [("/orchestrator/ipsec", json!("not-required")), ("/luks_key", json!("luks-key"))] {
+        let mut config = of_service();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[key] = value;
+        if key == "ipsec" {
+            config.as_object_mut().unwrap().remove("ipsec");
+        } else {
+            let file = folder.path().join("luks-key");
+            let mut command = Command::new(env!("CARGO_BIN_EXE_z-provisioner"));
+            assert!(command.arg("keygen").arg(file).status().unwrap().success());
+        }
+        let (code, said, _) = pack(&folder, &config);
+        assert_eq!(code, 0, "{pointer}: {said}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::counts;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::s390x;
-use crate::shell::{cargo, release_binary, run as run_tool};
+use crate::shell::{cargo, release_binary, run as run_tool, target_folder};
 
 /// The command line of `cargo xtask build`.
 #[derive(clap::Args)]
@@ -38,6 +38,12 @@ pub fn run(options: &Options) -> Outcome<()> {
 /// The release programs for this machine.
 pub fn programs() -> Outcome<()> {
     run_tool(cargo().args(["build", "--quiet", "--release"]).args(counts::PACKAGES))
+}
+
+/// The service for this machine, as tests build it: optimising it takes minutes, and finds nothing more.
+pub fn service() -> Outcome<PathBuf> {
+    run_tool(cargo().args(["build", "--quiet", "-p", "orchestrator", "--bins"]))?;
+    Ok(target_folder()?.join("debug/z-orchestrator"))
 }
 
 /// The release programs for s390x, each within its limit.

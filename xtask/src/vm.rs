@@ -55,6 +55,8 @@ pub fn tests(soak: bool, filter: &[String]) -> Outcome<Command> {
     provide_media(&mut test, &agent, images)?;
     build::programs()?;
     test.env("IMGSTREAM_BIN", release_binary("imgstream")?).env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
+    // On this machine, where guests reach it.
+    test.env("Z_ORCHESTRATOR_BIN", build::service()?);
     Ok(test)
 }
 

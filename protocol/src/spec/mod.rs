@@ -76,6 +76,16 @@ impl IpsecDemand {
             IpsecDemand::NotRequired => "not-required",
         }
     }
+
+    /// Whether it lets pass what another does not.
+    pub fn is_weaker_than(self, other: IpsecDemand) -> bool {
+        let strength = |demand| match demand {
+            IpsecDemand::NotRequired => 0,
+            IpsecDemand::Platform => 1,
+            IpsecDemand::Required => 2,
+        };
+        strength(self) < strength(other)
+    }
 }
 
 /// What becomes of the machine when the target is proven and closed.

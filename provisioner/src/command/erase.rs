@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use imgstream::error::Result;
-use provisioner::report::Screen;
+use provisioner::report::{Screen, Voice};
 use provisioner::{erase, logging, signals};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 /// Erases one disk.
 pub(super) fn erase(args: &Args, screen: &Screen) -> Result<ExitCode> {
-    let _bridge = logging::start(screen, args.verbose);
+    logging::start(&Voice::new(screen.clone()), args.verbose);
     let runtime = super::runtime()?;
     let erased = runtime.block_on(async {
         let cancel = CancellationToken::new();

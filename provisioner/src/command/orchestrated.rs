@@ -6,7 +6,7 @@ use std::time::Duration;
 use imgstream::error::{Error, Result};
 use imgstream::source::SourceOptions;
 use protocol::{BadText, RunId, ServerName};
-use provisioner::control::Options;
+use provisioner::control::{Named, Options};
 
 /// Its arguments. Each but the first needs the first.
 #[derive(clap::Args)]
@@ -59,6 +59,7 @@ impl Orchestrated {
             server: self.server.clone(),
             enrol_within: Duration::from_secs(self.enrol_within.min(LONGEST)),
             source: SourceOptions::default(),
+            named: Named::OPTIONS,
         })
     }
 

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use imgstream::error::{IoContext, Kind, Result};
 use protocol::RunSpec;
 use provisioner::control::{Ended, Session};
-use provisioner::logging::{self, Bridge};
 use provisioner::phase::spec::{self, Files};
-use provisioner::report::{Human, Json, Output, Reporter, Screen};
-use provisioner::{run, signals};
+use provisioner::report::{Human, Json, Output, Reporter, Screen, Voice};
+use provisioner::{logging, run, signals};
 use tokio_util::sync::CancellationToken;
 
 use super::orchestrated::Orchestrated;
@@ -44,11 +43,12 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, screen: &Screen) -> Result<ExitCode> {
     super::no_core_dumps()?;
     imgstream::sink::report_file_size_limit().context(Kind::Device, || "blocking SIGXFSZ".into())?;
-    let bridge = logging::start(screen, args.verbose);
+    let voice = Voice::new(screen.clone());
+    logging::start(&voice, args.verbose);
     let runtime = super::runtime()?;
     let code = match &args.spec {
-        Some(path) => spec::read(path).and_then(|spec| runtime.block_on(of_file(args, &spec, screen, &bridge))),
-        None => runtime.block_on(of_service(args, screen, &bridge)),
+        Some(path) => spec::read(path).and_then(|spec| runtime.block_on(of_file(args, &spec, &voice))),
+        None => runtime.block_on(of_service(args, &voice)),
     };
     // A thread that hangs in the kernel must not keep a run that has ended from saying so.
     runtime.shutdown_background();
@@ -56,28 +56,27 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<ExitCode> {
 }
 
 /// The run of a spec in a file.
-async fn of_file(args: &Args, spec: &RunSpec, screen: &Screen, bridge: &Bridge) -> Result<ExitCode> {
-    let reporter = args.reporter(spec, None, screen, bridge);
+async fn of_file(args: &Args, spec: &RunSpec, voice: &Voice) -> Result<ExitCode> {
+    let reporter = args.reporter(spec, None, voice);
     let cancel = CancellationToken::new();
-    signals::watch(&reporter, &cancel)?;
+    signals::watch(voice, &cancel)?;
     let last = run::attempt(spec, &args.files(), None, None, &reporter, &cancel).await;
     Ok(ExitCode::from(run::exit_code(&last)))
 }
 
 /// The run that the service has for this process. Whether the service has heard how it ended does not change how it ended.
-async fn of_service(args: &Args, screen: &Screen, bridge: &Bridge) -> Result<ExitCode> {
-    let (cancel, say) = (CancellationToken::new(), |text: &str| screen.lines(text));
-    let running = signals::watch_before_the_run(screen, &cancel)?;
+async fn of_service(args: &Args, voice: &Voice) -> Result<ExitCode> {
+    let (cancel, say) = (CancellationToken::new(), |text: &str| voice.say(text));
+    signals::watch(voice, &cancel)?;
     let session = Session::begin(&args.orchestrated.options()?, &say, &cancel).await?;
     let spec = session.spec();
-    screen.lines(&format!("enrolled: attempt {} of run {}", spec.epoch, spec.run));
-    let reporter = args.reporter(spec, Some(session.output()), screen, bridge);
-    let _ = running.set(Arc::clone(&reporter));
+    voice.say(&format!("enrolled: {session}"));
+    let reporter = args.reporter(spec, Some(session.output()), voice);
     let within = args.orchestrated.report_within();
     let Ended { last, told } = session.run_to_end(&args.files(), None, &reporter, within, &say, &cancel).await;
     if let Err(error) = told {
-        screen.lines(&format!("warning: {error}"));
-        error.hint().into_iter().for_each(|hint| screen.lines(&format!("  → {hint}")));
+        voice.say(&format!("warning: {error}"));
+        error.hint().into_iter().for_each(|hint| voice.say(&format!("  → {hint}")));
     }
     Ok(ExitCode::from(run::exit_code(&last)))
 }
@@ -93,20 +92,15 @@ impl Args {
         }
     }
 
-    fn reporter(
-        &self,
-        spec: &RunSpec,
-        service: Option<Box<dyn Output>>,
-        screen: &Screen,
-        bridge: &Bridge,
-    ) -> Arc<Reporter> {
+    fn reporter(&self, spec: &RunSpec, service: Option<Box<dyn Output>>, voice: &Voice) -> Arc<Reporter> {
+        let screen = voice.screen();
         let mut outputs: Vec<Box<dyn Output>> = vec![Box::new(Human::new(screen.clone(), self.verbose > 0))];
         if self.json {
             outputs.push(Box::new(Json::new(std::io::stdout(), screen.clone())));
         }
         outputs.extend(service);
         let reporter = Arc::new(Reporter::new(spec.run.clone(), spec.epoch, outputs));
-        bridge.connect(&reporter);
+        voice.begin(&reporter);
         reporter
     }
 }

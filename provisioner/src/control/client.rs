@@ -32,7 +32,7 @@ const MAX_HEAD: usize = 64 << 10;
 /// Largest answer that is read, in bytes, where nothing else is said.
 pub(super) const MAX_ANSWER: usize = 64 << 10;
 const USER_AGENT: &str = concat!("z-provisioner/", env!("CARGO_PKG_VERSION"));
-const CERTIFICATES: &str = "compare --orchestrator-ca with the authority that signed the service's certificate, and the name in that with the URL; look at this machine's clock";
+const CERTIFICATES: &str = "compare the authority that is trusted (--orchestrator-ca, or `trust.orchestrator_ca` of a medium) with the one that signed the service's certificate, and the name in that with the URL; look at this machine's clock";
 
 /// Asks one service, one request after the other. Whoever must not wait for another's request has a client of his own.
 #[derive(Debug)]

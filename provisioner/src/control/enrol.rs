@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 use super::lease;
+use super::named::Named;
 use super::pause::{Pauses, told};
 use super::trouble::Trouble;
 
@@ -27,6 +28,7 @@ pub(super) struct Applicant<'a> {
     pub(super) token: &'a Token,
     pub(super) enrol: &'a Enrol,
     pub(super) within: Duration,
+    pub(super) named: Named,
 }
 
 impl Applicant<'_> {
@@ -52,7 +54,7 @@ impl Applicant<'_> {
             let asking = self.client.post::<Enrolled>(PATH, self.token, self.enrol, MAX_ENROLLED);
             let trouble = match timeout_at(deadline, asking).await {
                 Ok(Ok(enrolled)) => return Ok((enrolled, counted.unwrap_or(asked))),
-                Ok(Err(trouble)) if !trouble.may_pass() => return Err(refused(trouble)),
+                Ok(Err(trouble)) if !trouble.may_pass() => return Err(refused(trouble, &self.named)),
                 Ok(Err(trouble)) => trouble,
                 Err(_) => return Err(self.too_late(&why.borrow())),
             };
@@ -70,14 +72,15 @@ impl Applicant<'_> {
 
     fn too_late(&self, why: &str) -> Error {
         let (service, within) = (self.client.address(), self.within.as_secs());
-        Error::source_failed(format!("not enrolled with {service} within {within} s: {why}")).with_hint(
-            "see that the service is up, can be reached from here, and waits for this run; --enrol-within waits longer",
-        )
+        let longer = self.named.enrol_within;
+        Error::source_failed(format!("not enrolled with {service} within {within} s: {why}")).with_hint(format!(
+            "see that the service is up, can be reached from here, and waits for this run; {longer} waits longer"
+        ))
     }
 }
 
 /// The service's own hint is better than ours, which only knows the kind of refusal.
-fn refused(trouble: Trouble) -> Error {
+fn refused(trouble: Trouble, named: &Named) -> Error {
     let code = trouble.code().cloned();
     let error = trouble.into_error();
     let error = error.in_addition("this process is not enrolled");
@@ -86,12 +89,14 @@ fn refused(trouble: Trouble) -> Error {
     }
     let hint = match code {
         Some(Code::Unauthorized) => {
-            "give the enrolment token of this attempt with --token; a token is good for one attempt"
+            format!("give the enrolment token of this attempt with {}; a token is good for one attempt", named.token)
         }
-        Some(Code::Forbidden) => "the token is another run's or server's: compare --run and --server with it",
-        Some(Code::AlreadyEnrolled) => "find the other process that uses this token; a new attempt gets a new token",
-        Some(Code::AttemptOver) => "see what became of the run at the service; a new attempt gets a new token",
-        _ => "see what the service's log says of it, and whether --orchestrator names the right one",
+        Some(Code::Forbidden) => {
+            format!("the token is another run's or server's: compare {} and {} with it", named.run, named.server)
+        }
+        Some(Code::AlreadyEnrolled) => format!("{}; a new attempt gets a new token", named.used),
+        Some(Code::AttemptOver) => "see what became of the run at the service; a new attempt gets a new token".into(),
+        _ => format!("see what the service's log says of it, and whether {} names the right one", named.service),
     };
     error.with_retry(Retry::Permanent).with_hint(hint)
 }
@@ -103,6 +108,7 @@ mod tests {
     use protocol::control::agent::Terms;
 
     use super::super::testing::{Reply, Service, answer, good, problem, run_id, token, told};
+    use super::super::trouble::Refusal;
     use super::*;
 
     fn enrolled() -> Enrolled {
@@ -114,7 +120,7 @@ mod tests {
         let client = service.client().another(Duration::from_secs(1));
         let (token, within) = (token("e"), Duration::from_secs(within));
         let enrol = Enrol { run: None, nonce: super::super::testing::token("n"), agent: "a".into(), server: None };
-        let applicant = Applicant { client: &client, token: &token, enrol: &enrol, within };
+        let applicant = Applicant { client: &client, token: &token, enrol: &enrol, within, named: Named::OPTIONS };
         applicant.enrol(&|_| (), &CancellationToken::new()).await
     }
 
@@ -174,6 +180,22 @@ mod tests {
         assert_eq!(enrol(&service, 30).await.unwrap_err().hint(), Some("ask Ada"));
     }
 
+    #[test]
+    fn what_to_do_is_said_in_the_words_of_whoever_configured_it() {
+        for (named, token, names) in [
+            (Named::OPTIONS, "--token", "--run and --server"),
+            (Named::KEYS, "`orchestrator.token`", "`orchestrator.run` and `server`"),
+        ] {
+            let hint = |code| {
+                let problem = Problem::new(code, "for a test");
+                let refusal =
+                    Refusal { what: "POST".into(), status: problem.status, problem: Some(problem), retry_after: None };
+                refused(Trouble::Refused(Box::new(refusal)), &named).hint().unwrap().to_owned()
+            };
+            assert!(hint(Code::Unauthorized).contains(token) && hint(Code::Forbidden).contains(names));
+        }
+    }
+
     #[tokio::test]
     async fn answers_that_are_no_answers_are_not_believed() {
         let huge = format!("{{\"x\":\"{}\"}}", "x".repeat(MAX_ENROLLED));
@@ -208,7 +230,13 @@ mod tests {
         let service = Service::start(|_, _| problem(Code::NotYet));
         let (client, cancel, token) = (service.client(), CancellationToken::new(), token("e"));
         let enrol = Enrol { run: None, nonce: super::super::testing::token("n"), agent: "a".into(), server: None };
-        let applicant = Applicant { client: &client, token: &token, enrol: &enrol, within: Duration::from_secs(600) };
+        let applicant = Applicant {
+            client: &client,
+            token: &token,
+            enrol: &enrol,
+            within: Duration::from_secs(600),
+            named: Named::OPTIONS,
+        };
         let cancelling = cancel.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -1,5 +1,6 @@
 //! A session with the service: from enrolment to the last event that it accepts.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,6 +18,7 @@ use super::address::Address;
 use super::client::Client;
 use super::enrol::Applicant;
 use super::lease::Lease;
+use super::named::Named;
 use super::orders::Obedience;
 use super::outbox::Outbox;
 use super::pause::told;
@@ -55,6 +57,8 @@ pub struct Options {
     pub enrol_within: Duration,
     /// How connections are made: who is asked before each, and from which addresses.
     pub source: SourceOptions,
+    /// How errors call all that.
+    pub named: Named,
 }
 
 /// An attempt that this process has enrolled for, and whose ticket has been checked.
@@ -86,16 +90,19 @@ impl Session {
     /// time (temporary). Those of [`ticket::verify`]. `Cancelled`.
     pub async fn begin(options: &Options, say: &dyn Fn(&str), cancel: &CancellationToken) -> Result<Self> {
         let address = Address::of_service(&options.url)?;
-        let ca = options.ca.as_deref().map(|path| read_file(path, MAX_CA, "the certificates of --orchestrator-ca"));
+        let named = options.named;
+        let certificates = format!("the certificates of {}", named.ca);
+        let ca = options.ca.as_deref().map(|path| read_file(path, MAX_CA, &certificates));
         let client = Client::new(address, ca.transpose()?.as_ref().map(|pem| &pem[..]), Dial::new(&options.source))?;
-        let trust = trust(&options.ticket_keys)?;
-        let token = read_token(&options.token)?;
+        let trust = trust(&options.ticket_keys, named.ticket_keys)?;
+        let token = read_token(&options.token, named.token)?;
         let (run, server) = (options.run.clone(), options.server.clone());
         let enrol = Enrol { run, nonce: random::token()?, agent: AGENT.into(), server };
-        let applicant = Applicant { client: &client, token: &token, enrol: &enrol, within: options.enrol_within };
+        let applicant =
+            Applicant { client: &client, token: &token, enrol: &enrol, within: options.enrol_within, named };
         let (enrolled, asked) = applicant.enrol(say, cancel).await?;
         let (run, server, now) = (enrol.run.as_ref(), enrol.server.as_ref(), seconds_since_1970()?);
-        let known = Known { trust: &trust, nonce: &enrol.nonce, run, server, now };
+        let known = Known { trust: &trust, nonce: &enrol.nonce, run, server, now, named };
         let spec = ticket::verify(&enrolled, known)?;
         Ok(Self::new(spec, enrolled, asked, client))
     }
@@ -169,6 +176,13 @@ impl Session {
     }
 }
 
+/// Which attempt it is, for people.
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attempt {} of run {}", self.spec.epoch, self.spec.run)
+    }
+}
+
 /// What goes on beside a run. It ends with this.
 pub struct Underway {
     renewing: JoinHandle<()>,
@@ -224,19 +238,22 @@ impl Drop for Underway {
     }
 }
 
-fn trust(paths: &[PathBuf]) -> Result<Trust> {
-    let keys = paths.iter().map(|path| read_key(path, "--ticket-key")).collect::<Result<Vec<PublicKey>>>()?;
-    Trust::new(keys, 1).map_err(|error| Error::usage(format!("--ticket-key: {error}")).with_source(error))
+fn trust(paths: &[PathBuf], named: &str) -> Result<Trust> {
+    let keys = paths.iter().map(|path| read_key(path, named)).collect::<Result<Vec<PublicKey>>>()?;
+    Trust::new(keys, 1).map_err(|error| Error::usage(format!("{named}: {error}")).with_source(error))
 }
 
-/// Reads the enrolment token: one line.
-fn read_token(path: &Path) -> Result<Token> {
+/// Reads the enrolment token, which `named` has named: one line.
+///
+/// # Errors
+/// `Usage` when it cannot be read, or is no token.
+pub(crate) fn read_token(path: &Path, named: &str) -> Result<Token> {
     let bytes = read_file(path, MAX_TOKEN, "the enrolment token")?;
     let text = std::str::from_utf8(&bytes).unwrap_or_default();
     let line = text.strip_suffix('\n').unwrap_or(text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     Token::try_from(line.to_owned()).map_err(|error| {
-        Error::usage(format!("--token {}: {error}", path.display()))
+        Error::usage(format!("{named} {}: {error}", path.display()))
             .with_hint("the service gives one for each attempt: put just that into the file")
     })
 }

@@ -12,6 +12,8 @@ use protocol::spec::{Place, RunSpec};
 use protocol::ticket::VERSION;
 use protocol::{RunId, ServerName, Ticket, Token};
 
+use super::named::Named;
+
 /// How far, in seconds, the service's clock and this machine's may be apart.
 pub const CLOCKS_APART: u64 = 300;
 
@@ -28,6 +30,8 @@ pub struct Known<'a> {
     pub server: Option<&'a ServerName>,
     /// Seconds since 1970.
     pub now: u64,
+    /// How it was told all that.
+    pub named: Named,
 }
 
 /// The run spec of an enrolment, once its ticket has been checked and covers it.
@@ -37,9 +41,10 @@ pub struct Known<'a> {
 pub fn verify(enrolled: &Enrolled, known: Known<'_>) -> Result<RunSpec> {
     let opened = envelope::open(enrolled.ticket.as_bytes(), Role::Ticket, known.trust).map_err(|error| {
         refused(format!("nobody who is trusted has signed it: {error}"))
-            .with_hint(
-                "give the service's ticket key with --ticket-key, and see that this is the service that is meant",
-            )
+            .with_hint(format!(
+                "give the service's ticket key with {}, and see that this is the service that is meant",
+                known.named.ticket_keys
+            ))
             .with_source(error)
     })?;
     let ticket: Ticket = serde_json::from_slice(opened.payload())
@@ -79,10 +84,10 @@ fn check_process(ticket: &Ticket, enrolled: &Enrolled, known: Known<'_>) -> Resu
     let (epoch, attempt) = (ticket.epoch.to_string(), enrolled.attempt.to_string());
     same("its attempt (the epoch)", &epoch, "the service says", &attempt)?;
     if let Some(run) = known.run {
-        same("its run", ticket.run.as_str(), "--run says", run.as_str())?;
+        same("its run", ticket.run.as_str(), &format!("{} says", known.named.run), run.as_str())?;
     }
     if let Some(server) = known.server {
-        same("its server", ticket.server.as_str(), "--server says", server.as_str())?;
+        same("its server", ticket.server.as_str(), &format!("{} says", known.named.server), server.as_str())?;
     }
     if ticket.client_key.is_some() {
         return Err(refused("it is bound to a client key, and this agent has none"));
@@ -186,7 +191,10 @@ mod tests {
         let trust = Trust::new(vec![key.public()], 1).unwrap();
         let server = ServerName::try_from("s-1".to_owned()).unwrap();
         let (run, nonce) = (run_id("r-1"), token("n"));
-        verify(enrolled, Known { trust: &trust, nonce: &nonce, run: Some(&run), server: Some(&server), now })
+        verify(
+            enrolled,
+            Known { trust: &trust, nonce: &nonce, run: Some(&run), server: Some(&server), now, named: Named::OPTIONS },
+        )
     }
 
     #[test]

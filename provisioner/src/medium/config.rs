@@ -4,12 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use protocol::spec::{IpsecDemand, Layout, RunSpec};
+use protocol::RunId;
+use protocol::spec::{IpsecDemand, RunSpec};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::net::Net;
-use crate::report::last;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,11 +30,16 @@ pub struct Config {
     pub trust: Anchors,
     /// How it gets onto the network.
     pub network: Network,
-    /// The VCN. Without it packets leave in the clear, which the run must allow (`ipsec: not-required`).
+    /// The VCN. Without it packets leave in the clear, which the run, or what is demanded of the way to the service, must allow
+    /// (`ipsec: not-required`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipsec: Option<Ipsec>,
-    /// What it is to do.
-    pub run: RunSpec,
+    /// What it is to do…
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunSpec>,
+    /// …or who says that. One of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orchestrator: Option<Orchestrator>,
     /// The key of an encrypted target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub luks_key: Option<PathBuf>,
@@ -44,7 +49,7 @@ pub struct Config {
     /// Registry credentials, in the format of docker's config.json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry_auth: Option<PathBuf>,
-    /// Who must have been told of the end before the machine starts what was written.
+    /// Who must have been told of the end before the machine starts what was written. An orchestrating service is told anyhow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
     /// What becomes of the machine when the run fails.
@@ -111,6 +116,36 @@ pub struct Report {
 
 fn sixty() -> u64 {
     60
+}
+
+/// The service that has a run for this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Orchestrator {
+    /// Its address (`https://`).
+    pub url: String,
+    /// The enrolment token. It is good for one attempt.
+    pub token: PathBuf,
+    /// The run that the token is for; any that the service has for this server otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// What is demanded of the way to the service, and the least that a run must demand of the way from its sources.
+    #[serde(default)]
+    pub ipsec: IpsecDemand,
+    /// Seconds that enrolling may take, 1 to 86400.
+    #[serde(default = "ten_minutes")]
+    pub enrol_within: u64,
+    /// Seconds until the service must have accepted the end, 1 to 3600; else the machine waits instead of starting what was written.
+    #[serde(default = "five_minutes")]
+    pub report_within: u64,
+}
+
+fn ten_minutes() -> u64 {
+    600
+}
+
+fn five_minutes() -> u64 {
+    300
 }
 
 /// The network.
@@ -293,70 +328,7 @@ pub enum Clear {
     NeighbourDiscovery,
 }
 
-/// Most days that a configuration may be good for.
-const MAX_AGE: u32 = 3650;
-
 impl Config {
-    /// Checks what the types alone do not say.
-    ///
-    /// # Errors
-    /// The first key whose value is out of its bounds, or contradicts another.
-    pub fn check(&self) -> Result<(), String> {
-        let holds = |rule: bool, broken: &str| if rule { Ok(()) } else { Err(broken.to_owned()) };
-        holds(!self.server.is_empty(), "`server` is empty")?;
-        holds((1..=MAX_AGE).contains(&self.max_age_days), "`max_age_days` must be 1 to 3650")?;
-        holds(!self.trust.images.is_empty(), "`trust.images` is empty: no image could be trusted")?;
-        let stranger = self.run.image.trust.iter().find(|key| !self.trust.images.contains(key));
-        if let Some(stranger) = stranger {
-            return Err(format!("`run.image.trust` names {}, which `trust.images` does not", stranger.display()));
-        }
-        if let Some(report) = &self.report {
-            holds((1..=3600).contains(&report.within), "`report.within` must be 1 to 3600 seconds")?;
-            last::parts(&report.url).map_err(|error| format!("`report.url`: {error}"))?;
-        }
-        self.network.check()?;
-        self.ipsec.as_ref().map_or(Ok(()), Ipsec::check)?;
-        self.run.check().map_err(|error| format!("`run`: {error}"))?;
-        let encrypts = self.run.target.layout != Layout::Plain;
-        holds(encrypts || self.luks_key.is_none(), "`luks_key` is given, but `run.target.layout` is `plain`")?;
-        holds(!encrypts || self.luks_key.is_some(), "`run.target.layout` encrypts, and there is no `luks_key`")?;
-        let is_protected = self.ipsec.is_some() || self.run.ipsec != IpsecDemand::Required;
-        holds(is_protected, "`run.ipsec` is `required`, as it is unless it says otherwise, and there is no `ipsec`")?;
-        self.ipsec.as_ref().map_or(Ok(()), |ipsec| self.check_inside(ipsec))
-    }
-
-    /// What tunnels need of the network.
-    fn check_inside(&self, ipsec: &Ipsec) -> Result<(), String> {
-        let interfaces = &self.network.interfaces;
-        if interfaces.iter().any(|of| of.ipv6 != Ipv6::Off) && !ipsec.clear.contains(&Clear::NeighbourDiscovery) {
-            return Err("`ipsec.clear` must name `neighbour-discovery` where an interface has IPv6: no neighbour would be found".into());
-        }
-        if interfaces.iter().any(|of| of.ipv4 == Ipv4::Dhcp) {
-            // Which addresses there will be is not known.
-            return if ipsec.clear.contains(&Clear::Dhcp) {
-                Ok(())
-            } else {
-                Err("`ipsec.clear` must name `dhcp` where an interface has it: the lease could not be renewed".into())
-            };
-        }
-        let has = |address: IpAddr| {
-            interfaces.iter().any(|of| {
-                let four = matches!(&of.ipv4, Ipv4::Static { addresses, .. } if addresses.iter().any(|net| net.address == address));
-                let six = matches!(&of.ipv6, Ipv6::Static { addresses, .. } if addresses.iter().any(|net| net.address == address));
-                four || six || (of.ipv6 == Ipv6::Auto && address.is_ipv6())
-            })
-        };
-        let stranger = ipsec
-            .tunnels
-            .iter()
-            .enumerate()
-            .find_map(|(number, tunnel)| Some((number, tunnel.local.filter(|local| !has(*local))?)));
-        match stranger {
-            Some((number, local)) => Err(format!("`ipsec.tunnels[{number}].local` is {local}, which no interface has")),
-            None => Ok(()),
-        }
-    }
-
     /// This machine's addresses inside of tunnels: connections are made from each in turn.
     pub fn local_addresses(&self) -> Vec<IpAddr> {
         let tunnels = self.ipsec.iter().flat_map(|ipsec| &ipsec.tunnels);
@@ -377,7 +349,8 @@ impl Config {
             }
             None => {}
         }
-        files.extend(&mut self.run.image.trust);
+        files.extend(self.orchestrator.iter_mut().map(|service| &mut service.token));
+        files.extend(self.run.iter_mut().flat_map(|run| &mut run.image.trust));
         files.extend(&mut self.luks_key);
         files.extend(&mut self.ca);
         files.extend(&mut self.registry_auth);

@@ -18,6 +18,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{Config, DIGESTS, FILE, FOLDER, load, written};
+use crate::control::read_token;
 use crate::file;
 use crate::ipsec::credentials::Credentials;
 use crate::luks::Key;
@@ -95,6 +96,9 @@ fn check_files(config: &Config) -> Result<()> {
         }
     }
     config.luks_key.as_deref().map_or(Ok(()), |path| Key::read(path).map(drop))?;
+    if let Some(service) = &config.orchestrator {
+        read_token(&service.token, "`orchestrator.token`")?;
+    }
     config.ipsec.as_ref().map_or(Ok(()), |ipsec| Credentials::read(&ipsec.auth).map(drop))
 }
 

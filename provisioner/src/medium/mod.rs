@@ -9,12 +9,14 @@ pub mod ipsec;
 mod load;
 pub mod net;
 mod parameters;
+mod whole;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub use config::Config;
 pub use load::load;
+pub use whole::Task;
 
 /// A time as it is written for people and in configurations: RFC 3339, in whole seconds.
 pub(crate) fn written(time: OffsetDateTime) -> String {

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use envelope::{KeyId, MAX_PEM, PublicKey, Trust};
-use imgstream::error::{Error, IoContext, Kind, Result};
+use imgstream::error::{Error, IoContext, Kind, Result, Retry};
 use imgstream::manifest::Policy;
 use imgstream::source::{self, Locator, Source, SourceOptions};
-use protocol::spec::{HandOver, ImageSpec, Layout, MAX_SPEC, RunSpec};
+use protocol::spec::{HandOver, ImageSpec, IpsecDemand, Layout, MAX_SPEC, RunSpec};
 use zeroize::Zeroizing;
 
 use crate::file;
@@ -33,6 +33,8 @@ pub struct Files {
     pub anchors: Vec<PathBuf>,
     /// The addresses to connect to sources from, one after the other: those of the VCN's tunnels. The kernel's choice where there are none.
     pub local_addresses: Vec<IpAddr>,
+    /// The least that a spec must demand of the way from its sources, where this machine has a say in that.
+    pub least_ipsec: Option<IpsecDemand>,
 }
 
 /// What the spec orders, ready to be carried out.
@@ -81,7 +83,7 @@ pub fn read(path: &Path) -> Result<RunSpec> {
 /// Reads what the spec names and makes its sources. Nothing is connected yet. `has_machine`: whether the agent has one to itself.
 ///
 /// # Errors
-/// [`Kind::Usage`], naming the key of the spec or the file.
+/// [`Kind::Usage`], naming the key of the spec or the file; [`Kind::Target`] when it demands less than this machine does.
 pub fn resolve(spec: &RunSpec, files: &Files, has_machine: bool) -> Result<Order> {
     if spec.hand_over != HandOver::None && !has_machine {
         return Err(Error::usage(
@@ -89,6 +91,7 @@ pub fn resolve(spec: &RunSpec, files: &Files, has_machine: bool) -> Result<Order
         )
         .with_hint("leave `hand_over` out, or set it to `none`"));
     }
+    check_ipsec(spec.ipsec, files.least_ipsec)?;
     let ipsec = Demand::new(spec.ipsec);
     let options = SourceOptions {
         vet: ipsec.vet(),
@@ -110,18 +113,30 @@ pub fn resolve(spec: &RunSpec, files: &Files, has_machine: bool) -> Result<Order
     })
 }
 
+/// Whoever writes a spec can demand more than the machine does, and never less.
+fn check_ipsec(demand: IpsecDemand, least: Option<IpsecDemand>) -> Result<()> {
+    let Some(least) = least.filter(|least| demand.is_weaker_than(*least)) else { return Ok(()) };
+    let (demand, least) = (demand.name(), least.name());
+    Err(Error::target(format!("the run says `ipsec: {demand}`, and this machine takes no less than `{least}`"))
+        .with_retry(Retry::Permanent)
+        .with_hint(format!("set `ipsec: {least}` in the run at the service, or `orchestrator.ipsec` of the medium")))
+}
+
 /// A key that is missing, or that nothing would be done with, is a mistake that must not wait until the disk is touched.
 fn key(spec: &RunSpec, files: &Files) -> Result<Option<Key>> {
     let layout = spec.target.layout;
     match (&files.luks_key, layout) {
-        (Some(_), Layout::Plain) => {
-            Err(Error::usage("--luks-key is given, but `target.layout` is `plain`: nothing is encrypted")
-                .with_hint("set `target.layout` to `whole` or `split`, or leave the key out"))
-        }
-        (None, Layout::Whole | Layout::Split) => {
-            Err(Error::usage(format!("`target.layout: {}` encrypts, and there is no key", layout.name()))
-                .with_hint("give the run's key with --luks-key FILE; `z-provisioner keygen FILE` makes one"))
-        }
+        (Some(_), Layout::Plain) => Err(Error::usage(
+            "--luks-key is given (`luks_key` of a medium), but `target.layout` is `plain`: nothing is encrypted",
+        )
+        .with_hint("set `target.layout` to `whole` or `split`, or leave the key out")),
+        (None, Layout::Whole | Layout::Split) => Err(Error::usage(format!(
+            "`target.layout: {}` encrypts, and there is no key",
+            layout.name()
+        ))
+        .with_hint(
+            "give the run's key with --luks-key FILE (`luks_key` of a medium); `z-provisioner keygen FILE` makes one",
+        )),
         (Some(file), _) => Key::read(file).map(Some),
         (None, Layout::Plain) => Ok(None),
     }
@@ -131,7 +146,7 @@ fn trust(image: &ImageSpec, anchors: &[PathBuf]) -> Result<Trust> {
     let keys = if anchors.is_empty() {
         image.trust.iter().map(|path| read_key(path, "`image.trust`")).collect::<Result<_>>()?
     } else {
-        let anchors = anchors.iter().map(|path| read_key(path, "--trust")).collect::<Result<Vec<_>>>()?;
+        let anchors = anchors.iter().map(|path| read_key(path, "a trusted key")).collect::<Result<Vec<_>>>()?;
         image.trust.iter().map(|name| anchor(name, &anchors)).collect::<Result<_>>()?
     };
     Trust::new(keys, image.threshold)
@@ -147,8 +162,12 @@ fn anchor(name: &Path, anchors: &[PublicKey]) -> Result<PublicKey> {
     })?;
     anchors.iter().find(|key| key.id() == id).cloned().ok_or_else(|| {
         let known: Vec<String> = anchors.iter().map(|key| key.id().to_string()).collect();
-        Error::usage(format!("`image.trust`: no key given with --trust has the id {id}"))
-            .with_hint(format!("give that key with --trust, if it is to be trusted; these are: {}", known.join(", ")))
+        Error::usage(format!("`image.trust`: none of the keys that this agent trusts has the id {id}")).with_hint(
+            format!(
+                "give that key with --trust (`trust.images` of a medium), if it is to be trusted; these are: {}",
+                known.join(", ")
+            ),
+        )
     })
 }
 
@@ -195,6 +214,22 @@ mod tests {
     fn image(trust: &[&str]) -> ImageSpec {
         let image = serde_json::json!({"name": "x", "sources": ["/x"], "trust": trust});
         serde_json::from_value(image).unwrap()
+    }
+
+    #[test]
+    fn a_spec_can_demand_more_ipsec_than_the_machine_and_never_less() {
+        use IpsecDemand::{NotRequired, Platform, Required};
+        let refused = [(NotRequired, Platform), (NotRequired, Required), (Platform, Required)];
+        for demand in [NotRequired, Platform, Required] {
+            assert!(check_ipsec(demand, None).is_ok());
+            for least in [NotRequired, Platform, Required] {
+                let checked = check_ipsec(demand, Some(least));
+                assert_eq!(checked.is_err(), refused.contains(&(demand, least)), "{demand:?} {least:?}");
+            }
+        }
+        let error = check_ipsec(NotRequired, Some(Required)).unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (Kind::Target, Retry::Permanent));
+        assert!(error.hint().is_some_and(|hint| hint.contains("`orchestrator.ipsec`")), "{error}");
     }
 
     #[test]

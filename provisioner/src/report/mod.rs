@@ -10,6 +10,7 @@ pub mod last;
 mod sampler;
 mod screen;
 pub mod text;
+mod voice;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -27,6 +28,7 @@ pub use json::Json;
 pub use last::Last;
 pub use sampler::Sampler;
 pub use screen::Screen;
+pub use voice::Voice;
 
 /// Somebody who is told the events. It must not wait for the run, nor log: it is called under the reporter's lock.
 pub trait Output: Send {

@@ -17,12 +17,15 @@ pub fn of(event: &Body) -> Option<String> {
         Body::PathChanged(PathChanged { path, way, state, live, total }) => {
             format!("path {path} ({way}) is {state}: {live} of {total} live")
         }
-        Body::PhaseFinished { phase, seconds, detail } => {
-            format!("  {:10} {detail} ({})", phase.name(), duration(*seconds))
-        }
+        Body::PhaseFinished { phase, seconds, detail } => return Some(done(phase.name(), detail, *seconds)),
         _ => return None,
     };
     Some(printable(&line))
+}
+
+/// What has been done, and how long it took.
+pub fn done(what: &str, detail: &str, seconds: f64) -> String {
+    printable(&format!("  {what:10} {detail} ({})", duration(seconds)))
 }
 
 /// How far, how fast, how long still, and what limits.

@@ -20,7 +20,7 @@ use nix::sys::reboot::set_cad_enabled;
 use self::children::Children;
 use self::console::Console;
 use crate::medium::ended::Ended;
-use crate::medium::{self, Config};
+use crate::medium::{self, Config, Task};
 
 /// Where the agent is.
 const AGENT: &str = "/usr/bin/z-provisioner";
@@ -91,7 +91,12 @@ fn configuration(console: &Console) -> Result<Config, Trouble> {
     let config = medium::load(Path::new(medium::FOLDER), &machine::command_line()).map_err(|error| {
         Trouble::new(error.to_string(), error.hint().unwrap_or("make another medium with `z-provisioner config`"))
     })?;
-    console.say(&format!("for server {}, run {}", config.server, config.run.run));
+    let run = match config.task() {
+        Ok(Task::Run(run)) => format!("run {}", run.run),
+        Ok(Task::Enrol(service)) => format!("the run that {} has for it", service.url),
+        Err(why) => why,
+    };
+    console.say(&format!("for server {}, {run}", config.server));
     Ok(config)
 }
 

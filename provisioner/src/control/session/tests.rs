@@ -50,6 +50,7 @@ impl Site {
             server: None,
             enrol_within: Duration::from_secs(5),
             source: SourceOptions::default(),
+            named: Named::OPTIONS,
         }
     }
 
@@ -203,10 +204,10 @@ async fn keys_that_this_agent_does_not_know_are_not_trusted_for_it() {
 async fn a_token_is_read_as_one_line_and_never_shown() {
     let site = Site::new();
     for text in ["e".repeat(43) + "\r\n", "e".repeat(43)] {
-        assert_eq!(read_token(&site.write("t", &text)).unwrap().reveal(), "e".repeat(43));
+        assert_eq!(read_token(&site.write("t", &text), "--token").unwrap().reveal(), "e".repeat(43));
     }
     for text in ["s3cret".to_owned(), "s3cret".repeat(99), "e".repeat(43) + "\n\n", String::new()] {
-        let error = read_token(&site.write("t", &text)).unwrap_err();
+        let error = read_token(&site.write("t", &text), "--token").unwrap_err();
         assert!(error.kind() == Kind::Usage && !error.to_string().contains("s3cret"), "{error}");
     }
 }

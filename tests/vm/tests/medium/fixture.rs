@@ -36,9 +36,24 @@ fn folder() -> PathBuf {
 /// and without what firmware and kernel say.
 fn steady(console: &str) -> String {
     let ours = console.lines().skip_while(|line| !line.starts_with(OURS));
-    let lines =
-        ours.filter(|line| !is_passing(line)).map(|line| words(line.trim_end()).replace("# min # s", "# s") + "\n");
+    let lines = ours
+        .filter(|line| !is_passing(line))
+        .map(|line| words(&without_run_names(line.trim_end())).replace("# min # s", "# s") + "\n");
     lines.collect()
+}
+
+/// A line where the names that a service makes for runs, `r-` and sixteen letters and digits, are `r-#`.
+fn without_run_names(line: &str) -> String {
+    let mut pieces = line.split("r-");
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let letters = piece.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        let is_word = text.ends_with(|letter: char| letter.is_ascii_alphanumeric());
+        text += "r-";
+        text += if letters == 16 && !is_word { "#" } else { &piece[..letters] };
+        text += &piece[letters..];
+    }
+    text
 }
 
 /// A line whose words have no numbers, but for the counts of "2 of 2".
@@ -97,9 +112,10 @@ fn is_passing(line: &str) -> bool {
 fn what_differs_from_run_to_run_is_left_out() {
     let console = "SLOF\n[    0.1] kernel\nz-provisioner: v 0.1.0\n  write      10 % of 3 MiB\n\
                    image: sha256:bd0a1b2c3d4e5f60718293a4b5c6d7e8; from http://10.9.0.1/ (3.21 s)\n[    9.9] late\n\
+                   mapping zprov-r-ytpwjwnmr5qxl3oe-luks0, run r-ytpwjwnmr5qxl3oe, our-ytpwjwnmr5qxl3oe\n\
                    LUKS 176d8773-ea81-847f-a5dc-9acb5d54ba26, 1 of 2 paths (sda is live), in 1 min 2 s\n";
     assert_eq!(
         steady(console),
-        "z-provisioner: v #\nimage: sha256:#; from http://#/ (# s)\nLUKS #, 1 of 2 paths (sd# is live), in # s\n"
+        "z-provisioner: v #\nimage: sha256:#; from http://#/ (# s)\nmapping zprov-r-#-luks#, run r-#, our-ytpwjwnmr#qxl#oe\nLUKS #, 1 of 2 paths (sd# is live), in # s\n"
     );
 }

@@ -1,8 +1,10 @@
 //! The other end of the VCN: a guest with strongSwan, and nginx behind it.
 
-use vm::{Guest, Link};
+use e2e::Service;
+use vm::{Builder, Guest, Link};
 
 use crate::image::Packed;
+use crate::orchestrated::PORT;
 use crate::pki::Pki;
 
 /// Addresses outside: the gateway's and the machine's.
@@ -46,7 +48,20 @@ swanctl { load = pem pkcs1 pkcs8 x509 revocation constraints pubkey openssl rand
 impl Gateway {
     /// One at end 0 of a cable, which serves this image to who is allowed.
     pub fn new(link: &Link, packed: &Packed, knows: &Knows<'_>) -> Self {
-        let builder = Guest::builder().named("gateway").gateway().kernel_options("ipv6.disable=1").disk(&packed.disk);
+        Self::of(Guest::builder(), link, packed, knows)
+    }
+
+    /// One that also passes on what comes for a service of this machine.
+    pub fn before(service: &Service, link: &Link, packed: &Packed, knows: &Knows<'_>) -> Self {
+        let gateway = Self::of(Guest::builder().network(), link, packed, knows);
+        let (_, port) = service.url().rsplit_once(':').unwrap();
+        let relay = format!("busybox nc -ll -p {PORT} -e busybox nc 10.0.2.2 {port}");
+        gateway.guest.sh(&format!("setsid {relay} >/run/relay.log 2>&1 </dev/null &"));
+        gateway
+    }
+
+    fn of(builder: Builder, link: &Link, packed: &Packed, knows: &Knows<'_>) -> Self {
+        let builder = builder.named("gateway").gateway().kernel_options("ipv6.disable=1").disk(&packed.disk);
         let guest = builder.link(link, 0, &format!("{}/24", OUTSIDE[0])).boot();
         guest.sh(&format!("ip addr add {INSIDE}/32 dev lo; ip addr add 10.20.0.2/32 dev lo; mkdir -p /srv; modprobe ext4; mount -o ro /dev/vda /srv"));
         guest.put("/etc/nginx.conf", 0o644, NGINX);

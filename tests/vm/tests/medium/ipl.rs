@@ -9,6 +9,7 @@ use crate::fixture;
 use crate::gateway::{Gateway, INSIDE, Knows, NOW, OUTSIDE, PSK};
 use crate::image::Packed;
 use crate::medium::Medium;
+use crate::orchestrated::Orchestrated;
 use crate::pki::Pki;
 use crate::refusals::is_blank;
 use crate::wire;
@@ -104,12 +105,29 @@ fn up_to_ipl(console: &str) -> &str {
         .map_or(console, |at| console[at..].find("LOADPARM").map_or(console, |end| &console[..at + end]))
 }
 
+/// What a machine says on its way that a service has a run for, in order.
+const ENROLLED_PARTS: [&str; 11] = [
+    PARTS[0],
+    PARTS[1],
+    "\n  network ",
+    "\n  enrol ",
+    "→ LUN",
+    "\n  image ",
+    "\n  target ",
+    "\n  stream ",
+    "z-provisioner: re-IPL from",
+    "Please unlock disk",
+    "z-demo login:",
+];
+
 #[test]
-fn a_machine_boots_a_split_debian_whose_passphrase_is_typed() {
+fn a_machine_enrols_and_boots_a_split_debian_whose_passphrase_is_typed() {
     let packed = Packed::of(&lane::debian(true), &lane::split_pack_options());
     let lun = Disk::new(packed.size + MIB).paths(2);
     let link = Link::new();
-    let gateway = Gateway::new(&link, &packed, &Knows::Psk(PSK));
+    let orchestrated = Orchestrated::new(json!({}));
+    let service = &orchestrated.service;
+    let gateway = Gateway::before(service, &link, &packed, &Knows::Psk(PSK));
     // Two tunnels, each with an address of its own, for two connections.
     let inner = ["10.20.1.1", "10.20.1.2"];
     let tunnels: Vec<Value> = inner.iter().map(|local| json!({"local": local, "remote": ["10.20.0.0/24"]})).collect();
@@ -121,7 +139,12 @@ fn a_machine_boots_a_split_debian_whose_passphrase_is_typed() {
         .with("/network/interfaces/0/ipv4/static/addresses", json!(addresses))
         .with("/run/target/layout", json!("split"));
     let key = medium.luks_key();
+    let (medium, run) = orchestrated.take_over(&packed, medium);
     let machine = medium.machine().disk(&lun).link(&link, 1).ipl();
+    until(&machine, "\n  enrol ");
+    service.until(&run, &["running"], 10);
+    // Whoever has got hold of the medium now has nothing of it.
+    orchestrated.steal(&packed, &medium).done().exits(5).says("already-enrolled");
     until(&machine, "\n  write ");
     // Afterwards they are gone.
     while !inner.iter().all(|local| gateway.received(local) > 1000) {
@@ -134,10 +157,14 @@ fn a_machine_boots_a_split_debian_whose_passphrase_is_typed() {
     machine.until("Please unlock disk", LIMIT);
     machine.type_line(&key);
     machine.until("z-demo login:", LIMIT);
-    fixture::compare("split", up_to_ipl(&machine.console()));
-    say_times(&machine, &[PARTS.as_slice(), &["Please unlock disk", "z-demo login:"]].concat());
+    let console = machine.console();
+    fixture::compare("split", up_to_ipl(&console));
+    say_times(&machine, &ENROLLED_PARTS);
     say_negotiation(&frames);
-    assert!(!machine.console().contains(&key), "the key is on the console");
+    let token = std::fs::read_to_string(medium.path("token")).unwrap();
+    assert!(!console.contains(&key) && !console.contains(token.trim()), "a secret is on the console");
+    orchestrated.knows_all_of(&run, &packed);
+    orchestrated.steal(&packed, &medium).done().exits(5).says("token");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod gateway;
 mod image;
 mod ipl;
 mod medium;
+mod orchestrated;
 mod pki;
 mod refusals;
 mod wire;

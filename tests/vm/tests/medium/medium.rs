@@ -91,6 +91,11 @@ impl Medium {
         std::fs::write(self.folder.path().join(name), bytes).unwrap();
     }
 
+    /// Where such a file is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// A key for an encrypted target; returns what is typed to unlock it.
     pub fn luks_key(&mut self) -> String {
         let path = self.folder.path().join("luks-key");

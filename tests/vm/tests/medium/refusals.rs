@@ -9,6 +9,7 @@ use crate::fixture;
 use crate::gateway::{Gateway, Knows, NOW, OUTSIDE, PSK};
 use crate::image::Packed;
 use crate::medium::Medium;
+use crate::orchestrated::Orchestrated;
 use crate::pki::Pki;
 use crate::wire;
 
@@ -133,6 +134,18 @@ fn what_never_answers_is_given_up_and_named() {
     let _gateway = stage.gateway(&Knows::Psk(PSK));
     let unreachable = stage.medium().known().with("/run/image/sources", json!(["http://10.20.0.99/"]));
     stage.fails("source-unreachable", &unreachable, &["http://10.20.0.99/"]);
+}
+
+#[test]
+fn a_token_that_somebody_else_has_used_is_told() {
+    let stage = Stage::new();
+    // The other one keeps the run for as long as this takes.
+    let orchestrated = Orchestrated::new(json!({"lease": {"seconds": 3600}}));
+    let _gateway = Gateway::before(&orchestrated.service, &stage.link, &stage.packed, &Knows::Psk(PSK));
+    let (medium, run) = orchestrated.take_over(&stage.packed, stage.medium().known());
+    orchestrated.enrol_as_another(&medium);
+    stage.fails("used-token", &medium, &["this process is not enrolled", "already-enrolled"]);
+    assert_eq!(orchestrated.service.show(&run)["state"], "running", "the one that was first has it");
 }
 
 #[test]
