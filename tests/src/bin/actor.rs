@@ -10,7 +10,7 @@ use e2e::witness::Worker;
 use imgstream::source::SourceOptions;
 use nix::sys::signal::{Signal, raise};
 use protocol::event::Body;
-use provisioner::control::{Options, Session};
+use provisioner::control::{Named, Options, Session};
 use provisioner::report::Reporter;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,7 @@ async fn act(args: &Args) -> u8 {
         server: args.one("--server").map(|server| server.try_into().unwrap()),
         enrol_within: Duration::from_secs(60),
         source: SourceOptions::default(),
+        named: Named::OPTIONS,
     };
     let session = match Session::begin(&options, &|text| eprintln!("{text}"), &cancel).await {
         Ok(session) => session,
