@@ -233,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_encrypts_nothing_is_refused() {
+        let spec = serde_json::json!({"run": "r", "image": {"name": "x", "sources": ["/x"], "trust": ["k"]}, "target": {"device": "/dev/x"}});
+        let spec: RunSpec = serde_json::from_value(spec).unwrap();
+        let files = Files { luks_key: Some("key".into()), ..Files::default() };
+        let error = key(&spec, &files).unwrap_err();
+        assert!(error.kind() == Kind::Usage && error.to_string().contains("nothing is encrypted"), "{error}");
+        assert!(key(&spec, &Files::default()).unwrap().is_none());
+    }
+
+    #[test]
     fn with_anchors_a_spec_can_narrow_and_not_widen() {
         let (dir, keys) =
             (tempfile::tempdir().unwrap(), [SecretKey::generate().unwrap(), SecretKey::generate().unwrap()]);
