@@ -160,7 +160,7 @@ impl Default for Patience {
 pub struct Process {
     /// Path or name of the agent. Default: `z-provisioner` beside the service's own program, else in `$PATH`.
     pub agent: Option<PathBuf>,
-    /// Files with the public keys that such agents trust for images (PEM). Default: none, and then their runs fail.
+    /// Files with the public keys that such agents trust for images (PEM). Default: every file in `trust` in the data folder.
     pub trust: Vec<PathBuf>,
     /// File with the certificates by which they know the service (PEM). Default: the service's own authority; where `tls` is given, those
     /// that the machine trusts.

@@ -22,6 +22,8 @@ use crate::store;
 
 /// How often it is looked whether the certificate has to be renewed.
 const REFRESH: Duration = Duration::from_secs(3600);
+/// Folder of the keys that agents trust for images, in the data folder.
+const TRUST: &str = "trust";
 /// Folder of what agents say, in the data folder.
 const LOGS: &str = "agents";
 
@@ -127,7 +129,10 @@ fn launchers(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<L
     });
     let logs = data.join(LOGS);
     std::fs::create_dir_all(&logs).doing(|| format!("making {}", logs.display()))?;
-    let process = Process::new(ProcessSettings { command, logs });
+    let trust = data.join(TRUST);
+    std::fs::create_dir_all(&trust).doing(|| format!("making {}", trust.display()))?;
+    let trust = Some(trust).filter(|_| config.process.trust.is_empty());
+    let process = Process::new(ProcessSettings { command, trust, logs });
     let process = process.doing(|| "setting up the launcher of processes".into())?;
     launchers.insert(LauncherKind::Process, Arc::new(process));
     Ok(launchers)

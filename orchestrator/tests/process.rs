@@ -17,7 +17,12 @@ fn launcher(folder: &TempDir, script: &str) -> Process {
     let agent = folder.path().join("agent");
     std::fs::write(&agent, format!("#!/bin/sh\ncd {}\n{script}\n", folder.path().display())).unwrap();
     std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
-    Process::new(ProcessSettings { command: Ok((agent, vec!["--some".into()])), logs: folder.path().into() }).unwrap()
+    Process::new(ProcessSettings {
+        command: Ok((agent, vec!["--some".into()])),
+        trust: None,
+        logs: folder.path().into(),
+    })
+    .unwrap()
 }
 
 fn order() -> Order {
@@ -91,9 +96,31 @@ async fn what_is_refused_is_refused_again() {
     }
     // Without an agent nothing is started, and what runs is seen all the same.
     let command = Err("there is no program z-provisioner".into());
-    let launcher = Process::new(ProcessSettings { command, logs: folder.path().into() }).unwrap();
+    let launcher = Process::new(ProcessSettings { command, trust: None, logs: folder.path().into() }).unwrap();
     let failed = launcher.launch(order()).await.err().unwrap();
     assert!(!failed.retryable && failed.reason.contains("no program"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn keys_that_lie_in_the_folder_are_trusted_and_without_one_nothing_is_started() {
+    let folder = TempDir::new().unwrap();
+    let trust = folder.path().join("trust");
+    std::fs::create_dir(&trust).unwrap();
+    let agent = folder.path().join("agent");
+    std::fs::write(&agent, format!("#!/bin/sh\necho \"$*\" >{}/arguments\n", folder.path().display())).unwrap();
+    std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let settings =
+        ProcessSettings { command: Ok((agent, vec![])), trust: Some(trust.clone()), logs: folder.path().into() };
+    let launcher = Process::new(settings).unwrap();
+    let failed = launcher.launch(order()).await.err().unwrap();
+    assert!(!failed.retryable && failed.reason.contains("trust"), "{failed:?}");
+    for key in ["b.pub", "a.pub"] {
+        std::fs::write(trust.join(key), "").unwrap();
+    }
+    launch(&launcher).await;
+    let arguments = file(&folder.path().join("arguments")).await;
+    let trust = trust.display();
+    assert!(arguments.starts_with(&format!("run --trust {trust}/a.pub --trust {trust}/b.pub --run")), "{arguments}");
 }
 
 #[tokio::test]

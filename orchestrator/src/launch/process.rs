@@ -33,6 +33,9 @@ pub struct Settings {
     /// The agent, and what each gets on its command line after `run`: where the service is, and what to trust. Or why none can be
     /// started: those that run are watched and killed all the same.
     pub command: Result<(PathBuf, Vec<String>), String>,
+    /// A folder, where every file that is there when an agent is started is a key that it trusts for images. Without, the arguments
+    /// name them.
+    pub trust: Option<PathBuf>,
     /// Where each leaves what it says, in a file of its own. It is removed when the agent has reached its goal.
     pub logs: PathBuf,
 }
@@ -69,6 +72,7 @@ impl Process {
     }
 
     fn start(&self, order: &Order) -> io::Result<Launched> {
+        let trusted = self.trusted()?;
         let (agent, arguments) =
             self.settings.command.as_ref().map_err(|why| io::Error::new(io::ErrorKind::NotFound, why.clone()))?;
         let path = self.settings.logs.join(format!("{}.{}.log", order.run, order.attempt));
@@ -76,6 +80,7 @@ impl Process {
         // It becomes the agent, in a session of its own: with no terminal of ours, and no signals from it.
         let mut command = Command::new("setsid");
         command.arg("--").arg(agent).arg("run").args(arguments);
+        command.args(trusted.iter().flat_map(|key| [std::ffi::OsStr::new("--trust"), key.as_os_str()]));
         command.args(["--run", order.run.as_str(), "--server", order.server.as_str(), "--token", "/dev/stdin"]);
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.kill_on_drop(false).spawn()?;
@@ -94,6 +99,19 @@ impl Process {
             })
         };
         Ok(Launched { handle, release: Box::new(release) })
+    }
+
+    /// The keys in the folder of those that agents trust, where there is one.
+    fn trusted(&self) -> io::Result<Vec<PathBuf>> {
+        let Some(folder) = &self.settings.trust else { return Ok(Vec::new()) };
+        let entries = std::fs::read_dir(folder)?;
+        let mut trusted = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        trusted.sort();
+        if trusted.is_empty() {
+            let why = format!("there is no key that it could trust for images in {}", folder.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
+        Ok(trusted)
     }
 
     /// Waits for our own child, where it is one and nobody else does.

@@ -70,7 +70,13 @@ async fn version(link: &Link, connection: &mut AnyConnection) -> Result<usize, S
 /// Whether a commit that is acknowledged will be on disk.
 async fn durable(link: &Link) -> Result<(), StoreError> {
     let Some((question, answer)) = link.dialect.durability() else { return Ok(()) };
-    let mut connection = link.connect(Role::Writer).await?;
+    // SQLite does not wait for a lock here: whoever switches the journal at the same time is asked again in a moment.
+    let mut connection = loop {
+        match link.connect(Role::Writer).await {
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+            connected => break connected?,
+        }
+    };
     let row = Statement::new(question).query().fetch_one(&mut connection).await;
     let said: String = row.and_then(|row| row.try_get(0)).map_err(|error| link.explain(&error))?;
     if said == answer {

@@ -1,5 +1,6 @@
 //! Real agents, which the service starts, on real block devices.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use e2e::server::Server;
@@ -60,7 +61,10 @@ fn a_queue_of_servers_is_provisioned_and_every_byte_is_right() {
     let raw = sample::disk(512);
     let image = lab.pack(&raw, "");
     let server = Server::nginx(&lab, &image.dir, None);
-    let service = service(&lab, &image);
+    // All defaults, and the builder's key where it is looked for.
+    let service =
+        Service::new(&lab, json!({"process": {"agent": e2e::command::binary("z-provisioner", "Z_PROVISIONER_BIN")}}));
+    std::fs::copy(&image.key.public, service.dir().join("trust/builder.pub")).unwrap();
     let targets: Vec<Target> = (0..3).map(|_| Target::device(&lab, sample::DISK_SIZE, "")).collect();
     let create = |(number, target): (usize, &Target)| {
         service.create(&lab, &order(&image, &format!("server-{number}"), &server.url(), target))
@@ -199,6 +203,54 @@ fn without_its_service_an_agent_goes_on_for_its_lease_and_no_longer() {
     assert!(target.now()[..raw.len()] == raw[..]);
 }
 
+/// `z-provisioner run --orchestrator` as somebody else than the service starts it.
+fn enrol(service: &Service, image: &Image, token: &Path) -> e2e::Run {
+    e2e::Run::provisioner()
+        .arg("run")
+        .args(["--orchestrator", service.url(), "--orchestrator-ca"])
+        .arg(service.dir().join("ca.pem"))
+        .arg("--ticket-key")
+        .arg(service.dir().join("ticket.pub"))
+        .arg("--trust")
+        .arg(&image.key.public)
+        .arg("--token")
+        .arg(token)
+}
+
+#[test]
+fn an_agent_that_wakes_after_its_successor_began_writes_nothing() {
+    let lab = Lab::new();
+    let (_, image) = image(&lab);
+    let server = Server::nginx(&lab, &image.dir, Some("500k"));
+    let service = service(&lab, &image);
+    let target = Target::device(&lab, SIZE, "");
+    let mut new = order(&image, "s1", &server.url(), &target);
+    new["launcher"] = json!("external");
+    let run = service.create(&lab, &new);
+    let token = |name: &str| {
+        let file = lab.path(name);
+        service.client("token --out").arg(&file).arg(&run).done().ok();
+        file
+    };
+    let mut first = enrol(&service, &image, &token("first")).limit(120).start();
+    until_it_writes(&service, &run);
+    first.signal(Signal::SIGSTOP);
+    let lost = service.until(&run, &["lost"], 30);
+    assert_eq!(lost["waits"]["for"], "person", "{lost:#}");
+    service.client("confirm-death --attempt 2 --yes").arg(&run).done().exits(4);
+    // Somebody vouches for what is not so.
+    service.client("confirm-death --attempt 1 --yes").arg(&run).done().ok();
+    service.until(&run, &["launching"], 30);
+    // The kernel knows better: the device is still the first one's.
+    enrol(&service, &image, &token("second")).done().exits(4).says("use");
+    let written = target.loop_device().sectors_written();
+    first.signal(Signal::SIGCONT);
+    first.finish().exits(4).says("lease");
+    assert_eq!(target.loop_device().sectors_written(), written, "it wrote when it woke");
+    let shown = service.show(&run);
+    assert_eq!(shown["attempts"][0]["outcome"], "lost", "{shown:#}");
+}
+
 #[test]
 fn nobody_enrols_with_a_token_that_was_used() {
     let lab = Lab::new();
@@ -210,18 +262,7 @@ fn nobody_enrols_with_a_token_that_was_used() {
     let run = service.create(&lab, &new);
     let token = lab.path("token");
     service.client("token --out").arg(&token).arg(&run).done().ok();
-    let enrol = || {
-        e2e::Run::provisioner()
-            .arg("run")
-            .args(["--orchestrator", service.url(), "--orchestrator-ca"])
-            .arg(service.dir().join("ca.pem"))
-            .arg("--ticket-key")
-            .arg(service.dir().join("ticket.pub"))
-            .arg("--trust")
-            .arg(&image.key.public)
-            .arg("--token")
-            .arg(&token)
-    };
+    let enrol = || enrol(&service, &image, &token);
     // Meant for another server.
     enrol().args(["--server", "s2"]).done().exits(5).says("server");
     enrol().args(["--server", "s1"]).done().ok();
