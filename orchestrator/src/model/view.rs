@@ -57,9 +57,14 @@ fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
                 ),
             },
         ),
-        (State::Lost, Some(silent)) if record.order.launcher == LauncherKind::Process => {
-            wait(WaitsFor::Death, format!("the agent of attempt {silent} was killed, and has not ended yet"))
-        }
+        (State::Lost, Some(silent)) if record.order.launcher == LauncherKind::Process => wait(
+            WaitsFor::Death,
+            format!(
+                "the agent of attempt {silent} is being killed, and is not known to be dead. Where it runs on another machine, or hangs \
+                     for good, make sure that it can write no more, then: z-orchestrator run confirm-death {} --attempt {silent}",
+                record.run
+            ),
+        ),
         (State::Lost, Some(_)) if record.may_start() => queued,
         (State::Lost, Some(silent)) => wait(
             WaitsFor::Person,
