@@ -8,7 +8,8 @@ use protocol::control::run::LauncherKind;
 use protocol::{Digest, RunId, Token};
 
 use super::Engine;
-use super::task::{Ask, Waiting};
+use super::asks::Ask;
+use super::task::Waiting;
 use crate::launch::{Death, Launched, Launcher, Order};
 use crate::model::{Effect, Input, Record, State};
 

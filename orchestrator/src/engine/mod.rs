@@ -5,7 +5,10 @@
 //! back when the store does not take it. Leases live in memory: they are renewed without the store, and after a restart each is granted
 //! in full, since nobody knows how much of it was left.
 
+mod asks;
+mod chance;
 mod clock;
+mod doubt;
 mod effects;
 mod fleet;
 mod published;
@@ -26,8 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{Answer, Ending, Input, Record, Rules, decide};
 use crate::store::{Filter, Shared, StoreError, Told};
+use asks::{Ask, Replied};
 use published::Published;
-use task::{Ask, Replied};
 use watch::Watchers;
 
 pub use clock::Clock;

@@ -11,78 +11,35 @@ use protocol::{Digest, RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::Engine;
+use super::asks::{Ask, Batch, Replied, Reply};
+use super::chance::{Dice, run_id};
 use super::effects::Launching;
 use super::fleet::Fleet;
-use super::{Engine, ending};
 use crate::model::schedule::pick;
-use crate::model::{Answer, Effect, Ending, IdempotencyKey, Input, Record, Rules, State, created, decide};
+use crate::model::{Answer, Ending, IdempotencyKey, Input, Record, Rules, State, created, decide};
 use crate::store::{Change, Generation, StoreError};
 
 /// Most changes of one transaction.
 const MOST: usize = 256;
 /// Most reports of one transaction: each may be a MiB.
 const MOST_REPORTS: usize = 8;
-/// How often it is looked whether the store is still this service's, while nothing is stored.
-const STILL_OURS: Duration = Duration::from_secs(5);
 /// How often time itself is looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// Between two looks at a store that does not answer.
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// What an input is answered with.
-pub(super) type Replied = Result<(Arc<Record>, Answer), Problem>;
-type Created = Result<(Arc<Record>, bool), Problem>;
-
-/// What the task is asked.
-pub(super) enum Ask {
-    /// Create a run.
-    Create { new: Box<NewRun>, key: Option<String>, reply: oneshot::Sender<Created> },
-    /// Decide an input. Without a reply, it is the service's own: it is not lost when the store is away.
-    Input { run: RunId, input: Box<Input>, reply: Option<oneshot::Sender<Replied>> },
-    /// Which run an enrolment token is for.
-    Find { token: Digest, reply: oneshot::Sender<Option<RunId>> },
-}
-
-impl Ask {
-    fn is_report(&self) -> bool {
-        matches!(self, Ask::Input { input, .. } if matches!(**input, Input::Report { .. }))
-    }
-}
-
-/// An answer that waits until what it says, or rests on, is stored.
-enum Reply {
-    Created(oneshot::Sender<Created>, Result<(RunId, bool), Problem>),
-    Input(oneshot::Sender<Replied>, RunId, Result<Answer, Problem>),
-    Found(oneshot::Sender<Option<RunId>>, Option<RunId>),
-}
-
-/// What is decided and not stored yet.
-#[derive(Default)]
-struct Batch {
-    changes: Vec<Change>,
-    /// Records as they were before, in order; nothing for what was not there.
-    undo: Vec<(RunId, Option<Record>)>,
-    /// Runs that were over when they were decided about.
-    over: HashMap<RunId, Arc<Record>>,
-    replies: Vec<Reply>,
-    effects: Vec<(RunId, Effect)>,
-    /// The service's own inputs, to be decided again when this one is not stored.
-    own: Vec<(RunId, Input)>,
-}
 
 /// The task.
 pub(super) struct Task {
-    engine: Engine,
-    asked: mpsc::Receiver<Ask>,
-    generation: Generation,
-    seq: i64,
-    fleet: Fleet,
+    pub(super) engine: Engine,
+    pub(super) asked: mpsc::Receiver<Ask>,
+    pub(super) generation: Generation,
+    pub(super) seq: i64,
+    pub(super) fleet: Fleet,
     /// The service's own inputs that the store did not take.
-    owed: Vec<(RunId, Input)>,
-    launching: Launching,
-    dice: Dice,
+    pub(super) owed: Vec<(RunId, Input)>,
+    pub(super) launching: Launching,
+    pub(super) dice: Dice,
     /// When the store was last found to be this service's, or asked.
-    stored: tokio::time::Instant,
+    pub(super) stored: tokio::time::Instant,
 }
 
 impl Task {
@@ -321,69 +278,8 @@ impl Task {
         Ok(())
     }
 
-    /// A service that stores nothing would not notice that another has taken over, and go on granting leases.
-    async fn see_whose_store_it_is(&mut self) -> Result<(), StoreError> {
-        if self.stored.elapsed() < STILL_OURS {
-            return Ok(());
-        }
-        self.stored = tokio::time::Instant::now();
-        match self.engine.0.store.commit(self.generation, &[]).await {
-            Err(StoreError::Superseded) => Err(StoreError::Superseded),
-            // One that is away is nobody's.
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether a batch was stored after all. Until that is known nothing is decided.
-    async fn find_out(
-        &mut self,
-        mut batch: Batch,
-        error: &StoreError,
-        cancel: &CancellationToken,
-    ) -> Result<(), StoreError> {
-        // Whoever waits is told now; the same request again finds out what came of this one.
-        for reply in batch.replies.drain(..) {
-            reply.send_problem(super::problem(error));
-        }
-        let Some(run) = batch.changes.first().map(|change| change.record.run.clone()) else { return Ok(()) };
-        let versions = batch.changes.iter().filter(|change| change.record.run == run);
-        let versions: Vec<i64> = versions.map(|change| change.record.version).collect();
-        loop {
-            if cancel.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-                return Ok(());
-            }
-            self.put_off();
-            // The store answers only when it knows what has become of it.
-            let Ok(stored) = self.engine.0.store.run(&run).await else { continue };
-            let stored = stored.map_or(0, |stored| stored.version);
-            if versions.last() == Some(&stored) {
-                tracing::info!("the store answers again, and had stored it");
-                self.conclude(batch);
-            } else if versions.first().is_some_and(|first| stored < *first) {
-                tracing::info!("the store answers again, and had not stored it");
-                self.take_back(batch, error);
-            } else {
-                return Err(StoreError::Superseded);
-            }
-            return Ok(());
-        }
-    }
-
-    /// While nothing can be decided: clients are told so, and our own inputs wait.
-    fn put_off(&mut self) {
-        let away = || Problem::new(Code::Unavailable, "the store does not answer").retry_after(2);
-        while let Ok(ask) = self.asked.try_recv() {
-            match ask {
-                Ask::Input { run, input, reply: None } => self.owed.push((run, *input)),
-                Ask::Input { reply: Some(reply), .. } => drop(reply.send(Err(away()))),
-                Ask::Create { reply, .. } => drop(reply.send(Err(away()))),
-                Ask::Find { token, reply } => drop(reply.send(self.fleet.by_token(&token).cloned())),
-            }
-        }
-    }
-
     /// What is stored is shown, answered and carried out.
-    fn conclude(&mut self, batch: Batch) {
+    pub(super) fn conclude(&mut self, batch: Batch) {
         let inner = Arc::clone(&self.engine.0);
         let mut last: HashMap<RunId, Arc<Record>> = batch.over;
         for change in batch.changes {
@@ -403,7 +299,7 @@ impl Task {
     }
 
     /// What was not stored has not happened.
-    fn take_back(&mut self, batch: Batch, error: &StoreError) {
+    pub(super) fn take_back(&mut self, batch: Batch, error: &StoreError) {
         for (run, before) in batch.undo.into_iter().rev() {
             match before {
                 Some(record) => drop(self.fleet.put(record)),
@@ -414,55 +310,6 @@ impl Task {
             reply.send_problem(super::problem(error));
         }
         self.owed.extend(batch.own);
-    }
-
-    /// What is stored is what counts.
-    async fn read_again(&mut self, cancel: &CancellationToken) {
-        loop {
-            match self.engine.0.store.open_runs().await {
-                Ok(records) => {
-                    self.engine.0.published.forget_others(&records);
-                    for record in &records {
-                        self.engine.0.published.show(record, &self.engine.0.settings);
-                    }
-                    // What was on its way to be killed may have been forgotten with the batch.
-                    for record in records.iter().filter(|record| record.state == State::Lost) {
-                        self.launching.go_on(record);
-                    }
-                    self.fleet = Fleet::new(records);
-                    return;
-                }
-                Err(error) => tracing::warn!(%error, "reading the runs again"),
-            }
-            if cancel.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-                return;
-            }
-        }
-    }
-}
-
-impl Reply {
-    /// Whoever has gone away need not be told.
-    fn send(self, find: impl Fn(&RunId) -> Option<Arc<Record>>) {
-        let found = |run: &RunId| find(run).ok_or_else(ending);
-        match self {
-            Reply::Created(reply, created) => {
-                drop(reply.send(created.and_then(|(run, is_new)| Ok((found(&run)?, is_new)))));
-            }
-            Reply::Input(reply, run, answer) => {
-                drop(reply.send(answer.and_then(|answer| Ok((found(&run)?, answer)))));
-            }
-            Reply::Found(reply, found) => drop(reply.send(found)),
-        }
-    }
-
-    fn send_problem(self, problem: Problem) {
-        match self {
-            Reply::Created(reply, _) => drop(reply.send(Err(problem))),
-            Reply::Input(reply, ..) => drop(reply.send(Err(problem))),
-            // Without an answer he is told that the service cannot do it now.
-            Reply::Found(..) => {}
-        }
     }
 }
 
@@ -475,34 +322,6 @@ fn the_same(batch: &mut Batch, known: Record, request: &Digest) -> Result<(RunId
     let run = known.run.clone();
     batch.over.entry(run.clone()).or_insert_with(|| Arc::new(known));
     Ok((run, false))
-}
-
-/// A name that nobody can guess or mistype into another: `r-` and 16 lower-case letters and digits.
-fn run_id(random: &str) -> Result<RunId, String> {
-    let letters = random.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(16);
-    RunId::try_from(format!("r-{}", letters.collect::<String>())).map_err(|error| error.to_string())
-}
-
-/// Spreads retries. Nobody gains by guessing it.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Default for Dice {
-    fn default() -> Self {
-        use std::hash::{BuildHasher, Hasher};
-        Dice(std::collections::hash_map::RandomState::new().build_hasher().finish() | 1)
-    }
-}
-
-impl Dice {
-    /// 0 to 1 (xorshift64).
-    #[allow(clippy::cast_precision_loss)]
-    fn throw(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
 }
 
 /// A token that waits until what was launched may have it.

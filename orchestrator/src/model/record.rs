@@ -202,6 +202,25 @@ pub struct AttemptRecord {
     pub reason: Option<String>,
 }
 
+impl Default for AttemptRecord {
+    fn default() -> Self {
+        AttemptRecord {
+            number: 0,
+            started: Moment(0),
+            ended: None,
+            token: None,
+            nonce: None,
+            enrolled: None,
+            agent: None,
+            handle: None,
+            next_index: 0,
+            stored_bytes: 0,
+            outcome: None,
+            reason: None,
+        }
+    }
+}
+
 impl Record {
     /// The number of the latest attempt, 0 before the first.
     pub fn attempt(&self) -> u32 {
