@@ -33,6 +33,8 @@ enum Step {
     /// It gives up a device that may still do what it was told.
     FailUncertain(u8),
     Freeze(u8),
+    /// Frozen until its service believes it lost, and has begun what comes next.
+    Lose(u8),
     Thaw(u8),
     Kill(u8),
     Cancel(u8),
@@ -49,25 +51,29 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let n = 0..=255_u8;
     let step = prop_oneof![
-        4 => (0..3_u8, 0..3_u8, 0..4_u8, 1..4_u32, proptest::option::of(0..3_u8))
+        4 => (0..2_u8, 0..2_u8, prop_oneof![1 => Just(0_u8), 2 => Just(2), 2 => Just(3)], 1..4_u32, proptest::option::of(0..3_u8))
             .prop_map(|(server, target, kind, attempts, key)| Step::Create { server, target, kind, attempts, key }),
-        6 => n.clone().prop_map(Step::Enrol),
-        4 => n.clone().prop_map(Step::Renew),
+        8 => n.clone().prop_map(Step::Enrol),
+        3 => n.clone().prop_map(Step::Renew),
         2 => n.clone().prop_map(Step::Report),
         3 => n.clone().prop_map(Step::HasTarget),
         3 => n.clone().prop_map(Step::Finish),
         3 => (n.clone(), any::<bool>()).prop_map(|(of, retryable)| Step::Fail(of, retryable)),
         1 => n.clone().prop_map(Step::FailUncertain),
-        3 => n.clone().prop_map(Step::Freeze),
+        5 => n.clone().prop_map(Step::Freeze),
+        4 => n.clone().prop_map(Step::Lose),
         2 => n.clone().prop_map(Step::Thaw),
         2 => n.clone().prop_map(Step::Kill),
-        1 => n.clone().prop_map(Step::Cancel),
+        3 => n.clone().prop_map(Step::Cancel),
         1 => n.clone().prop_map(Step::Retry),
         2 => n.clone().prop_map(Step::Confirm),
         1 => (n, 0..4_u32).prop_map(|(of, attempt)| Step::ConfirmWrongly(of, attempt)),
-        6 => prop_oneof![Just(1), Just(12), Just(40), Just(80), Just(130)].prop_map(Step::Wait),
+        6 => prop_oneof![Just(1), Just(12), Just(40), Just(80), Just(80), Just(130)].prop_map(Step::Wait),
         2 => Just(Step::Crash),
-        2 => proptest::collection::vec(any::<bool>(), 1..5).prop_map(Step::Faults),
+        3 => prop_oneof![
+            proptest::collection::vec(any::<bool>(), 1..4),
+            proptest::collection::vec(any::<bool>(), 20..60),
+        ].prop_map(Step::Faults),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -178,11 +184,10 @@ impl Play {
                     self.end_as(at, body).await;
                 }
             }
-            Step::Freeze(of) => {
-                if let Some(at) = self.agent(*of) {
-                    // One whose lease is over has stopped by itself already.
-                    self.agents[at].frozen = self.agents[at].lease > Instant::now() && !self.agents[at].ended;
-                }
+            Step::Freeze(of) => self.freeze(*of),
+            Step::Lose(of) => {
+                self.freeze(*of);
+                self.world.wait(LEASE + GRACE + 12).await;
             }
             Step::Thaw(of) => {
                 let frozen: Vec<usize> = (0..self.agents.len()).filter(|at| self.agents[*at].frozen).collect();
@@ -313,6 +318,13 @@ impl Play {
                 Err(problem) if problem.status == 503 => self.world.settle().await,
                 _ => return,
             }
+        }
+    }
+
+    fn freeze(&mut self, of: u8) {
+        if let Some(at) = self.agent(of) {
+            // One whose lease is over has stopped by itself already.
+            self.agents[at].frozen = self.agents[at].lease > Instant::now() && !self.agents[at].ended;
         }
     }
 

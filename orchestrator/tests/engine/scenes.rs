@@ -196,6 +196,25 @@ async fn a_silent_machine_with_a_reservation_is_shut_out_by_its_successor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_is_called_off_keeps_its_server_while_an_earlier_agent_may_write() {
+    let mut world = World::new().await;
+    let run = world.create(&lun("s1", "36005")).await;
+    let rival = world.create(&lun("s1", "36006")).await;
+    world.settle().await;
+    let mut first = world.enrol(&run).await.unwrap();
+    world.wait(LEASE + GRACE + 12).await;
+    world.is(&run, RunState::Launching).await;
+    world.engine.cancel(&run, "no longer wanted").await.unwrap();
+    world.settle().await;
+    world.is(&run, RunState::Lost).await;
+    world.is(&rival, RunState::Queued).await;
+    first.send(&world, failed("target", true)).await.unwrap();
+    world.settle().await;
+    world.is(&run, RunState::Cancelled).await;
+    world.is(&rival, RunState::Launching).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_gave_up_a_device_may_still_write() {
     let mut world = World::new().await;
     let (here, there) = (world.create(&device("s1", "/dev/a")).await, world.create(&external("s2", "/dev/vda")).await);
