@@ -44,16 +44,21 @@ fn steady(console: &str) -> String {
 
 /// A line where the names that a service makes for runs, `r-` and sixteen letters and digits, are `r-#`.
 fn without_run_names(line: &str) -> String {
-    let mut pieces = line.split("r-");
-    let mut text = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let letters = piece.bytes().take_while(u8::is_ascii_alphanumeric).count();
-        let is_word = text.ends_with(|letter: char| letter.is_ascii_alphanumeric());
-        text += "r-";
-        text += if letters == 16 && !is_word { "#" } else { &piece[..letters] };
-        text += &piece[letters..];
+    let is_name = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let (mut text, mut rest) = (String::new(), line);
+    while let Some(at) = rest.find("r-") {
+        let (before, after) = rest.split_at(at + 2);
+        let letters = after.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        let is_word = before[..at].ends_with(|letter: char| letter.is_ascii_alphanumeric());
+        text += before;
+        // What follows a name may follow an `r` of it.
+        let named = !is_word && is_name(&after[..letters]);
+        if named {
+            text += "#";
+        }
+        rest = if named { &after[letters..] } else { after };
     }
-    text
+    text + rest
 }
 
 /// A line whose words have no numbers, but for the counts of "2 of 2".
@@ -101,6 +106,8 @@ fn is_passing(line: &str) -> bool {
         "time ",
         "warning: nothing has moved",
         "warning: it goes on",
+        // A source that was slow for a moment.
+        "retry: ",
     ];
     rates.iter().any(|start| line.starts_with(start))
         || line.starts_with('[')
@@ -112,10 +119,10 @@ fn is_passing(line: &str) -> bool {
 fn what_differs_from_run_to_run_is_left_out() {
     let console = "SLOF\n[    0.1] kernel\nz-provisioner: v 0.1.0\n  write      10 % of 3 MiB\n\
                    image: sha256:bd0a1b2c3d4e5f60718293a4b5c6d7e8; from http://10.9.0.1/ (3.21 s)\n[    9.9] late\n\
-                   mapping zprov-r-ytpwjwnmr5qxl3oe-luks0, run r-ytpwjwnmr5qxl3oe, our-ytpwjwnmr5qxl3oe\n\
+                   mapping zprov-r-ytpwjwnmr5qxl3oe-luks0, run r-ytpwjwnmr5qxl3or-disk, our-ytpwjwnmr5qxl3oe\n\
                    LUKS 176d8773-ea81-847f-a5dc-9acb5d54ba26, 1 of 2 paths (sda is live), in 1 min 2 s\n";
     assert_eq!(
         steady(console),
-        "z-provisioner: v #\nimage: sha256:#; from http://#/ (# s)\nmapping zprov-r-#-luks#, run r-#, our-ytpwjwnmr#qxl#oe\nLUKS #, 1 of 2 paths (sd# is live), in # s\n"
+        "z-provisioner: v #\nimage: sha256:#; from http://#/ (# s)\nmapping zprov-r-#-luks#, run r-#-disk, our-ytpwjwnmr#qxl#oe\nLUKS #, 1 of 2 paths (sd# is live), in # s\n"
     );
 }
