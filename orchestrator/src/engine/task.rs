@@ -38,6 +38,8 @@ pub(super) struct Task {
     pub(super) owed: Vec<(RunId, Input)>,
     pub(super) launching: Launching,
     pub(super) dice: Dice,
+    /// Whether the last batch had no room for all whose turn it is.
+    pub(super) more: bool,
     /// When the store was last found to be this service's, or asked.
     pub(super) stored: tokio::time::Instant,
 }
@@ -58,7 +60,7 @@ impl Task {
         }
         let fleet = Fleet::new(records);
         let stored = tokio::time::Instant::now();
-        Task { engine, asked, generation, seq, fleet, owed, launching, dice: Dice::default(), stored }
+        Task { engine, asked, generation, seq, fleet, owed, launching, dice: Dice::default(), more: false, stored }
     }
 
     /// Until it is cancelled, or another service has taken over.
@@ -72,6 +74,8 @@ impl Task {
                 () = cancel.cancelled() => break Ok(()),
                 ask = self.asked.recv() => asks.extend(ask),
                 _ = ticks.tick() => is_time = true,
+                // There was no room for all whose turn it is.
+                () = std::future::ready(()), if self.more => is_time = true,
             }
             let mut reports = asks.iter().filter(|ask| ask.is_report()).count();
             while asks.len() < MOST && reports < MOST_REPORTS {
@@ -229,6 +233,7 @@ impl Task {
         let find = |run: &RunId| self.fleet.get(run);
         let now = inner.clock.now();
         let picked = pick(&self.fleet.queue, find, &self.fleet.busy, &inner.settings.limits, now, room);
+        self.more = room > 0 && picked.len() == room;
         for run in picked {
             let Some(record) = self.fleet.get(&run).cloned() else { continue };
             let token = match record.order.launcher {
