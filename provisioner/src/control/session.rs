@@ -155,6 +155,7 @@ impl Session {
             renewing: tokio::spawn(renewal.keep(self.renew_after, cancel.clone())),
             sending: tokio::spawn(sender.send()),
             outbox: self.outbox.clone(),
+            lease: Arc::clone(&self.lease),
             service: self.client.address().to_string(),
         }
     }
@@ -188,6 +189,7 @@ pub struct Underway {
     renewing: JoinHandle<()>,
     sending: JoinHandle<Delivered>,
     outbox: Outbox,
+    lease: Arc<Lease>,
     service: String,
 }
 
@@ -197,16 +199,21 @@ impl Underway {
     /// # Errors
     /// `Source` when the service has not accepted it `within` that time, does not take it, or does not want it; `Cancelled`.
     pub async fn finish(mut self, within: Duration, say: &dyn Fn(&str), cancel: &CancellationToken) -> Result<()> {
-        // Nothing is written any more.
-        self.renewing.abort();
         let (outbox, service) = (self.outbox.clone(), self.service.clone());
         let sending = tokio::time::timeout(within, &mut self.sending);
         let sending = told(sending, || {
             say(&format!("waiting until {service} has accepted the end of the run: {}", outbox.trouble()));
         });
         // Whoever has cancelled the run already wants its end to be told all the same.
-        let cancelled =
-            async { if cancel.is_cancelled() { std::future::pending().await } else { cancel.cancelled().await } };
+        // The lease is kept meanwhile, so that the service does not take for lost who only waits for it; that it ends no longer matters.
+        let lease = Arc::clone(&self.lease);
+        let cancelled = async {
+            let was_cancelled = cancel.is_cancelled();
+            cancel.cancelled().await;
+            if was_cancelled || lease.is_over() {
+                std::future::pending::<()>().await;
+            }
+        };
         let delivered = tokio::select! {
             delivered = sending => delivered,
             () = cancelled => return Err(Error::cancelled("telling the service the end of the run").with_hint(HINT)),
