@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::Digest;
 use protocol::control::agent::Terms;
 use protocol::control::run::LauncherKind;
 use tokio::net::TcpListener;
@@ -56,8 +55,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         .map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
     let api_limits = api_limits(config.limits.runs);
     let drain = cancel.child_token();
-    let api_settings =
-        api::Settings { operator: operator(&identity.operator), limits: api_limits.clone(), drain: drain.clone() };
+    let api_settings = api::Settings { operator: identity.operator, limits: api_limits.clone(), drain: drain.clone() };
     let app = api::router(Arc::new(engine), api_settings);
     let tls = Arc::new(identity.certificates.server_config()?);
     let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));
@@ -177,15 +175,4 @@ async fn refresh(certificates: Arc<Certificates>, cancel: CancellationToken) {
             Err(error) => tracing::error!(%error, "the certificate is not renewed"),
         }
     }
-}
-
-/// The digest as the API compares it.
-fn operator(digest: &Digest) -> [u8; 32] {
-    let hex = digest.as_str().trim_start_matches("sha256:").as_bytes();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or(0);
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-        *byte = digit(pair[0]) << 4 | digit(pair[1]);
-    }
-    bytes
 }

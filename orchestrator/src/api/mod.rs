@@ -30,6 +30,7 @@ use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use protocol::Digest;
 use protocol::control::problem::{Code, Problem};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +50,7 @@ use problem::Refusal;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// SHA-256 of the operator's token.
-    pub operator: [u8; 32],
+    pub operator: Digest,
     /// What one caller may cost.
     pub limits: Limits,
     /// Tells that the service ends: watchers are let go.
@@ -70,7 +71,7 @@ impl Deref for Api {
 
 struct Shared {
     service: Arc<dyn Service>,
-    operator: [u8; 32],
+    operator: Digest,
     limits: Limits,
     drain: CancellationToken,
     peers: Pace<std::net::IpAddr>,

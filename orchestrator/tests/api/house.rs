@@ -10,6 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use orchestrator::api::{Limits, Settings, document, router, serve};
+use orchestrator::identity::tokens;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -53,8 +54,7 @@ impl House {
     async fn open(limits: Limits, tls: Option<(Arc<rustls::ServerConfig>, CertificateDer<'static>)>) -> Self {
         let fake = Arc::new(Fake::default());
         let drain = CancellationToken::new();
-        let digest = ring::digest::digest(&ring::digest::SHA256, OPERATOR.as_bytes());
-        let operator = digest.as_ref().try_into().unwrap();
+        let operator = tokens::digest(&OPERATOR.to_owned().try_into().unwrap());
         let app = router(fake.clone(), Settings { operator, limits: limits.clone(), drain: drain.clone() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
