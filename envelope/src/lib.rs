@@ -37,6 +37,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod distinct;
 mod dsse;
 mod error;
 mod keys;

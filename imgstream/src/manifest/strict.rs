@@ -1,12 +1,11 @@
 //! Strict JSON: one reading for every reader. No key twice in an object, and an object is an object: serde's derived
 //! readers would also take an array of the fields in order.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// Reads one JSON object as a `T`.
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// # Errors
 /// When the bytes are not one JSON value, a key stands twice in any object of it, or it is no `T`.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
-    refuse_duplicate_keys(bytes)?;
+    envelope::distinct::value(bytes)?;
     let object: Object<T> = serde_json::from_slice(bytes)?;
     Ok(object.0)
 }
@@ -102,75 +101,6 @@ pub mod objects {
     pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
         let objects = Vec::<Object<T>>::deserialize(deserializer)?;
         Ok(objects.into_iter().map(|object| object.0).collect())
-    }
-}
-
-/// Refuses JSON in which any object, at any depth, has a key twice: two readers could disagree on which one counts.
-///
-/// # Errors
-/// When a key stands twice, or the bytes are not one JSON value.
-fn refuse_duplicate_keys(bytes: &[u8]) -> serde_json::Result<()> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    UniqueKeys.deserialize(&mut deserializer)?;
-    deserializer.end()
-}
-
-struct UniqueKeys;
-
-impl<'de> DeserializeSeed<'de> for UniqueKeys {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for UniqueKeys {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON without duplicate keys")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if seen.contains(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} stands twice in one object")));
-            }
-            seen.insert(key);
-            map.next_value_seed(UniqueKeys)?;
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(UniqueKeys)?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
     }
 }
 

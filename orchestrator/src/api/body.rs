@@ -14,7 +14,6 @@ use protocol::control::run::{Cancel, ConfirmDeath, MAX_NEW_RUN, MAX_REASON, NewR
 use serde::de::DeserializeOwned;
 
 use super::Api;
-use super::distinct;
 use super::problem::{Answered, Refusal, start};
 use crate::text::printable;
 
@@ -191,7 +190,7 @@ fn be_json<T: Incoming>(headers: &HeaderMap) -> Answered<()> {
 /// Reads JSON. A refusal names the key.
 fn parse<T: Incoming>(bytes: &[u8]) -> Answered<T> {
     let refuse = |text: String| Refusal::new(Code::BadRequest, format!("{}: {}", T::WHAT, printable(&text)));
-    distinct::check(bytes).map_err(|error| refuse(error.to_string()))?;
+    envelope::distinct::object(bytes).map_err(|error| refuse(error.to_string()))?;
     let mut json = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -8,7 +8,6 @@ mod agent;
 mod body;
 mod caller;
 mod connection;
-mod distinct;
 mod limits;
 mod openapi;
 mod path;

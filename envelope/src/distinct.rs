@@ -1,12 +1,25 @@
-//! No key twice in an object, at any depth: two readers could disagree on which one counts.
+//! No key twice in an object of JSON, at any depth: two readers could disagree on which one counts.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Refuses what is not one JSON object, or has a key twice.
-pub(super) fn check(bytes: &[u8]) -> serde_json::Result<()> {
+/// Refuses what is not one JSON value, or has a key twice in an object.
+///
+/// # Errors
+/// Those, with the key and the place.
+pub fn value(bytes: &[u8]) -> serde_json::Result<()> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    BELOW.deserialize(&mut deserializer)?;
+    deserializer.end()
+}
+
+/// As [`value`], and refuses what is no object: derived readers take a list for one.
+///
+/// # Errors
+/// Those of [`value`], and that it is no object.
+pub fn object(bytes: &[u8]) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     deserializer.deserialize_map(Distinct { only_objects: true })?;
     deserializer.end()
@@ -37,10 +50,11 @@ impl<'de> Visitor<'de> for Distinct {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            map.next_value_seed(BELOW)?;
-            if let Some(key) = seen.replace(key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} stands twice in an object")));
+            if seen.contains(&key) {
+                return Err(A::Error::custom(format_args!("the key {key:?} stands twice in one object")));
             }
+            seen.insert(key);
+            map.next_value_seed(BELOW)?;
         }
         Ok(())
     }
@@ -81,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_key_stands_once_in_an_object() {
-        check(br#"{"a": {"x": 1}, "b": {"x": [null, true, 1.5, -1, "x", {"a": 1}]}}"#).unwrap();
+        object(br#"{"a": {"x": 1}, "b": {"x": [null, true, 1.5, -1, "x", {"a": 1}]}}"#).unwrap();
         for (text, says) in [
             (r#"{"a": 1, "a": 1}"#, "\"a\" stands twice"),
             (r#"{"a": [{"b": 1, "\u0062": 2}]}"#, "\"b\" stands twice"),
@@ -90,11 +104,11 @@ mod tests {
             ("{} {}", "trailing"),
             ("", "EOF"),
         ] {
-            let refusal = check(text.as_bytes()).unwrap_err().to_string();
+            let refusal = object(text.as_bytes()).unwrap_err().to_string();
             assert!(refusal.contains(says), "{text}: {refusal}");
         }
-        assert!(check("[".repeat(10_000).as_bytes()).is_err(), "deep nesting must be refused, not followed");
+        assert!(object("[".repeat(10_000).as_bytes()).is_err(), "deep nesting must be refused, not followed");
         let deep = format!("{{\"a\": {}{}}}", "[".repeat(10_000), "]".repeat(10_000));
-        assert!(check(deep.as_bytes()).is_err(), "deep nesting must be refused, not followed");
+        assert!(object(deep.as_bytes()).is_err(), "deep nesting must be refused, not followed");
     }
 }
