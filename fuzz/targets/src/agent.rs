@@ -41,7 +41,7 @@ fn post(path: &str, data: &[u8]) -> bool {
     static ROUTER: OnceLock<axum::Router> = OnceLock::new();
     let router = ROUTER.get_or_init(|| {
         let without = Rate { per_second: u32::MAX, burst: u32::MAX };
-        let limits = Limits { per_peer: without, per_caller: without, ..Limits::default() };
+        let limits = Limits { per_peer: without, per_caller: without, per_person: without, ..Limits::default() };
         let settings = Settings {
             people: Arc::new(People::new(nobody(), nobody(), SessionKey::new(&[0; 32]))),
             limits,

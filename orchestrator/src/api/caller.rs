@@ -79,7 +79,7 @@ impl FromRequestParts<Api> for Signing {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
         let known = by_token(parts, api)?;
-        within_pace(api.callers.ask(&Caller::Person(known.who.clone())))?;
+        within_pace(api.persons.ask(&Caller::Person(known.who.clone())))?;
         Ok(Signing(known))
     }
 }
@@ -90,7 +90,7 @@ fn person(parts: &Parts, api: &Api) -> Answered<Who> {
         Some(cookie) if !parts.headers.contains_key(AUTHORIZATION) => session::known(parts, cookie, api)?,
         _ => by_token(parts, api)?,
     };
-    within_pace(api.callers.ask(&Caller::Person(known.who.clone())))?;
+    within_pace(api.persons.ask(&Caller::Person(known.who.clone())))?;
     Ok(known.who)
 }
 

@@ -79,6 +79,7 @@ struct Shared {
     drain: CancellationToken,
     peers: Pace<std::net::IpAddr>,
     callers: Pace<Caller>,
+    persons: Pace<Caller>,
     watchers: Arc<Semaphore>,
     /// How many have ever watched all runs.
     watched: AtomicUsize,
@@ -97,6 +98,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         drain: settings.drain,
         peers: Pace::new(limits.per_peer),
         callers: Pace::new(limits.per_caller),
+        persons: Pace::new(limits.per_person),
         watchers: Arc::new(Semaphore::new(limits.watchers)),
         watched: AtomicUsize::default(),
         fleet: fleet::Looks::new(limits.progress),
