@@ -310,4 +310,61 @@ mod tests {
             assert_eq!(people.by_session(nonsense, NOW), None, "{nonsense}");
         }
     }
+
+    fn shown(is_ours: bool, uri: &str, dns: &str, until: Moment) -> Shown {
+        let (fingerprint, key) = (tokens::sha256(uri.as_bytes()), tokens::sha256(b"key"));
+        Shown { fingerprint, key, is_ours, until, uris: vec![uri.into()], names: vec![dns.into()] }
+    }
+
+    /// People with certificates, of a service with this authority, which gives this name a role.
+    fn certified(folder: &std::path::Path, data: &str, operator: &str) -> People {
+        let data = Folder::open(&folder.join(data)).unwrap();
+        let clients = Clients::open(&super::super::Authority::open(&data, NOW).unwrap(), None).unwrap();
+        let config = config::Clients { operators: vec![operator.into()], ..config::Clients::default() };
+        let nobody = tokens::sha256(b"nobody's");
+        let people = People::new(nobody.clone(), nobody, SessionKey::new(&[7; 32]));
+        people.with_certificates(Certified::new(&clients, &config, folder.join("revoked")))
+    }
+
+    #[test]
+    fn a_session_begun_with_a_certificate_ends_with_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let people = certified(temporary.path(), "data", "ci.example.com");
+        let soon = NOW.after(Duration::from_secs(60));
+        let ada = shown(true, "urn:z-orchestrator:role:operator:ada", "ci.example.org", soon);
+        let known = people.by_certificate(&ada, NOW).unwrap().unwrap();
+        assert_eq!((known.who.role, known.who.name.as_str()), (Role::Operator, "ada"));
+        assert_eq!(people.by_certificate(&ada, soon).unwrap_err().code, Code::Unauthorized);
+        let (cookie, length) = people.begin_session(&known, NOW);
+        assert_eq!(length, Duration::from_secs(60));
+        assert_eq!(people.by_session(&cookie, NOW), Some(known.clone()));
+        assert_eq!(people.by_session(&cookie, soon), None);
+        // Another authority, or none: its certificates are not known any more.
+        assert_eq!(certified(temporary.path(), "other", "ci.example.com").by_session(&cookie, NOW), None);
+        let nobody = tokens::sha256(b"nobody's");
+        let without = People::new(nobody.clone(), nobody, SessionKey::new(&[7; 32]));
+        assert_eq!((without.by_session(&cookie, NOW), without.by_certificate(&ada, NOW)), (None, Ok(None)));
+        std::fs::write(temporary.path().join("revoked"), ada.fingerprint.as_str()).unwrap();
+        assert_eq!(people.by_certificate(&ada, NOW).unwrap_err().code, Code::Unauthorized);
+        assert_eq!(people.by_session(&cookie, NOW), None);
+    }
+
+    #[test]
+    fn a_name_in_anothers_certificate_has_the_role_that_the_configuration_gives_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let people = certified(temporary.path(), "data", "ci.example.com");
+        let far = NOW.after(BROWSER_SESSION * 2);
+        let role = "urn:z-orchestrator:role:operator:eve";
+        let theirs = shown(false, role, "ci.example.com", far);
+        let known = people.by_certificate(&theirs, NOW).unwrap().unwrap();
+        assert_eq!((known.who.role, known.who.name.as_str()), (Role::Operator, "ci.example.com"));
+        assert_eq!(people.by_certificate(&shown(false, role, "eve.example.com", far), NOW), Ok(None));
+        // The same name in ours gives nothing, and an agent's is nobody's.
+        let ours = shown(true, "urn:z-orchestrator:attempt:r-1:1", "ci.example.com", far);
+        assert_eq!(people.by_certificate(&ours, NOW), Ok(None));
+        let (cookie, length) = people.begin_session(&known, NOW);
+        assert_eq!(length, BROWSER_SESSION);
+        assert_eq!(people.by_session(&cookie, NOW).unwrap().who, known.who);
+        assert_eq!(certified(temporary.path(), "data", "else.example.com").by_session(&cookie, NOW), None);
+    }
 }

@@ -46,6 +46,7 @@ impl Key {
     pub(super) fn new() -> Result<Self> {
         let random = SystemRandom::new();
         let failed = |_| Error::device("making a client key: the kernel gives no random numbers");
+        // What ring itself keeps of it is not wiped: core dumps are off, and the process is short.
         let secret = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).map_err(failed)?;
         let secret = Zeroizing::new(secret.as_ref().to_vec());
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &secret, &random);

@@ -170,13 +170,15 @@ async fn a_run_that_loses_its_lease_in_any_phase_ends_as_that() {
 
 #[tokio::test]
 async fn an_attempt_that_is_over_in_the_middle_ends_and_nobody_wants_to_hear_of_it() {
-    let (site, (_listener, source)) = (Site::new(), silent_source());
-    let service = site.service(&source, |_| told(&Problem::new(Code::AttemptOver, "attempt 2 has begun")));
-    let session = begin(&site.options(&service.url)).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(8), run(&session, &site.files(), 60)).await.unwrap();
-    assert!(failure(&ended).message.contains("attempt 2 has begun"), "{ended:?}");
-    let error = ended.told.unwrap_err();
-    assert!(error.to_string().contains("does not want it") && error.retry() == Retry::Permanent, "{error}");
+    for code in [Code::AttemptOver, Code::Revoked] {
+        let (site, (_listener, source)) = (Site::new(), silent_source());
+        let service = site.service(&source, move |_| told(&Problem::new(code.clone(), "attempt 2 has begun")));
+        let session = begin(&site.options(&service.url)).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(8), run(&session, &site.files(), 60)).await.unwrap();
+        assert!(failure(&ended).message.contains("attempt 2 has begun"), "{ended:?}");
+        let error = ended.told.unwrap_err();
+        assert!(error.to_string().contains("does not want it") && error.retry() == Retry::Permanent, "{error}");
+    }
 }
 
 #[tokio::test]
