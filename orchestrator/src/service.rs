@@ -57,7 +57,8 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let drain = cancel.child_token();
     let api_settings = api::Settings { people: identity.people, limits: api_limits.clone(), drain: drain.clone() };
     let app = api::router(Arc::new(engine), api_settings);
-    let tls = Arc::new(identity.certificates.server_config()?);
+    let config = Arc::new(identity.certificates.server_config(&identity.clients)?);
+    let tls = api::Tls { config, clients: identity.clients };
     let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));
     tokio::spawn(refresh(identity.certificates, cancel.clone()));
     for address in &addresses {

@@ -41,10 +41,10 @@ use utoipa_axum::routes;
 
 pub use limits::{Limits, Rate};
 pub use openapi::document;
-pub use serve::serve;
+pub use serve::{Tls, serve};
 pub use service::{Answer, Changes, Service};
 
-use crate::identity::People;
+use crate::identity::{People, Shown};
 use caller::{Caller, Peer};
 use limits::Pace;
 use problem::Refusal;
@@ -117,6 +117,11 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         .with_state(api)
 }
 
+/// Puts into a request what its connection has shown in TLS. For tests, which have no TLS: [`serve`] does it otherwise.
+pub fn show(request: &mut Request, shown: Shown) {
+    request.extensions_mut().insert(caller::Certificate(Arc::new(shown)));
+}
+
 /// Every path, with its handler and its description.
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -125,6 +130,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(runs::cancel))
         .routes(routes!(runs::retry))
         .routes(routes!(runs::confirm_death))
+        .routes(routes!(runs::revoke))
         .routes(routes!(runs::token))
         .routes(routes!(watch::of_run))
         .routes(routes!(watch::of_all))
