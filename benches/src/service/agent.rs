@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::histogram::Histogram;
-use super::wire::{Net, Wire, request};
+use super::wire::{Key, Net, Wire, request};
 use super::words;
 use crate::failure::{Context, Failure, Result};
 
@@ -77,6 +77,8 @@ pub struct Place {
 /// An agent that has enrolled.
 pub struct Agent {
     stage: Arc<Stage>,
+    /// On which it shows its certificate.
+    net: Net,
     number: usize,
     run: String,
     session: String,
@@ -101,6 +103,7 @@ pub struct Story {
 struct Enrolled {
     session: String,
     lease: Terms,
+    certificate: String,
 }
 
 #[derive(Deserialize)]
@@ -141,17 +144,22 @@ impl Agent {
     /// Enrols, and says how it has begun.
     pub async fn enrol(stage: Arc<Stage>, place: Place) -> Result<Self> {
         let Place { number, run, token } = place;
-        let reports = Arc::new(Mutex::new(stage.net.connect().await?));
-        let text = request("POST", "/v1/agent/enrol", &token, "", Some(&words::enrol(&run, number)));
-        let answer = ask(&stage.net, &reports, &text, || stage.tally().again += 1).await?;
+        let key = Key::new()?;
+        let stranger = Mutex::new(stage.net.connect().await?);
+        let text = request("POST", "/v1/agent/enrol", &token, "", Some(&words::enrol(&run, number, &key.public())));
+        let answer = ask(&stage.net, &stranger, &text, || stage.tally().again += 1).await?;
+        drop(stranger);
         let enrolled: Enrolled = serde_json::from_slice(&answer).context("an enrolment's answer")?;
+        let net = key.shown(&stage.net, &enrolled.certificate)?;
+        let reports = Arc::new(Mutex::new(net.connect().await?));
         let lease = match stage.connections {
             1 => Arc::clone(&reports),
-            _ => Arc::new(Mutex::new(stage.net.connect().await?)),
+            _ => Arc::new(Mutex::new(net.connect().await?)),
         };
         let renew_after = Duration::from_secs(enrolled.lease.renew_after);
         let session = enrolled.session;
-        let mut agent = Self { stage, number, run, session, renew_after, reports, lease, next: 0, taken: Vec::new() };
+        let mut agent =
+            Self { stage, net, number, run, session, renew_after, reports, lease, next: 0, taken: Vec::new() };
         agent.say(0.0, &words::beginning()).await?;
         Ok(agent)
     }
@@ -161,6 +169,7 @@ impl Agent {
         let stage = Arc::clone(&self.stage);
         let renewing = tokio::spawn(renew(
             Arc::clone(&stage),
+            self.net.clone(),
             Arc::clone(&self.lease),
             self.request("lease", "{}"),
             self.renew_after,
@@ -233,7 +242,7 @@ impl Agent {
 
     async fn report(&self, events: &[String]) -> Result<()> {
         let text = self.request("events", &words::report(events));
-        ask(&self.stage.net, &self.reports, &text, || self.stage.tally().again += 1).await.map(drop)
+        ask(&self.net, &self.reports, &text, || self.stage.tally().again += 1).await.map(drop)
     }
 
     fn request(&self, what: &str, body: &str) -> String {
@@ -254,11 +263,11 @@ impl Stage {
 }
 
 /// Renews a lease for ever.
-async fn renew(stage: Arc<Stage>, wire: Arc<Mutex<Wire>>, text: String, every: Duration) -> Result<()> {
+async fn renew(stage: Arc<Stage>, net: Net, wire: Arc<Mutex<Wire>>, text: String, every: Duration) -> Result<()> {
     let mut due = Instant::now() + every;
     loop {
         sleep_until(due).await;
-        ask(&stage.net, &wire, &text, || stage.tally().again += 1).await?;
+        ask(&net, &wire, &text, || stage.tally().again += 1).await?;
         if stage.is_measured(due) {
             stage.tally().leases.record(due.elapsed());
         }

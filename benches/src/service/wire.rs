@@ -3,7 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::PublicKeyData;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -33,6 +39,31 @@ impl Net {
         let name = ServerName::from(self.address.ip());
         let stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await.context("the TLS handshake")?;
         Ok(Wire { stream, buffer: Vec::new() })
+    }
+}
+
+/// A key of an agent's own, which it enrols with and then shows a certificate over.
+pub struct Key(rcgen::KeyPair);
+
+impl Key {
+    /// A new one.
+    pub fn new() -> Result<Self> {
+        rcgen::KeyPair::generate().context("making a client key").map(Self)
+    }
+
+    /// Its public half, as it is enrolled with.
+    pub fn public(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0.subject_public_key_info())
+    }
+
+    /// The way to the service on which this certificate is shown.
+    pub fn shown(&self, net: &Net, certificate: &str) -> Result<Net> {
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).context("a client certificate")?;
+        let secret = PrivatePkcs8KeyDer::from(self.0.serialize_der()).into();
+        let pair = CertifiedKey::from_der(vec![certificate], secret, &default_provider());
+        let mut tls = rustls::ClientConfig::clone(&net.tls);
+        tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair.context("a client certificate")?));
+        Ok(Net { address: net.address, tls: Arc::new(tls) })
     }
 }
 

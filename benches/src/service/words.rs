@@ -18,9 +18,9 @@ pub fn order(number: usize) -> String {
 }
 
 /// What an agent enrols with.
-pub fn enrol(run: &str, number: usize) -> String {
+pub fn enrol(run: &str, number: usize, key: &str) -> String {
     let nonce = format!("{number:0>43}");
-    json!({"run": run, "nonce": nonce, "agent": "z-provisioner 0.1.0", "server": format!("lpar-{number}")}).to_string()
+    json!({"run": run, "nonce": nonce, "client_key": key, "agent": "z-provisioner 0.1.0", "server": format!("lpar-{number}")}).to_string()
 }
 
 /// An event in its envelope.
