@@ -59,6 +59,8 @@ pub struct Tally {
     pub ends: Histogram,
     /// The same of renewed leases.
     pub leases: Histogram,
+    /// Events that were answered, over all the time.
+    pub answered: u64,
     /// What had to be said again, over all the time.
     pub again: u64,
 }
@@ -122,7 +124,10 @@ async fn ask(net: &Net, wire: &Mutex<Option<Wire>>, text: &str, again: impl Fn()
             // Not yet, or too much at once.
             Ok((status @ (409 | 429 | 503), body)) => last = format!("{status}: {}", String::from_utf8_lossy(&body)),
             Ok((status, body)) => {
-                return Err(Failure::new(format!("an agent was answered {status}: {}", String::from_utf8_lossy(&body))));
+                return Err(Failure::new(format!(
+                    "an agent was answered {status}: {}",
+                    String::from_utf8_lossy(&body)
+                )));
             }
             Err(error) => {
                 last = error.to_string();
@@ -247,7 +252,9 @@ impl Agent {
 
     async fn report(&self, events: &[String]) -> Result<()> {
         let text = self.request("events", &words::report(events));
-        ask(&self.net, &self.reports, &text, || self.stage.tally().again += 1).await.map(drop)
+        ask(&self.net, &self.reports, &text, || self.stage.tally().again += 1).await?;
+        self.stage.tally().answered += events.len() as u64;
+        Ok(())
     }
 
     fn request(&self, what: &str, body: &str) -> String {
@@ -268,7 +275,13 @@ impl Stage {
 }
 
 /// Renews a lease for ever.
-async fn renew(stage: Arc<Stage>, net: Net, wire: Arc<Mutex<Option<Wire>>>, text: String, every: Duration) -> Result<()> {
+async fn renew(
+    stage: Arc<Stage>,
+    net: Net,
+    wire: Arc<Mutex<Option<Wire>>>,
+    text: String,
+    every: Duration,
+) -> Result<()> {
     let mut due = Instant::now() + every;
     loop {
         sleep_until(due).await;

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use crate::failure::{Context, Result};
@@ -29,6 +30,9 @@ use trial::{Figures, Size};
 
 /// How much more an event may cost in the largest fleet than in the cheapest.
 const FLAT: f64 = 1.25;
+
+/// Open files besides connections.
+const SPARE: u64 = 1024;
 
 /// Options of `service`.
 #[derive(Args, Clone, Debug)]
@@ -45,8 +49,8 @@ pub struct Service {
     /// Watchers of all runs
     #[arg(long, default_value_t = 50)]
     pub fleet_watchers: usize,
-    /// Connections of each agent: 2 as real ones have, one of them for the lease, or 1
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    /// Connections of each agent: 1 for all it says, or 2 as real ones have, of which one is for the lease
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub connections: u8,
     /// Seconds between two events of high priority of one agent
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
@@ -66,6 +70,8 @@ pub fn run(options: &Service) -> Result<Report> {
     let within = options.options.target_dir.clone().unwrap_or_else(|| PathBuf::from("/var/tmp"));
     let mut report = Report::new("service", machine::facts(&within));
     report.fact("service", tools::version(&tools::orchestrator()?));
+    let largest = options.agents.iter().max().copied().unwrap_or(0);
+    may_open(largest * usize::from(options.connections) + options.watchers + options.fleet_watchers)?;
     let core = apart()?;
     let where_it_runs = "the service on one core, the simulator on another";
     report.fact("cores", core.map_or("one, shared by service and simulator", |_| where_it_runs));
@@ -88,6 +94,18 @@ pub fn run(options: &Service) -> Result<Report> {
     }
     tell(&mut report, options, &all)?;
     Ok(report)
+}
+
+/// Lets this process, and the service that it starts, have as many connections as there will be.
+fn may_open(connections: usize) -> Result<()> {
+    let most = connections as u64 + SPARE;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("could not read how many files may be open")?;
+    if soft >= most {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, most, hard.max(most)).context(format!(
+        "{most} files must be open, and may not: raise the limit (ulimit -Hn {most}), or ask for fewer agents"
+    ))
 }
 
 /// Puts this thread on the second core that it may use; the first is the service's. Nothing where there is one only.

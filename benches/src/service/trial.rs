@@ -99,8 +99,8 @@ pub struct Figures {
 
 /// What was counted between two moments.
 struct Window {
-    from: (Cost, [u64; 5]),
-    to: (Cost, [u64; 5]),
+    from: (Cost, [u64; 5], u64),
+    to: (Cost, [u64; 5], u64),
     seconds: f64,
 }
 
@@ -150,7 +150,7 @@ async fn measured(house: &House, size: Size) -> Result<Figures> {
     for mark in [measure, end] {
         let mut stories = Vec::new();
         until(mark, &mut living, &mut stories).await?;
-        marks.push((house.cost()?, counts(&heard)));
+        marks.push((house.cost()?, counts(&heard), stage.tally().answered));
     }
     eprintln!("  measured");
     let stories = all(&mut living).await?;
@@ -339,8 +339,8 @@ fn counts(heard: &Heard) -> [u64; 5] {
 
 impl Window {
     fn figures(&self, size: Size, tally: &Tally, heard: &Heard, stories: &[Story]) -> Figures {
-        let Window { from: (before, counted), to: (after, counts), seconds } = self;
-        let events = (tally.progress.total() + tally.high.total()) as f64;
+        let Window { from: (before, counted, first), to: (after, counts, last), seconds } = self;
+        let events = (last - first) as f64;
         let (user, system) = (after.user - before.user, after.system - before.system);
         let each =
             |which: usize, watchers: usize| (counts[which] - counted[which]) as f64 / seconds / watchers.max(1) as f64;
