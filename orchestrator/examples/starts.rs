@@ -29,6 +29,7 @@ fn settings(runs: u32, credentials: &Arc<Keys>) -> Settings {
         cancel_within: Duration::from_secs(300),
         launchers: HashMap::from([(LauncherKind::External, Arc::new(External) as _)]),
         credentials: Arc::clone(credentials) as Arc<dyn Credentials>,
+        metrics: Default::default(),
     }
 }
 

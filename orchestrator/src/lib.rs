@@ -14,6 +14,7 @@ pub mod engine;
 pub mod error;
 pub mod identity;
 pub mod launch;
+pub mod metrics;
 pub mod model;
 pub mod service;
 pub mod store;

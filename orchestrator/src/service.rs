@@ -16,6 +16,7 @@ use crate::engine::{Engine, Settings};
 use crate::error::{Context, Error, Result};
 use crate::identity::{Certificates, Identity, TICKET_PUBLIC};
 use crate::launch::{External, Launchers, Process, ProcessSettings};
+use crate::metrics::Metrics;
 use crate::model::{BackOff, Moment};
 use crate::store;
 
@@ -36,6 +37,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         Error::unavailable(format!("opening the store: {error}")).with_hint("see that it can be reached and written")
     })?;
     let (listeners, addresses) = listen(&config.listen).await?;
+    let metrics = Metrics::default();
     let settings = Settings {
         limits: config.schedule_limits(),
         back_off: BackOff {
@@ -48,6 +50,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         cancel_within: Duration::from_secs(config.patience.cancel),
         launchers: launchers(&config, identity.folder.path(), &addresses)?,
         credentials: identity.keys,
+        metrics: metrics.clone(),
     };
     let ending = cancel.child_token();
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())
@@ -55,10 +58,15 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         .map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
     let api_limits = api_limits(config.limits.runs);
     let drain = cancel.child_token();
-    let api_settings = api::Settings { operator: identity.operator, limits: api_limits.clone(), drain: drain.clone() };
+    let api_settings = api::Settings {
+        operator: identity.operator,
+        limits: api_limits.clone(),
+        drain: drain.clone(),
+        metrics: metrics.clone(),
+    };
     let app = api::router(Arc::new(engine), api_settings);
     let tls = Arc::new(identity.certificates.server_config()?);
-    let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));
+    let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone(), metrics));
     tokio::spawn(refresh(identity.certificates, cancel.clone()));
     for address in &addresses {
         tracing::info!("listening on https://{address}");

@@ -61,6 +61,9 @@ const VENV: Package = (
     ],
 );
 
+/// Scrapes the service's metrics, and judges their names.
+const PROMETHEUS: Package = ("prometheus", &["prometheus"]);
+
 /// For the benchmark's page, which is looked at as its readers do.
 const BROWSER: Package = ("chromium", &["chromium", "chromium-browser", "google-chrome", "chromium-headless-shell"]);
 
@@ -128,7 +131,7 @@ impl Lane {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
-                let more = [NAMESPACES, LUKS, READER, VENV, BROWSER, COUNTER, CPIO, DATABASE, CLOCK];
+                let more = [NAMESPACES, LUKS, READER, VENV, BROWSER, COUNTER, CPIO, DATABASE, CLOCK, PROMETHEUS];
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(NETWORK).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),

@@ -45,6 +45,7 @@ fn post(path: &str, data: &[u8]) -> bool {
             operator: format!("sha256:{:064}", 0).try_into().expect("a digest"),
             limits,
             drain: Default::default(),
+            metrics: Default::default(),
         };
         router(Arc::new(One), settings)
     });

@@ -43,8 +43,14 @@ pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
             serve(stream, builder.http2_only(), from, server).await;
         }
         Ok(Ok(stream)) => serve(stream, builder.http1_only(), from, server).await,
-        Ok(Err(error)) => tracing::debug!(%from, %error, "the TLS handshake failed"),
-        Err(_) => tracing::debug!(%from, "the TLS handshake took too long"),
+        Ok(Err(error)) => {
+            server.metrics.handshake_failed();
+            tracing::debug!(%from, %error, "the TLS handshake failed");
+        }
+        Err(_) => {
+            server.metrics.handshake_failed();
+            tracing::debug!(%from, "the TLS handshake took too long");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod body;
 mod caller;
 mod connection;
 mod limits;
+mod metrics;
 mod openapi;
 mod path;
 mod problem;
@@ -41,6 +42,7 @@ pub use openapi::document;
 pub use serve::serve;
 pub use service::{Answer, Changes, Service};
 
+use crate::metrics::Metrics;
 use caller::{Caller, Peer};
 use limits::Pace;
 use problem::Refusal;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Tells that the service ends: watchers are let go.
     pub drain: CancellationToken,
+    /// Where what is answered is counted.
+    pub metrics: Metrics,
 }
 
 /// What handlers share.
@@ -73,6 +77,7 @@ struct Shared {
     operator: Digest,
     limits: Limits,
     drain: CancellationToken,
+    metrics: Metrics,
     peers: Pace<std::net::IpAddr>,
     callers: Pace<Caller>,
     watchers: Arc<Semaphore>,
@@ -87,6 +92,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         service,
         operator: settings.operator,
         drain: settings.drain,
+        metrics: settings.metrics,
         peers: Pace::new(limits.per_peer),
         callers: Pace::new(limits.per_caller),
         watchers: Arc::new(Semaphore::new(limits.watchers)),
@@ -100,7 +106,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         .layer(from_fn_with_state(api.clone(), caller::pace))
         .layer(from_fn_with_state(api.clone(), answer_in_time))
         .layer(from_fn(problem::no_panic))
-        .layer(from_fn(tell))
+        .layer(from_fn_with_state(api.clone(), tell))
         .with_state(api)
 }
 
@@ -118,6 +124,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(agent::enrol))
         .routes(routes!(agent::report))
         .routes(routes!(agent::renew))
+        .routes(routes!(metrics::show))
         .routes(routes!(openapi::show))
         .routes(routes!(openapi::lives))
         .routes(routes!(openapi::ready))
@@ -136,13 +143,14 @@ async fn answer_in_time(State(api): State<Api>, request: Request, next: Next) ->
 }
 
 /// Writes a line of log for each request, and what each answer says to caches and browsers.
-async fn tell(request: Request, next: Next) -> Response {
+async fn tell(State(api): State<Api>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let mut response = next.run(request).await;
     let (status, milliseconds) = (response.status().as_u16(), began.elapsed().as_millis());
+    api.metrics.answered(method.as_str(), &path, status, began.elapsed());
     tracing::debug!(?peer, %method, path, status, milliseconds, "answered");
     let headers = response.headers_mut();
     // Answers have tokens in them, and what a run is now it is not in a minute.

@@ -8,6 +8,7 @@ use protocol::event::Progress;
 use protocol::{RunId, Token};
 
 use crate::engine::{Agent, Engine, Watch};
+use crate::metrics::Tally;
 use crate::store::{Filter, Told};
 
 /// What a method answers.
@@ -39,6 +40,7 @@ pub trait Service: Send + Sync + 'static {
     fn all_progress(&self) -> Vec<(RunId, Progress)>;
     fn watch(&self, run: Option<&RunId>) -> Box<dyn Changes>;
     fn ready(&self) -> Answer<'_, ()>;
+    fn tally(&self) -> Tally;
 }
 
 impl Changes for Watch {
@@ -114,5 +116,9 @@ impl Service for Engine {
 
     fn ready(&self) -> Answer<'_, ()> {
         Box::pin(Engine::ready(self))
+    }
+
+    fn tally(&self) -> Tally {
+        Engine::tally(self)
     }
 }

@@ -21,12 +21,13 @@ use std::sync::Arc;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{EnrolmentToken, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Run, RunPage};
-use protocol::event::Progress;
+use protocol::event::{Priority, Progress};
 use protocol::{RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Tally;
 use crate::model::{Answer, Ending, Input, Record, Rules, decide};
 use crate::store::{Filter, Shared, StoreError, Told};
 use asks::{Ask, Replied};
@@ -234,6 +235,7 @@ impl Engine {
     /// # Errors
     /// `bad-request`, `forbidden`, `too-large`, `attempt-over`, `unavailable`.
     pub async fn report(&self, agent: &Agent, report: Report) -> Result<Orders, Problem> {
+        let made = report.events.iter().filter(|event| event.event.priority() == Priority::Low).count();
         let input = Input::Report { attempt: agent.attempt, events: report.events };
         let record = self.record(&agent.run).await?;
         // Nothing but progress changes nothing that is stored.
@@ -249,6 +251,7 @@ impl Engine {
             orders.next = next;
             if let Some(progress) = progress {
                 self.0.published.set_progress(agent, *progress);
+                self.0.settings.metrics.progressed(made);
                 self.0.watchers.tell(&agent.run);
             }
         }
@@ -300,6 +303,11 @@ impl Engine {
     /// `unavailable`.
     pub async fn ready(&self) -> Result<(), Problem> {
         self.0.store.ping().await.map_err(|error| problem(&error))
+    }
+
+    /// How many runs are where, at this moment.
+    pub fn tally(&self) -> Tally {
+        self.0.published.tally(&self.0.settings, &self.0.clock)
     }
 
     async fn record(&self, run: &RunId) -> Result<Arc<Record>, Problem> {

@@ -7,6 +7,7 @@ use protocol::control::agent::Terms;
 use protocol::{Digest, RunId, Token};
 
 use crate::launch::Launchers;
+use crate::metrics::Metrics;
 use crate::model::schedule::Limits;
 use crate::model::{BackOff, Record};
 
@@ -29,6 +30,8 @@ pub struct Settings {
     pub launchers: Launchers,
     /// Who makes and checks secrets.
     pub credentials: Arc<dyn Credentials>,
+    /// Where what happens is counted.
+    pub metrics: Metrics,
 }
 
 /// Makes secrets, digests and tickets. The engine itself knows no cryptography.

@@ -264,7 +264,9 @@ impl Task {
             return self.see_whose_store_it_is().await;
         }
         self.stored = tokio::time::Instant::now();
-        match self.engine.0.store.commit(self.generation, &batch.changes).await {
+        let committed = self.engine.0.store.commit(self.generation, &batch.changes).await;
+        self.engine.0.settings.metrics.committed(committed.is_ok(), self.stored.elapsed());
+        match committed {
             Ok(()) => self.conclude(batch),
             Err(StoreError::Superseded) => {
                 self.take_back(batch, &StoreError::Superseded);
@@ -290,6 +292,7 @@ impl Task {
         for change in batch.changes {
             inner.published.show(&change.record, &inner.settings);
             inner.watchers.tell(&change.record.run);
+            change.told.iter().for_each(|told| inner.settings.metrics.told(&told.what));
             last.insert(change.record.run.clone(), Arc::new(change.record));
         }
         let find = |run: &RunId| last.get(run).cloned().or_else(|| inner.published.get(run));

@@ -12,4 +12,4 @@ pub use decide::{Answer, Decision, Effect, Input, Refusal, Rules, created, decid
 pub use moment::Moment;
 pub use record::{AttemptRecord, CancelOrder, Ending, IdempotencyKey, Record, State, target_key};
 pub use retry::BackOff;
-pub use view::view;
+pub use view::{view, waits};

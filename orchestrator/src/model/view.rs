@@ -42,7 +42,8 @@ pub fn view(record: &Record, queued: Option<Wait>, progress: Option<Progress>) -
     }
 }
 
-fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
+/// What a run waits for. `queued`: as for [`view`].
+pub fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
     let wait = |what, detail: String| Some(Wait { what, detail });
     match (record.state, record.silent.last()) {
         (State::Queued, _) => queued,

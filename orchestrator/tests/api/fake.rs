@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures_util::future::BoxFuture;
 use orchestrator::api::{Answer, Changes, Service};
 use orchestrator::engine::Agent;
+use orchestrator::metrics::Tally;
 use orchestrator::store::{Filter, Told};
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
 use protocol::control::problem::{Code, Problem};
@@ -253,6 +254,10 @@ impl Service for Fake {
 
     fn watch(&self, _: Option<&RunId>) -> Box<dyn Changes> {
         Box::new(Subscription(self.changes.subscribe()))
+    }
+
+    fn tally(&self) -> Tally {
+        Tally::default()
     }
 
     fn ready(&self) -> Answer<'_, ()> {

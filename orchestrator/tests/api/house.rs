@@ -55,11 +55,14 @@ impl House {
         let fake = Arc::new(Fake::default());
         let drain = CancellationToken::new();
         let operator = tokens::digest(&OPERATOR.to_owned().try_into().unwrap());
-        let app = router(fake.clone(), Settings { operator, limits: limits.clone(), drain: drain.clone() });
+        let app = router(
+            fake.clone(),
+            Settings { operator, limits: limits.clone(), drain: drain.clone(), metrics: Default::default() },
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (config, certificate) = tls.unzip();
-        let serving = tokio::spawn(serve(vec![listener], config, app, limits, drain.clone()));
+        let serving = tokio::spawn(serve(vec![listener], config, app, limits, drain.clone(), Default::default()));
         House { address, fake, drain, serving, certificate }
     }
 

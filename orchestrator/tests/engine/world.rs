@@ -191,6 +191,7 @@ impl World {
             cancel_within: Duration::from_secs(300),
             launchers: HashMap::new(),
             credentials: Arc::new(Plain(Mutex::new(0))),
+            metrics: Default::default(),
         };
         settings.launchers.insert(LauncherKind::Process, Arc::new(fake.clone()));
         settings.launchers.insert(LauncherKind::External, Arc::new(External));

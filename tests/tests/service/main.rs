@@ -3,5 +3,6 @@
 
 mod agents;
 mod kills;
+mod metrics;
 mod store;
 mod time;
