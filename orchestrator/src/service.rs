@@ -59,13 +59,14 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let api_limits = api_limits(config.limits.runs);
     let drain = cancel.child_token();
     let api_settings = api::Settings {
-        operator: identity.operator,
+        people: identity.people,
         limits: api_limits.clone(),
         drain: drain.clone(),
         metrics: metrics.clone(),
     };
     let app = api::router(Arc::new(engine), api_settings);
-    let tls = Arc::new(identity.certificates.server_config()?);
+    let config = Arc::new(identity.certificates.server_config(&identity.clients)?);
+    let tls = api::Tls { config, clients: identity.clients };
     let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone(), metrics));
     tokio::spawn(refresh(identity.certificates, cancel.clone()));
     for address in &addresses {

@@ -7,6 +7,7 @@ use futures_util::future::ready;
 use http_body_util::BodyExt;
 use orchestrator::api::{Answer, Changes, Limits, Rate, Service, Settings, router};
 use orchestrator::engine::Agent;
+use orchestrator::identity::{People, SessionKey};
 use orchestrator::model::{self, BackOff, Input, Moment, Record, Rules, State};
 use orchestrator::store::{Filter, Told};
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
@@ -42,7 +43,7 @@ fn post(path: &str, data: &[u8]) -> bool {
         let without = Rate { per_second: u32::MAX, burst: u32::MAX };
         let limits = Limits { per_peer: without, per_caller: without, ..Limits::default() };
         let settings = Settings {
-            operator: format!("sha256:{:064}", 0).try_into().expect("a digest"),
+            people: Arc::new(People::new(nobody(), nobody(), SessionKey::new(&[0; 32]))),
             limits,
             drain: Default::default(),
             metrics: Default::default(),
@@ -71,6 +72,11 @@ fn post(path: &str, data: &[u8]) -> bool {
         assert!(text.len() < 4096 && !text.chars().any(|c| c.is_control()), "not fit to be shown: {text:?}");
         false
     })
+}
+
+/// The digest of a token that nobody has.
+fn nobody() -> protocol::Digest {
+    format!("sha256:{:064}", 0).try_into().expect("a digest")
 }
 
 fn running() -> &'static Record {
@@ -122,6 +128,9 @@ impl Service for One {
     fn confirm_death<'a>(&'a self, _: &'a RunId, _: u32) -> Answer<'a, Run> {
         nothing()
     }
+    fn revoke<'a>(&'a self, _: &'a RunId, _: u32, _: &'a str) -> Answer<'a, Run> {
+        nothing()
+    }
     fn token<'a>(&'a self, _: &'a RunId) -> Answer<'a, EnrolmentToken> {
         nothing()
     }
@@ -129,7 +138,8 @@ impl Service for One {
     fn enrol<'a>(&'a self, token: &'a Token, enrol: Enrol) -> Answer<'a, Enrolled> {
         let digest = |text: &str| format!("sha256:{:064x}", text.len()).try_into().expect("a digest");
         let (token, nonce) = (digest(token.reveal()), digest(enrol.nonce.reveal()));
-        let decided = decide(&Input::Enrol { token, nonce, agent: enrol.agent, server: enrol.server });
+        let client_key = digest(enrol.client_key.as_str());
+        let decided = decide(&Input::Enrol { token, nonce, client_key, agent: enrol.agent, server: enrol.server });
         let enrolled = decided.map(|_| Enrolled {
             run: running().run.clone(),
             attempt: ATTEMPT,
@@ -137,11 +147,18 @@ impl Service for One {
             lease: Terms { seconds: 60, renew_after: 15 },
             spec: String::new(),
             ticket: String::new(),
+            certificate: String::new(),
         });
         Box::pin(ready(enrolled))
     }
 
-    fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, _: &'a Token) -> Answer<'a, Agent> {
+    fn agent<'a>(
+        &'a self,
+        run: &'a RunId,
+        attempt: u32,
+        _: &'a Token,
+        _: Option<&'a protocol::Digest>,
+    ) -> Answer<'a, Agent> {
         Box::pin(ready(Ok(Agent { run: run.clone(), attempt })))
     }
 

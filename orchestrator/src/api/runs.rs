@@ -7,13 +7,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{
-    Cancel, ConfirmDeath, EnrolmentToken, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Nothing, Run, RunPage,
+    Cancel, ConfirmDeath, EnrolmentToken, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Nothing, Revoke, Run, RunPage,
 };
 use serde::Deserialize;
 
 use super::Api;
 use super::body::Strict;
-use super::caller::Operator;
+use super::caller::{Operator, Viewer};
 use super::openapi::{Creating, Listing, Showing, Telling};
 use super::path::{Asked, RunPath};
 use super::problem::{Answered, Refusal, start};
@@ -95,10 +95,10 @@ pub(super) struct Which {
 
 /// List runs, the latest first
 #[utoipa::path(
-    get, path = "/v1/runs", tag = "runs", operation_id = "list_runs", security(("operator" = [])), params(Which),
+    get, path = "/v1/runs", tag = "runs", operation_id = "list_runs", security(("viewer" = [])), params(Which),
     responses((status = 200, description = "A page of runs, without their orders", body = RunPage, content_type = "application/json"), Listing),
 )]
-pub(super) async fn list(_: Operator, State(api): State<Api>, Asked(which): Asked<Which>) -> Answered<Json<RunPage>> {
+pub(super) async fn list(_: Viewer, State(api): State<Api>, Asked(which): Asked<Which>) -> Answered<Json<RunPage>> {
     let states = which.state.as_deref().unwrap_or_default();
     let states = states.split(',').filter(|_| !states.is_empty()).map(state).collect::<Answered<_>>()?;
     let limit = which.limit.unwrap_or(PAGE);
@@ -124,11 +124,11 @@ fn state(word: &str) -> Answered<RunState> {
 
 /// Show a run
 #[utoipa::path(
-    get, path = "/v1/runs/{run}", tag = "runs", operation_id = "show_run", security(("operator" = [])),
+    get, path = "/v1/runs/{run}", tag = "runs", operation_id = "show_run", security(("viewer" = [])),
     params(("run" = protocol::RunId, Path, description = "The run")),
     responses((status = 200, description = "The run, with its order and its progress", body = Run, content_type = "application/json"), Showing),
 )]
-pub(super) async fn show(_: Operator, State(api): State<Api>, path: RunPath) -> Answered<Json<Run>> {
+pub(super) async fn show(_: Viewer, State(api): State<Api>, path: RunPath) -> Answered<Json<Run>> {
     Ok(Json(api.service.run(&path.run).await?))
 }
 
@@ -142,13 +142,14 @@ pub(super) async fn show(_: Operator, State(api): State<Api>, path: RunPath) -> 
     responses((status = 200, description = "It is, or will be, cancelled", body = Run, content_type = "application/json"), Telling),
 )]
 pub(super) async fn cancel(
-    _: Operator,
+    Operator(who): Operator,
     State(api): State<Api>,
     path: RunPath,
     Strict(cancel): Strict<Cancel>,
 ) -> Answered<Json<Run>> {
-    let reason = cancel.reason.as_deref().filter(|reason| !reason.is_empty());
-    Ok(Json(api.service.cancel(&path.run, reason.unwrap_or("called off by the operator")).await?))
+    let reason = cancel.reason.filter(|reason| !reason.is_empty());
+    let reason = reason.unwrap_or_else(|| format!("called off by {}", who.name));
+    Ok(Json(api.service.cancel(&path.run, &reason).await?))
 }
 
 /// Try a run again that has failed or was cancelled
@@ -183,6 +184,28 @@ pub(super) async fn confirm_death(
     Strict(death): Strict<ConfirmDeath>,
 ) -> Answered<Json<Run>> {
     Ok(Json(api.service.confirm_death(&path.run, death.attempt).await?))
+}
+
+/// Revoke an attempt
+///
+/// From this moment on its enrolment token, its session token and its certificate are refused. One that has not enrolled is over; one that
+/// runs is lost, as if it had gone silent: the service kills the agents that it has started itself, and of others it waits until its
+/// successor shuts it out or a person vouches for its death.
+#[utoipa::path(
+    post, path = "/v1/runs/{run}/revoke", tag = "runs", operation_id = "revoke_attempt", security(("operator" = [])),
+    params(("run" = protocol::RunId, Path, description = "The run")),
+    request_body(content = Revoke, content_type = "application/json"),
+    responses((status = 200, description = "It counts no more", body = Run, content_type = "application/json"), Telling),
+)]
+pub(super) async fn revoke(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    path: RunPath,
+    Strict(revoke): Strict<Revoke>,
+) -> Answered<Json<Run>> {
+    let reason = revoke.reason.filter(|reason| !reason.is_empty());
+    let reason = reason.map_or_else(|| format!("by {}", who.name), |reason| format!("by {}: {reason}", who.name));
+    Ok(Json(api.service.revoke(&path.run, revoke.attempt, &reason).await?))
 }
 
 /// Have an enrolment token for a run whose agent somebody else starts

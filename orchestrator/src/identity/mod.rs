@@ -2,20 +2,26 @@
 
 mod authority;
 mod certificate;
+mod clients;
+mod expiry;
 mod folder;
+mod issuing;
 mod keys;
+mod people;
+mod revoked;
 mod tickets;
 pub mod tokens;
 
 use std::sync::Arc;
 
-use protocol::Digest;
-
 pub use authority::Authority;
 pub use certificate::{Certificates, Source};
+pub use clients::{Clients, Shown};
 pub use folder::Folder;
 pub(crate) use folder::bounded;
+pub use issuing::PersonCertificate;
 pub use keys::Keys;
+pub use people::{BROWSER_SESSION, Certified, Known, People, Role, Who};
 pub use tickets::{Grant, TICKET_PUBLIC, TicketKey, VALIDITY};
 pub use tokens::SessionKey;
 
@@ -25,8 +31,12 @@ use crate::model::Moment;
 
 /// File of the authority's certificate, which clients and agents trust.
 pub const CA: &str = "ca.pem";
+/// File of the fingerprints of people's certificates that count no more.
+pub const REVOKED: &str = "revoked";
 /// File of the operator's token.
 pub const OPERATOR_TOKEN: &str = "operator.token";
+/// File of the viewer's token.
+pub const VIEWER_TOKEN: &str = "viewer.token";
 
 /// All that a service is, read from its data folder; what is missing there is made.
 #[derive(Debug)]
@@ -35,8 +45,10 @@ pub struct Identity {
     pub folder: Arc<Folder>,
     /// The certificate that it shows.
     pub certificates: Arc<Certificates>,
-    /// Digest of the operator's token.
-    pub operator: Digest,
+    /// Whose certificates it believes.
+    pub clients: Arc<Clients>,
+    /// The people that it knows.
+    pub people: Arc<People>,
     /// What session tokens are computed and tickets signed with.
     pub keys: Arc<Keys>,
 }
@@ -52,10 +64,15 @@ impl Identity {
             Some(given) => Source::Given { certificate: given.certificate.clone(), key: given.key.clone() },
             None => Source::Own { folder: Arc::clone(&folder), names: config.all_names()? },
         };
+        let (sessions, authority) = (SessionKey::open(&folder)?, Authority::open(&folder, now)?);
+        let clients = Clients::open(&authority, config.clients.authority.as_deref())?;
+        let certified = Certified::new(&clients, &config.clients, folder.file(REVOKED));
+        let people = People::open(&folder, sessions.clone())?.with_certificates(certified);
         Ok(Identity {
             certificates: Arc::new(Certificates::open(source, now)?),
-            operator: tokens::operator(&folder)?,
-            keys: Arc::new(Keys { sessions: SessionKey::open(&folder)?, tickets: TicketKey::open(&folder)? }),
+            clients: Arc::new(clients),
+            people: Arc::new(people),
+            keys: Arc::new(Keys { sessions, authority, tickets: TicketKey::open(&folder)? }),
             folder,
         })
     }
@@ -76,7 +93,8 @@ mod tests {
             let keys = &identity.keys;
             let session = keys.session(&run, 1, &keys.digest_of("nonce"));
             (
-                identity.operator.clone(),
+                std::fs::read(identity.folder.file(OPERATOR_TOKEN)).unwrap(),
+                std::fs::read(identity.folder.file(VIEWER_TOKEN)).unwrap(),
                 session,
                 keys.tickets.public(),
                 std::fs::read(identity.folder.file(CA)).unwrap(),
@@ -89,10 +107,10 @@ mod tests {
         let again = open();
         assert!(known(&again) == before);
         let shown = format!("{again:?}");
-        for name in ["operator.token", "ca.key", "server.key", "ticket.key"] {
+        for name in ["operator.token", "viewer.token", "ca.key", "server.key", "ticket.key"] {
             let text = std::fs::read_to_string(again.folder.file(name)).unwrap();
             assert!(text.lines().all(|line| !shown.contains(line)), "{name} shows itself");
         }
-        assert!(!shown.contains(before.1.reveal()));
+        assert!(!shown.contains(before.2.reveal()));
     }
 }

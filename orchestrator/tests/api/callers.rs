@@ -4,8 +4,8 @@ use hyper::{Method, StatusCode};
 use orchestrator::api::Limits;
 use serde_json::json;
 
-use crate::fake::{ENROLMENT, OPERATOR, OTHERS, SESSION};
-use crate::house::{DOCUMENT, House, request};
+use crate::fake::{ENROLMENT, KEY, OPERATOR, OTHERS, SESSION, VIEWER};
+use crate::house::{DOCUMENT, House, SHOWN, request};
 
 /// Every operation: its method, its path with names filled in, and whom it is for (`None`: everybody).
 fn operations() -> Vec<(Method, String, Option<String>)> {
@@ -31,7 +31,7 @@ async fn without_the_right_token_nothing_is_answered_but_what_is_open() {
             continue;
         };
         // Whose enrolment token it is, is known only once the body has been read.
-        let enrol = json!({"nonce": "n".repeat(43), "agent": "z"}).to_string();
+        let enrol = json!({"nonce": "n".repeat(43), "client_key": KEY, "agent": "z"}).to_string();
         let body = if scheme == "enrolment" { enrol } else { "{}".to_owned() };
         let ask = |token| request(method.clone(), &path, token, Some(body.clone().into()));
         let missing = house.ask(ask(None)).await;
@@ -39,13 +39,17 @@ async fn without_the_right_token_nothing_is_answered_but_what_is_open() {
         assert_eq!(missing.header("www-authenticate"), "Bearer");
         // One that is none, one that nobody has, and those of the others.
         let unknown = "x".repeat(43);
-        let mut wrong = vec!["", "x", &unknown, OPERATOR, ENROLMENT, SESSION];
-        let right = match scheme.as_str() {
-            "operator" => OPERATOR,
-            "enrolment" => ENROLMENT,
-            _ => SESSION,
+        let mut wrong = vec!["", "x", &unknown, OPERATOR, VIEWER, ENROLMENT, SESSION];
+        let right: &[&str] = match scheme.as_str() {
+            "operator" | "viewer" => &[OPERATOR, VIEWER],
+            "enrolment" => &[ENROLMENT],
+            _ => &[SESSION],
         };
-        wrong.retain(|token| *token != right);
+        wrong.retain(|token| !right.contains(token));
+        if scheme == "operator" {
+            let answer = house.ask(ask(Some(VIEWER))).await;
+            answer.must_be_problem("forbidden", "viewer token is a viewer's: it may look");
+        }
         for token in wrong {
             let answer = house.ask(ask(Some(token))).await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} with {token:?}");
@@ -66,6 +70,16 @@ async fn an_agent_speaks_for_its_own_attempt_alone() {
     house.post_as(SESSION, &lease("r-2", 1), "{}").await.must_be_problem("forbidden", "another attempt");
     house.post_as(SESSION, &lease("r-1", 2), "{}").await.must_be_problem("attempt-over", "attempt 2");
     assert_eq!(house.fake.asked(), ["renew r-1 1"]);
+    // With another's key, or with none, the token is not enough.
+    for (shown, code) in [("another", "forbidden"), ("nothing", "unauthorized")] {
+        for what in ["lease", "events"] {
+            let path = format!("/v1/agent/runs/r-1/attempts/1/{what}");
+            let mut ask = request(Method::POST, &path, Some(SESSION), Some(r#"{"events": []}"#.into()));
+            ask.headers_mut().insert(SHOWN, shown.parse().unwrap());
+            house.ask(ask).await.must_be_problem(code, "client certificate");
+        }
+    }
+    assert!(house.fake.asked().is_empty());
 }
 
 #[tokio::test]

@@ -5,4 +5,5 @@ mod agents;
 mod kills;
 mod metrics;
 mod store;
+mod strangers;
 mod time;

@@ -26,7 +26,7 @@ impl Prometheus {
         let data = service.dir();
         let scrape = example("scrape_configs:")
             .replace("/etc/prometheus/z-orchestrator-ca.pem", data.join("ca.pem").to_str().unwrap())
-            .replace("/etc/prometheus/z-orchestrator-viewer.token", data.join("operator.token").to_str().unwrap())
+            .replace("/etc/prometheus/z-orchestrator-viewer.token", data.join("viewer.token").to_str().unwrap())
             .replace("orchestrator.example.com:7443", service.url().strip_prefix("https://").unwrap());
         let rules = lab.file("rules.yml", example("groups:").as_bytes());
         let global = format!("global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\nrule_files: [{rules:?}]\n");
@@ -96,7 +96,7 @@ fn a_real_prometheus_scrapes_the_metrics_and_its_linter_likes_their_names() {
     prometheus.until(r#"z_orchestrator_requests_total{route="/v1/runs",method="POST",status="201"}"#, 4.0);
     prometheus.until(r#"count(ALERTS{alertstate="firing"}) or vector(0)"#, 0.0);
 
-    let token = std::fs::read_to_string(service.dir().join("operator.token")).unwrap();
+    let token = std::fs::read_to_string(service.dir().join("viewer.token")).unwrap();
     let scrape = |header: &[&str]| {
         let curl = Run::tool("curl").words("-sS -w %{http_code} --cacert").arg(service.dir().join("ca.pem"));
         curl.args(header).arg(format!("{}/metrics", service.url())).text()
