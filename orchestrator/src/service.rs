@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Settings};
 use crate::error::{Context, Error, Result};
 use crate::identity::{Certificates, Identity, TICKET_PUBLIC};
+use crate::keys::{Kek, Sealer};
 use crate::launch::{External, Launchers, Process, ProcessSettings};
 use crate::model::{BackOff, Moment};
 use crate::store;
@@ -35,6 +36,12 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let store = store::open(&config.location(identity.folder.path())?).await.map_err(|error| {
         Error::unavailable(format!("opening the store: {error}")).with_hint("see that it can be reached and written")
     })?;
+    let sealer = Sealer::new(&Kek::open(&config.keys, &identity.folder)?)?;
+    tracing::info!("keys are sealed with the key-encryption key {}", sealer.id());
+    let policy = config.policy(identity.folder.path());
+    if let Err(why) = policy.look() {
+        tracing::error!("no run is created: the policy for images {}: {why}", policy.path().display());
+    }
     let (listeners, addresses) = listen(&config.listen).await?;
     let settings = Settings {
         limits: config.schedule_limits(),
@@ -48,6 +55,8 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         cancel_within: Duration::from_secs(config.patience.cancel),
         launchers: launchers(&config, identity.folder.path(), &addresses)?,
         credentials: identity.keys,
+        keeper: Arc::new(sealer),
+        policy: Arc::new(policy),
     };
     let ending = cancel.child_token();
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())

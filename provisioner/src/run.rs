@@ -18,13 +18,20 @@ use crate::phase::{hand_over, image, spec, stream, target};
 use crate::report::{Reporter, failure};
 use crate::target::{Ending, Held, Wish};
 
+/// What a run has besides its files, where it has it.
+struct Means<'a> {
+    /// A machine to itself.
+    machine: Option<&'a mut Machine>,
+    /// Where a service gives the key.
+    desk: Option<&'a KeyDesk>,
+}
+
 /// The story. The order is part of the safety: an image that is refused never opens the target, and a target that is refused
 /// is never written. What is opened on the way stands in `held`, which is closed in reverse on every way out of here.
 async fn run(
     spec: &RunSpec,
     files: &Files,
-    mut machine: Option<&mut Machine>,
-    desk: Option<&KeyDesk>,
+    Means { mut machine, desk }: Means<'_>,
     reporter: &Reporter,
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
@@ -82,7 +89,8 @@ pub async fn attempt(
     let progress = Arc::new(Progress::default());
     let (lease, desk) = mandate.map(|Mandate { lease, key }| (lease, key)).unzip();
     let mut held = Held::of(lease);
-    let ended = unless_panicked(run(spec, files, machine, desk.as_ref(), reporter, &progress, cancel, &mut held)).await;
+    let means = Means { machine, desk: desk.as_ref() };
+    let ended = unless_panicked(run(spec, files, means, reporter, &progress, cancel, &mut held)).await;
     let last = match ended {
         Ok(summary) => Body::RunFinished(Box::new(summary)),
         Err(error) => {

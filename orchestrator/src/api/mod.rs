@@ -8,6 +8,7 @@ mod agent;
 mod body;
 mod caller;
 mod connection;
+mod keys;
 mod limits;
 mod openapi;
 mod path;
@@ -113,11 +114,13 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(runs::retry))
         .routes(routes!(runs::confirm_death))
         .routes(routes!(runs::token))
+        .routes(routes!(keys::show, keys::destroy))
         .routes(routes!(watch::of_run))
         .routes(routes!(watch::of_all))
         .routes(routes!(agent::enrol))
         .routes(routes!(agent::report))
         .routes(routes!(agent::renew))
+        .routes(routes!(agent::release_key))
         .routes(routes!(openapi::show))
         .routes(routes!(openapi::lives))
         .routes(routes!(openapi::ready))

@@ -107,7 +107,12 @@ fn schema<T: ToSchema>(components: &mut Components) {
 
 /// Every operation of a document.
 pub(super) fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
-    document.paths.paths.values_mut().flat_map(|path| [path.get.as_mut(), path.post.as_mut()]).flatten()
+    document
+        .paths
+        .paths
+        .values_mut()
+        .flat_map(|path| [path.get.as_mut(), path.post.as_mut(), path.delete.as_mut()])
+        .flatten()
 }
 
 /// The ways in which operations of one kind can be refused.
@@ -136,9 +141,16 @@ refusals! {
     /// Of what shows one run.
     Showing: BadRequest Unauthorized NotFound TooMany Internal Unavailable;
     /// Of what creates a run.
-    Creating: BadRequest Unauthorized Timeout Conflict KeyReused TooLarge MediaType TooMany Internal Unavailable;
+    Creating: BadRequest Unauthorized Policy Timeout Conflict KeyReused TooLarge MediaType TooMany Internal Unavailable;
     /// Of what changes a run.
     Telling: BadRequest Unauthorized NotFound Timeout Conflict TooLarge MediaType TooMany Internal Unavailable;
+    /// Of what shows a key.
+    Unlocking: BadRequest Unauthorized NotFound Timeout Conflict KeyShown KeyGone TooLarge MediaType TooMany Internal Unavailable;
+    /// Of what destroys a key.
+    Destroying: BadRequest Unauthorized NotFound Conflict KeyGone TooMany Internal Unavailable;
+    /// Of what gives a key to an agent.
+    Releasing: BadRequest Unauthorized Forbidden NotFound Timeout Conflict KeyReleased AttemptOver KeyGone TooLarge MediaType TooMany
+        Internal Unavailable;
     /// Of enrolments.
     Enrolments: BadRequest Unauthorized Forbidden NotFound Timeout Conflict AlreadyEnrolled NotYet AttemptOver TooLarge MediaType
         TooMany Internal Unavailable;

@@ -50,6 +50,7 @@ pub(super) fn problem(code: Option<&Code>) -> Problem {
     problem
 }
 
+const KEY: &str = "AAAQ-EAYE-AUDA-OCAJ-BIFQ-YDIO-B4IB-CEQT-CQKR-MFYY-DENB-WHA5-DYPQ";
 const TOKEN: &str = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I";
 
 fn order() -> Value {
@@ -119,6 +120,8 @@ fn all() -> Vec<(&'static str, Value)> {
         ("Cancel", json!({"reason": "the wrong image"})),
         ("Nothing", json!({})),
         ("ConfirmDeath", json!({"attempt": 2})),
+        ("ShownKey", json!({"run": "r-7f3k2m", "key": KEY})),
+        ("ReleasedKey", json!({"key": KEY})),
         ("EnrolmentToken", json!({"run": "r-7f3k2m", "attempt": 1, "token": TOKEN})),
         (
             "Enrolled",

@@ -2,6 +2,7 @@
 
 mod act;
 mod create;
+mod keys;
 mod list;
 mod show;
 mod streams;
@@ -78,6 +79,10 @@ enum Command {
     ConfirmDeath(act::ConfirmDeathArgs),
     /// Makes an enrolment token for a machine that boots the medium. Those before it are void
     Token(act::TokenArgs),
+    /// Prints the key that unlocks a run's disk, alone on stdout. It is shown once
+    Key(keys::KeyArgs),
+    /// Makes the service forget the key of a run's disk
+    DestroyKey(keys::DestroyArgs),
 }
 
 impl Args {
@@ -110,6 +115,8 @@ async fn carry_out(args: &Args, screen: &Screen) -> Result<ExitCode> {
             Command::Retry(args) => act::retry(args, &service.client()?, screen).await,
             Command::ConfirmDeath(args) => act::confirm_death(args, &service.client()?, screen).await,
             Command::Token(args) => act::token(args, &service.client()?, screen).await,
+            Command::Key(args) => keys::show(args, &service.client()?).await,
+            Command::DestroyKey(args) => keys::destroy(args, &service.client()?, screen).await,
         }
     };
     let what = match &args.command {
