@@ -15,7 +15,6 @@ use protocol::UnlockKey;
 use zeroize::Zeroizing;
 
 /// A key.
-#[derive(Clone, PartialEq, Eq)]
 pub struct Key(UnlockKey);
 
 impl Key {
