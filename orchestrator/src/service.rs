@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Settings};
 use crate::error::{Context, Error, Result};
 use crate::identity::{Certificates, Identity, TICKET_PUBLIC};
+use crate::keys::{Kek, Sealer};
 use crate::launch::{External, Launchers, Process, ProcessSettings};
 use crate::metrics::Metrics;
 use crate::model::{BackOff, Moment};
@@ -36,6 +37,12 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let store = store::open(&config.location(identity.folder.path())?).await.map_err(|error| {
         Error::unavailable(format!("opening the store: {error}")).with_hint("see that it can be reached and written")
     })?;
+    let sealer = Sealer::new(&Kek::open(&config.keys, &identity.folder)?)?;
+    tracing::info!("keys are sealed with the key-encryption key {}", sealer.id());
+    let policy = config.policy(identity.folder.path());
+    if let Err(why) = policy.look() {
+        tracing::error!("no run is created: the policy for images {}: {why}", policy.path().display());
+    }
     let (listeners, addresses) = listen(&config.listen).await?;
     let metrics = Metrics::default();
     let settings = Settings {
@@ -51,6 +58,8 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         launchers: launchers(&config, identity.folder.path(), &addresses)?,
         credentials: identity.keys,
         metrics: metrics.clone(),
+        keeper: Arc::new(sealer),
+        policy: Arc::new(policy),
     };
     let ending = cancel.child_token();
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())

@@ -59,7 +59,7 @@ fn every_key_of_the_configuration_is_explained() {
 
 #[test]
 fn every_key_of_a_run_is_explained() {
-    let new = r#"{"server":"s","image":{"name":"n","sources":["http://a/"],"trust":["TRUST"]},"target":{"device":"/dev/x"},"deadline":1}"#;
+    let new = r#"{"server":"s","image":{"name":"n","sources":["http://a/"],"trust":["TRUST"]},"target":{"device":"/dev/x","layout":"whole"},"key":"agent","deadline":1}"#;
     let new = NewRun::parse(new.replace("TRUST", &"a".repeat(64)).as_bytes()).unwrap();
     let Value::Object(object) = serde_json::to_value(new).unwrap() else { panic!() };
     let explained = explained("A run");

@@ -8,6 +8,7 @@ mod agent;
 mod body;
 mod caller;
 mod connection;
+mod keys;
 mod limits;
 mod metrics;
 mod openapi;
@@ -126,12 +127,14 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(runs::confirm_death))
         .routes(routes!(runs::revoke))
         .routes(routes!(runs::token))
+        .routes(routes!(keys::show, keys::destroy))
         .routes(routes!(watch::of_run))
         .routes(routes!(watch::of_all))
         .routes(routes!(session::begin, session::show, session::end))
         .routes(routes!(agent::enrol))
         .routes(routes!(agent::report))
         .routes(routes!(agent::renew))
+        .routes(routes!(agent::release_key))
         .routes(routes!(metrics::show))
         .routes(routes!(openapi::show))
         .routes(routes!(openapi::lives))

@@ -2,6 +2,7 @@
 
 use futures_util::future::BoxFuture;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
+use protocol::control::key::{ReleasedKey, ShownKey};
 use protocol::control::problem::Problem;
 use protocol::control::run::{EnrolmentToken, NewRun, Run, RunPage};
 use protocol::event::Progress;
@@ -41,6 +42,9 @@ pub trait Service: Send + Sync + 'static {
     ) -> Answer<'a, Agent>;
     fn report<'a>(&'a self, agent: &'a Agent, report: Report) -> Answer<'a, Orders>;
     fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease>;
+    fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey>;
+    fn show_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, ShownKey>;
+    fn destroy_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, Run>;
     fn told<'a>(&'a self, after: i64, run: Option<&'a RunId>, limit: u32) -> Answer<'a, Vec<Told>>;
     fn last_told(&self) -> Answer<'_, i64>;
     fn progress(&self, run: &RunId) -> Option<Progress>;
@@ -109,6 +113,18 @@ impl Service for Engine {
 
     fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease> {
         Box::pin(Engine::renew(self, agent))
+    }
+
+    fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey> {
+        Box::pin(Engine::release_key(self, agent))
+    }
+
+    fn show_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, ShownKey> {
+        Box::pin(Engine::show_key(self, run, by))
+    }
+
+    fn destroy_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, Run> {
+        Box::pin(Engine::destroy_key(self, run, by))
     }
 
     fn told<'a>(&'a self, after: i64, run: Option<&'a RunId>, limit: u32) -> Answer<'a, Vec<Told>> {

@@ -48,7 +48,7 @@ pub(super) struct Since {
 
 /// Watch a run
 ///
-/// Server-sent events: `state` and `agent`, each with an `id` and a `Happening`, and `progress` without an `id`, with a `RunProgress`.
+/// Server-sent events: `state`, `agent` and `key`, each with an `id` and a `Happening`, and `progress` without an `id`, with a `RunProgress`.
 /// They begin with the run's history, or after `Last-Event-ID`.
 #[utoipa::path(
     get, path = "/v1/runs/{run}/events", tag = "events", operation_id = "watch_run", security(("viewer" = [])),
@@ -250,6 +250,7 @@ fn write_told(text: &mut String, told: &Told) {
     let name = match told.happening.what {
         What::State(_) => "state",
         What::Agent(_) => "agent",
+        What::Key(_) => "key",
     };
     write_event(text, name, Some(told.seq), &told.happening);
 }

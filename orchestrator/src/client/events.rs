@@ -161,7 +161,9 @@ const MAX_ASKED: Duration = Duration::from_secs(60);
 /// What a message says; nothing where it is of a newer service and not understood, or not for us.
 fn news(message: &Message) -> Option<News> {
     let news = match message.event.as_str() {
-        "state" | "agent" => serde_json::from_str(&message.data).map(|happening| News::Happened(Box::new(happening))),
+        "state" | "agent" | "key" => {
+            serde_json::from_str(&message.data).map(|happening| News::Happened(Box::new(happening)))
+        }
         "progress" => serde_json::from_str(&message.data).map(|advance| News::Progress(Box::new(advance))),
         _ => return None,
     };

@@ -152,7 +152,14 @@ impl Metrics {
                     self.0.entered.get_or_create(&In { state: state.name() }).inc();
                 }
             }
-            What::Agent(_) => drop(self.0.events.get_or_create(&Event::HIGH).inc()),
+            What::Agent(_) => {
+                self.0.events.get_or_create(&Event::HIGH).inc();
+            }
+            What::Key(event) => {
+                if let Some(action) = Action::ALL.into_iter().find(|known| known.action == event.action.name()) {
+                    self.0.keys.get_or_create(&action).inc();
+                }
+            }
         }
     }
 

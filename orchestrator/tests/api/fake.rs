@@ -9,10 +9,11 @@ use orchestrator::engine::Agent;
 use orchestrator::metrics::Tally;
 use orchestrator::store::{Filter, Told};
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
+use protocol::control::key::{ReleasedKey, ShownKey};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{EnrolmentToken, Happening, NewRun, Run, RunPage, RunState, StateChanged, What};
 use protocol::event::Progress;
-use protocol::{Digest, RunId, Token};
+use protocol::{Digest, RunId, Token, UnlockKey};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -248,6 +249,21 @@ impl Service for Fake {
     fn report<'a>(&'a self, _: &'a Agent, report: Report) -> Answer<'a, Orders> {
         self.note(format!("report {}", serde_json::to_string(&report.events).unwrap()));
         answer(Ok(ORDERS))
+    }
+
+    fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey> {
+        self.note(format!("release {} {}", agent.run, agent.attempt));
+        answer(Ok(ReleasedKey { key: UnlockKey::of(&[7; UnlockKey::BYTES]) }))
+    }
+
+    fn show_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, ShownKey> {
+        self.note(format!("show key {run} to {by}"));
+        answer(there(run).map(|there| ShownKey { run: there.run, key: UnlockKey::of(&[7; UnlockKey::BYTES]) }))
+    }
+
+    fn destroy_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, Run> {
+        self.note(format!("destroy key {run} by {by}"));
+        answer(there(run))
     }
 
     fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease> {

@@ -4,9 +4,12 @@ use std::path::Component;
 
 use serde::{Deserialize, Serialize};
 
+use super::key::{KeyEvent, KeyState};
 use crate::event::{Event, Failure, Phase, Progress, Step, Summary};
-use crate::spec::{HandOver, ImageSpec, IpsecDemand, Options, Place, RunSpec, SpecError, TargetSpec, holds};
-use crate::text::{Label, RunId, ServerName, Token};
+use crate::spec::{
+    HandOver, ImageSpec, IpsecDemand, KeySource, MAX_TRUST, Options, Place, RunSpec, SpecError, TargetSpec, holds,
+};
+use crate::text::{Digest, Label, RunId, ServerName, Token};
 use crate::words::words;
 
 /// Largest request for a run, in bytes.
@@ -35,9 +38,13 @@ pub struct NewRun {
     #[serde(default)]
     pub launcher: LauncherKind,
     /// Which image. `trust` names keys by their id (64 hex digits); the agent knows keys of its own, and uses of these only those named.
+    /// Where the service has a policy for images, what is left out of `trust`, `threshold` and `min_version` is what that says.
     pub image: ImageSpec,
     /// Where it goes. A target has one active run at a time.
     pub target: TargetSpec,
+    /// Where the key of what the layout encrypts comes from; the service, where absent and there is anything to encrypt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeySource>,
     /// How it goes there.
     #[serde(default)]
     pub options: Options,
@@ -82,7 +89,7 @@ impl NewRun {
         Ok(new)
     }
 
-    /// Checks what the types alone do not say.
+    /// Checks what the types alone do not say. Whom to trust may be left out: a policy may say it.
     ///
     /// # Errors
     /// The first value out of bounds, or the first two that contradict each other.
@@ -100,13 +107,36 @@ impl NewRun {
                 stranger.display()
             )));
         }
+        holds(self.key.is_none() || self.target.layout.encrypts(), || {
+            "`key` is given, but `target.layout` is `plain`: nothing would be encrypted".into()
+        })?;
         let run = RunId::try_from("run".to_owned()).map_err(|error| SpecError::new(error.to_string()))?;
-        self.spec(run, 1).check()?;
+        self.spec(run, 1).check_but_trust()?;
+        if self.image.trust.is_empty() {
+            let threshold = self.image.threshold();
+            holds((1..=MAX_TRUST).contains(&threshold), || format!("`image.threshold` must be 1 to {MAX_TRUST}"))?;
+        } else {
+            self.image.check_trust()?;
+        }
         if let Some(Place::Device(device)) = self.target.place() {
             let plain = device.is_absolute() && device.components().all(|part| part != Component::ParentDir);
             holds(plain, || "`target.device` must be an absolute path without `..`".into())?;
         }
         Ok(())
+    }
+
+    /// [`NewRun::check`], and that it says whom to trust.
+    ///
+    /// # Errors
+    /// Those, and that it names no key.
+    pub fn check_whole(&self) -> Result<(), SpecError> {
+        self.check()?;
+        self.image.check_trust()
+    }
+
+    /// Where the key of what the layout encrypts comes from; nothing where nothing is encrypted.
+    pub fn key_source(&self) -> Option<KeySource> {
+        self.target.layout.encrypts().then(|| self.key.unwrap_or(KeySource::Service))
     }
 
     /// The run spec of an attempt.
@@ -116,6 +146,7 @@ impl NewRun {
             epoch,
             image: self.image.clone(),
             target: self.target.clone(),
+            key: self.key_source().unwrap_or_default(),
             options: self.options.clone(),
             ipsec: self.ipsec,
             hand_over: self.hand_over,
@@ -305,6 +336,12 @@ pub struct Run {
     /// Why the last attempt failed, where its agent said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Box<Failure>>,
+    /// The key of its disk, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyState>,
+    /// SHA-256 of the rule for its image, where the service had a policy for images when the run was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Digest>,
     /// What was asked for. Left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Box<NewRun>>,
@@ -406,6 +443,8 @@ pub enum What {
     State(StateChanged),
     /// Its agent said so.
     Agent(Event),
+    /// Something was done with its key.
+    Key(KeyEvent),
 }
 
 /// A run's new state.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 mod agents;
+mod keys;
 mod kills;
 mod metrics;
 mod store;

@@ -4,7 +4,7 @@ use protocol::Digest;
 use protocol::control::problem::Code;
 use protocol::control::run::{LauncherKind, Outcome};
 
-use super::super::record::{CancelOrder, Ending, State};
+use super::super::record::{CancelOrder, Ending, Sealed, State};
 use super::{Answer, Deciding, Effect, Refusal, conflict, refuse};
 
 impl Deciding {
@@ -45,6 +45,10 @@ impl Deciding {
         let record = self.record();
         record.cancel = Some(order);
         record.next_token = None;
+        if ending == Ending::Cancelled {
+            // With the order, not when the agent obeys. A run whose deadline has passed can be gone on with, under its key.
+            self.forget_key("the service", Some(&format!("the run was called off: {reason}")));
+        }
         match state {
             State::Queued => self.end(ending, reason),
             State::Launching => {
@@ -86,11 +90,12 @@ impl Deciding {
         Ok(())
     }
 
-    pub(super) fn retry(&mut self) -> Result<(), Refusal> {
+    pub(super) fn retry(&mut self, key: Option<&Sealed>) -> Result<(), Refusal> {
         let record = &self.decision.record;
         if !matches!(record.state, State::Failed | State::Cancelled) {
             return Err(conflict(record, "only a run that has failed or was cancelled can be tried again"));
         }
+        self.renew_key(key)?;
         let now = self.now;
         let record = self.record();
         record.budget = record.attempt().saturating_add(record.order.max_attempts);
