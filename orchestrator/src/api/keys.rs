@@ -39,6 +39,6 @@ pub(super) async fn show(
     params(("run" = protocol::RunId, Path, description = "The run")),
     responses((status = 200, description = "It is gone", body = Run, content_type = "application/json"), Destroying),
 )]
-pub(super) async fn destroy(_: Operator, State(api): State<Api>, path: RunPath) -> Answered<Json<Run>> {
+pub(super) async fn destroy(Operator(who): Operator, State(api): State<Api>, path: RunPath) -> Answered<Json<Run>> {
     Ok(Json(api.service.destroy_key(&path.run, &who.name).await?))
 }
