@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::Api;
-use super::caller::Viewer;
+use super::caller::Onlooker;
 use super::openapi::{Showing, Watching};
 use super::path::{Asked, RunPath};
 use super::problem::{Answered, Refusal};
@@ -60,7 +60,7 @@ pub(super) struct Since {
     responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Showing),
 )]
 pub(super) async fn of_run(
-    _: Viewer,
+    onlooker: Onlooker,
     State(api): State<Api>,
     path: RunPath,
     Asked(since): Asked<Since>,
@@ -70,7 +70,8 @@ pub(super) async fn of_run(
     let changes = api.service.watch(Some(&path.run));
     api.service.run(&path.run).await?;
     let after = place(&api, &headers, &since).await?.unwrap_or(0);
-    watch(api, Some(path.run), after, changes)
+    let answer = watch(api.clone(), Some(path.run), after, changes)?;
+    Ok(onlooker.bounds(&api, answer))
 }
 
 /// Watch all runs
@@ -82,7 +83,7 @@ pub(super) async fn of_run(
     responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Watching),
 )]
 pub(super) async fn of_all(
-    _: Viewer,
+    onlooker: Onlooker,
     State(api): State<Api>,
     Asked(since): Asked<Since>,
     headers: HeaderMap,
@@ -92,7 +93,8 @@ pub(super) async fn of_all(
         Some(after) => after,
         None => api.service.last_told().await?,
     };
-    watch(api, None, after, changes)
+    let answer = watch(api.clone(), None, after, changes)?;
+    Ok(onlooker.bounds(&api, answer))
 }
 
 /// Where a client wants to go on.

@@ -231,6 +231,17 @@ impl People {
         Some(Known { who, proof })
     }
 
+    /// Whether somebody who was known still is: for answers that last. A token is good as long as the process has it.
+    pub fn still_knows(&self, known: &Known, now: Moment) -> bool {
+        match &known.proof {
+            Proof::Token => true,
+            Proof::Certificate { fingerprint, until, .. } => {
+                let revoked = self.certified.as_ref().map(|certified| certified.revoked.contains(fingerprint));
+                *until > now && revoked == Some(Ok(false))
+            }
+        }
+    }
+
     fn token_of(&self, role: Role) -> &Digest {
         match role {
             Role::Operator => &self.operator,
@@ -344,7 +355,9 @@ mod tests {
         let nobody = tokens::sha256(b"nobody's");
         let without = People::new(nobody.clone(), nobody, SessionKey::new(&[7; 32]));
         assert_eq!((without.by_session(&cookie, NOW), without.by_certificate(&ada, NOW)), (None, Ok(None)));
+        assert!(people.still_knows(&known, NOW) && !people.still_knows(&known, soon));
         std::fs::write(temporary.path().join("revoked"), ada.fingerprint.as_str()).unwrap();
+        assert!(!people.still_knows(&known, NOW));
         assert_eq!(people.by_certificate(&ada, NOW).unwrap_err().code, Code::Unauthorized);
         assert_eq!(people.by_session(&cookie, NOW), None);
     }

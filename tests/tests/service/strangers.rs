@@ -1,5 +1,6 @@
 //! Whoever is not who he says, over real TLS against the real service: each is refused, and told why.
 
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -126,9 +127,25 @@ fn a_person_is_who_the_certificate_says_until_it_is_revoked() {
     refused(&cross, 403, "forbidden", "not for a page of this service");
     refused(&ada.post("/v1/runs/r-1/cancel", None, &[], "").unwrap(), 404, "not-found", "r-1");
 
+    // A stream of events that she has opened.
+    let run = service.create(&lab, &order("s1"));
+    let mut stream = ada.begin("GET", &format!("/v1/runs/{run}/events"), &[], "").unwrap();
+    let mut heard = String::new();
+    while !heard.contains("event: state") {
+        let mut piece = [0; 1024];
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "{heard}");
+        heard += &String::from_utf8_lossy(&piece[..read]);
+    }
+
     std::fs::write(service.dir().join("revoked"), format!("{fingerprint} # ada has left\n")).unwrap();
     refused(&ada.get("/v1/runs").unwrap(), 401, "unauthorized", "the certificate of ada was revoked");
     list().exits(4).says("was revoked");
+    // It ends with the next thing that happens, which she is not told.
+    service.client("cancel --reason secret").arg(&run).done().ok();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("secret"), "{rest}");
     refused(&seen(), 401, "unauthorized", "the session is over");
     // What was revoked cannot be known: nobody comes in by certificate.
     std::fs::write(service.dir().join("revoked"), "ada\n").unwrap();
