@@ -11,6 +11,7 @@ use orchestrator::identity::{People, SessionKey};
 use orchestrator::model::{self, BackOff, Input, Moment, Record, Rules, State};
 use orchestrator::store::{Filter, Told};
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
+use protocol::control::key::{ReleasedKey, ShownKey};
 use protocol::control::problem::{Code, MEDIA_TYPE, Problem};
 use protocol::control::run::{EnrolmentToken, NewRun, Run, RunPage};
 use protocol::event::Progress;
@@ -132,6 +133,15 @@ impl Service for One {
         nothing()
     }
     fn token<'a>(&'a self, _: &'a RunId) -> Answer<'a, EnrolmentToken> {
+        nothing()
+    }
+    fn release_key<'a>(&'a self, _: &'a Agent) -> Answer<'a, ReleasedKey> {
+        nothing()
+    }
+    fn show_key<'a>(&'a self, _: &'a RunId, _: &'a str) -> Answer<'a, ShownKey> {
+        nothing()
+    }
+    fn destroy_key<'a>(&'a self, _: &'a RunId, _: &'a str) -> Answer<'a, Run> {
         nothing()
     }
 

@@ -1,12 +1,17 @@
 //! Keys of disks and the policy for images, with a real service, its client and a real agent.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use e2e::server::Server;
-use e2e::{Lab, MIB, Service, Target, sample};
+use e2e::{Lab, MIB, Run, Service, Target, sample};
 use serde_json::{Value, json};
 
 use crate::agents::{order, service};
@@ -131,4 +136,86 @@ fn a_policy_bounds_what_is_ordered_and_is_pinned() {
         (Some(&*digest), &created["order"])
     );
     service.stop();
+}
+
+/// Passes on what agent and service say to each other; what the service says comes late, and not at all once it is to be lost.
+struct SlowWay {
+    port: u16,
+    loses: Arc<AtomicBool>,
+}
+
+impl SlowWay {
+    const DELAY: Duration = Duration::from_millis(250);
+
+    fn to(service: &Service) -> Self {
+        let upstream = service.url().trim_start_matches("https://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way = SlowWay { port: listener.local_addr().unwrap().port(), loses: Arc::default() };
+        let loses = Arc::clone(&way.loses);
+        std::thread::spawn(move || {
+            for agent in listener.incoming().map_while(Result::ok) {
+                let Ok(service) = TcpStream::connect(&upstream) else { continue };
+                let (agent_too, service_too) = (agent.try_clone().unwrap(), service.try_clone().unwrap());
+                let loses = Arc::clone(&loses);
+                std::thread::spawn(move || pass_on(&agent, &service, || true));
+                std::thread::spawn(move || {
+                    pass_on(&service_too, &agent_too, || {
+                        std::thread::sleep(SlowWay::DELAY);
+                        !loses.load(Ordering::SeqCst)
+                    });
+                });
+            }
+        });
+        way
+    }
+}
+
+fn pass_on(mut from: &TcpStream, mut to: &TcpStream, arrives: impl Fn() -> bool) {
+    let mut bytes = [0; 16 << 10];
+    while let Ok(len @ 1..) = from.read(&mut bytes) {
+        if !arrives() || to.write_all(&bytes[..len]).is_err() {
+            break;
+        }
+    }
+    // Whoever has closed it already has.
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+#[test]
+fn a_service_killed_between_its_decision_and_its_answer_gives_the_key_to_the_next_attempt() {
+    let lab = Lab::new();
+    let image = lab.pack_bytes(&sample::noise(7, MIB as usize), "--chunk-size 64KiB");
+    let target = Target::device(&lab, 40 * MIB, "");
+    let server = Server::imgstream(&image.dir);
+    let mut service = service(&lab, &image);
+    let way = SlowWay::to(&service);
+    let mut order = order(&image, "lpar-1", &server.url(), &target);
+    (order["target"]["layout"], order["launcher"]) = (json!("whole"), json!("external"));
+    let run = service.create(&lab, &order);
+    let agent = |service: &Service| {
+        let token = lab.fresh("token");
+        service.client("token").arg(&run).arg("--out").arg(&token).done().ok();
+        let file = |name: &str| service.dir().join(name);
+        let agent = Run::provisioner().words("run --report-within 30 --orchestrator");
+        let agent = agent.arg(format!("https://127.0.0.1:{}", way.port)).arg("--orchestrator-ca").arg(file("ca.pem"));
+        let agent = agent.arg("--ticket-key").arg(file("ticket.pub")).arg("--trust").arg(&image.key.public);
+        agent.arg("--token").arg(token).start()
+    };
+    service.until(&run, &["launching"], 10);
+    let first = agent(&service);
+    service.running().until("a key that is given", |service| service.stderr().contains("action=released"));
+    way.loses.store(true, Ordering::SeqCst);
+    service.kill();
+    // What was on its way is lost by now.
+    std::thread::sleep(SlowWay::DELAY * 2);
+    way.loses.store(false, Ordering::SeqCst);
+    service.go();
+    first.finish().exits(5).says("whether the key was given is not known");
+    target.is_untouched();
+
+    service.until(&run, &["launching"], 30);
+    let ended = agent(&service).finish();
+    let shown = service.show(&run);
+    assert_eq!(shown["key"]["released"], json!([1, 2]), "{shown:#}\n{}", ended.stderr);
+    assert!(!ended.stderr.contains("the key was"), "{}", ended.stderr);
 }

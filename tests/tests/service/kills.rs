@@ -101,8 +101,11 @@ fn killed_at_random_it_ends_every_run_once_and_no_two_agents_hold_a_target() {
         let told = service_events(&service, name);
         assert_eq!(told.iter().filter(|state| *state == "succeeded").count(), 1, "{told:?}");
     }
-    eprintln!("{lost} keys were marked as given and did not arrive");
-    eprintln!("{RUNS} runs, {} kills, {attempts} attempts, {} times a target was held", kills() + 3, witness.holds());
+    eprintln!(
+        "{lost} keys were marked as given and did not arrive; {RUNS} runs, {} kills, {attempts} attempts, {} times a target was held",
+        kills() + 3,
+        witness.holds()
+    );
     assert!(attempts > RUNS, "nothing went wrong, so nothing was shown");
 }
 
