@@ -124,7 +124,7 @@ impl Default for Lease {
     }
 }
 
-/// How many runs may be active at once, 1 to 100000 each.
+/// How many runs may be active at once, and how many may watch them, 1 to 100000 each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -134,11 +134,14 @@ pub struct Limits {
     pub per_source: u32,
     /// Those on one storage fabric, by its name; `*` is every fabric that is not named. Default: `{"*": 32}`.
     pub per_fabric: BTreeMap<String, u32>,
+    /// Those who watch runs at once, by whichever stream. Default: 256.
+    pub watchers: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { runs: 64, per_source: 32, per_fabric: BTreeMap::from([(EVERY_FABRIC.to_owned(), FABRIC_LIMIT)]) }
+        let per_fabric = BTreeMap::from([(EVERY_FABRIC.to_owned(), FABRIC_LIMIT)]);
+        Limits { runs: 64, per_source: 32, per_fabric, watchers: 256 }
     }
 }
 

@@ -110,7 +110,7 @@ impl FromRequestParts<Api> for Signing {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
         let known = by_certificate(parts, api)?.map_or_else(|| by_token(parts, api), Ok)?;
-        within_pace(api.callers.ask(&Caller::Person(known.who.clone())))?;
+        within_pace(api.persons.ask(&Caller::Person(known.who.clone())))?;
         Ok(Signing(known))
     }
 }
@@ -122,7 +122,7 @@ fn person(parts: &Parts, api: &Api) -> Answered<Known> {
         (None, Some(cookie)) if !parts.headers.contains_key(AUTHORIZATION) => session::known(parts, cookie, api)?,
         (None, _) => by_token(parts, api)?,
     };
-    within_pace(api.callers.ask(&Caller::Person(known.who.clone())))?;
+    within_pace(api.persons.ask(&Caller::Person(known.who.clone())))?;
     Ok(known)
 }
 

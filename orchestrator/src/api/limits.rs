@@ -44,10 +44,14 @@ pub struct Limits {
     pub comment: Duration,
     /// How often a watcher is told of progress, at most.
     pub progress: Duration,
+    /// How long a watcher of all runs waits, once it was told something, until it is told more: of many runs, much at once.
+    pub gather: Duration,
     /// Requests of one peer, whoever it says it is.
     pub per_peer: Rate,
-    /// Requests of one agent's attempt, or of the operator.
+    /// Requests of one agent's attempt.
     pub per_caller: Rate,
+    /// Requests of one person, or of the platform that has their token.
+    pub per_person: Rate,
 }
 
 impl Default for Limits {
@@ -69,8 +73,10 @@ impl Default for Limits {
             watchers: 256,
             comment: Duration::from_secs(15),
             progress: Duration::from_secs(1),
+            gather: Duration::from_millis(100),
             per_peer: Rate { per_second: 500, burst: 1000 },
             per_caller: Rate { per_second: 100, burst: 200 },
+            per_person: Rate { per_second: 100, burst: 200 },
         }
     }
 }
@@ -82,6 +88,15 @@ pub struct Rate {
     pub per_second: u32,
     /// At once, after a pause.
     pub burst: u32,
+}
+
+impl Rate {
+    /// This, or so many each second where that is more, and twice as many at once.
+    #[must_use]
+    pub fn at_least(self, per_second: u32) -> Self {
+        let burst = self.burst.max(per_second.saturating_mul(2));
+        Rate { per_second: self.per_second.max(per_second), burst }
+    }
 }
 
 /// Who counts as one peer. An IPv6 host has a whole /64 to choose its addresses from.

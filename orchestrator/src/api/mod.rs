@@ -8,6 +8,7 @@ mod agent;
 mod body;
 mod caller;
 mod connection;
+mod fleet;
 mod keys;
 mod limits;
 mod metrics;
@@ -19,10 +20,12 @@ mod serve;
 mod service;
 mod session;
 mod stall;
+mod tail;
 mod watch;
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use axum::Router;
@@ -82,7 +85,12 @@ struct Shared {
     metrics: Metrics,
     peers: Pace<std::net::IpAddr>,
     callers: Pace<Caller>,
+    persons: Pace<Caller>,
     watchers: Arc<Semaphore>,
+    /// How many have ever watched all runs.
+    watched: AtomicUsize,
+    fleet: fleet::Looks,
+    tail: tail::Tail,
     document: Bytes,
 }
 
@@ -97,7 +105,11 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         metrics: settings.metrics,
         peers: Pace::new(limits.per_peer),
         callers: Pace::new(limits.per_caller),
+        persons: Pace::new(limits.per_person),
         watchers: Arc::new(Semaphore::new(limits.watchers)),
+        watched: AtomicUsize::default(),
+        fleet: fleet::Looks::new(limits.progress),
+        tail: tail::Tail::default(),
         // It is made of texts, numbers and lists: nothing of it can fail to be written.
         document: serde_json::to_vec(&openapi::finished(document)).unwrap_or_default().into(),
         limits,

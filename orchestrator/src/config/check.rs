@@ -163,6 +163,7 @@ impl Limits {
     fn check(&self) -> Result<()> {
         within("limits.runs", self.runs.into(), LIMIT)?;
         within("limits.per_source", self.per_source.into(), LIMIT)?;
+        within("limits.watchers", self.watchers.into(), LIMIT)?;
         let count = self.per_fabric.len();
         holds(count <= MAX_FABRICS, || format!("`limits.per_fabric` names {count} fabrics"), "name at most 1024")?;
         self.per_fabric.iter().try_for_each(|(fabric, limit)| {

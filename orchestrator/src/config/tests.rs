@@ -47,6 +47,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         (r#"{"lease": {"grace": 3601}}"#, "`lease.grace`"),
         (r#"{"limits": {"runs": 0}}"#, "`limits.runs`"),
         (r#"{"limits": {"per_source": 100001}}"#, "`limits.per_source`"),
+        (r#"{"limits": {"watchers": 0}}"#, "`limits.watchers`"),
         (r#"{"limits": {"per_fabric": {"a b": 1}}}"#, "`limits.per_fabric`"),
         (r#"{"limits": {"per_fabric": {"a": 0}}}"#, "`limits.per_fabric.a`"),
         (r#"{"retry": {"first_seconds": 0}}"#, "`retry.first_seconds`"),
