@@ -55,7 +55,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         .map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
     let api_limits = api_limits(config.limits.runs);
     let drain = cancel.child_token();
-    let api_settings = api::Settings { operator: identity.operator, limits: api_limits.clone(), drain: drain.clone() };
+    let api_settings = api::Settings { people: identity.people, limits: api_limits.clone(), drain: drain.clone() };
     let app = api::router(Arc::new(engine), api_settings);
     let tls = Arc::new(identity.certificates.server_config()?);
     let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));

@@ -14,9 +14,10 @@ use protocol::{RunId, Token};
 use super::Api;
 use super::limits::peer;
 use super::path::AttemptPath;
-use super::problem::{Answered, Refusal};
+use super::problem::{Answered, Refusal, start};
+use super::session;
 use crate::engine::Agent;
-use crate::identity::tokens;
+use crate::identity::{Known, Role, Who};
 
 /// The other end of a connection. `serve` puts it into each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,28 +34,73 @@ impl Peer {
 /// Whom requests are counted for, once it has proven who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Caller {
-    /// The operator, or its platform.
-    Operator,
+    /// Somebody, or their platform.
+    Person(Who),
     /// The agent of an attempt.
     Agent(RunId, u32),
 }
 
-/// People and platforms that have the operator's token.
-pub(super) struct Operator;
+/// Whoever may look: viewers and operators.
+pub(super) struct Viewer(pub(super) Who);
+
+impl FromRequestParts<Api> for Viewer {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
+        person(parts, api).map(Viewer)
+    }
+}
+
+/// Whoever may act.
+pub(super) struct Operator(pub(super) Who);
 
 impl FromRequestParts<Api> for Operator {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
-        let token = Token::try_from(bearer(parts)?.to_owned());
-        if !token.is_ok_and(|token| tokens::matches(&token, &api.operator)) {
-            return Err(Problem::new(Code::Unauthorized, "this is not the operator's token")
-                .with_hint("it stands in `operator.token` in the service's data folder")
+        let who = person(parts, api)?;
+        if who.role != Role::Operator {
+            let detail = format!("{} is a {}'s: it may look, and change nothing", who.name, who.role.name());
+            return Err(Problem::new(Code::Forbidden, detail)
+                .with_hint("ask an operator, or use what proves that you are one: the token in `operator.token` in the service's data folder")
                 .into());
         }
-        within_pace(api.callers.ask(&Caller::Operator))?;
-        Ok(Operator)
+        // Who has changed what is asked afterwards.
+        tracing::info!(who = start(&who.name), method = %parts.method, path = start(parts.uri.path()), "an operator asks");
+        Ok(Operator(who))
     }
+}
+
+/// Whoever brings what a browser's session can begin with. A session is not such a thing: it would never end.
+pub(super) struct Signing(pub(super) Known);
+
+impl FromRequestParts<Api> for Signing {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
+        let known = by_token(parts, api)?;
+        within_pace(api.callers.ask(&Caller::Person(known.who.clone())))?;
+        Ok(Signing(known))
+    }
+}
+
+/// Who it is, of the people. What comes first counts, also where something after it would have proven more.
+fn person(parts: &Parts, api: &Api) -> Answered<Who> {
+    let known = match session::cookie(&parts.headers)? {
+        Some(cookie) if !parts.headers.contains_key(AUTHORIZATION) => session::known(parts, cookie, api)?,
+        _ => by_token(parts, api)?,
+    };
+    within_pace(api.callers.ask(&Caller::Person(known.who.clone())))?;
+    Ok(known.who)
+}
+
+fn by_token(parts: &Parts, api: &Api) -> Answered<Known> {
+    let token = Token::try_from(bearer(parts)?.to_owned());
+    token.ok().and_then(|token| api.people.by_token(&token)).ok_or_else(|| {
+        Problem::new(Code::Unauthorized, "this is no operator's token, and no viewer's")
+            .with_hint("they stand in `operator.token` and `viewer.token` in the service's data folder")
+            .into()
+    })
 }
 
 /// The agent of the attempt that the path names, by its session token.

@@ -1,7 +1,7 @@
 //! The service over HTTP: what strangers may say, within which limits, and how they are answered.
 //!
-//! A request goes this way: `serve` (a connection and what it may cost) → `pace` (how often its peer may ask) → `caller` (who it is, and
-//! whether it may) → `path`, `body` (what it says) → a handler in `runs`, `agent` or `watch` → the engine. Whatever goes wrong on the way
+//! A request goes this way: `serve` (a connection and what it may cost) → `pace` (how often its peer may ask) → `caller` and `session` (who
+//! it is, and whether it may) → `path`, `body` (what it says) → a handler in `runs`, `agent` or `watch` → the engine. Whatever goes wrong on the way
 //! is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one call.
 
 mod agent;
@@ -15,6 +15,7 @@ mod problem;
 mod runs;
 mod serve;
 mod service;
+mod session;
 mod stall;
 mod watch;
 
@@ -29,7 +30,6 @@ use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use protocol::Digest;
 use protocol::control::problem::{Code, Problem};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,7 @@ pub use openapi::document;
 pub use serve::serve;
 pub use service::{Answer, Changes, Service};
 
+use crate::identity::People;
 use caller::{Caller, Peer};
 use limits::Pace;
 use problem::Refusal;
@@ -48,8 +49,8 @@ use problem::Refusal;
 /// What the API must be told.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// SHA-256 of the operator's token.
-    pub operator: Digest,
+    /// The people that it knows.
+    pub people: Arc<People>,
     /// What one caller may cost.
     pub limits: Limits,
     /// Tells that the service ends: watchers are let go.
@@ -70,7 +71,7 @@ impl Deref for Api {
 
 struct Shared {
     service: Arc<dyn Service>,
-    operator: Digest,
+    people: Arc<People>,
     limits: Limits,
     drain: CancellationToken,
     peers: Pace<std::net::IpAddr>,
@@ -85,7 +86,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
     let limits = settings.limits;
     let api = Api(Arc::new(Shared {
         service,
-        operator: settings.operator,
+        people: settings.people,
         drain: settings.drain,
         peers: Pace::new(limits.per_peer),
         callers: Pace::new(limits.per_caller),
@@ -115,6 +116,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(runs::token))
         .routes(routes!(watch::of_run))
         .routes(routes!(watch::of_all))
+        .routes(routes!(session::begin, session::show, session::end))
         .routes(routes!(agent::enrol))
         .routes(routes!(agent::report))
         .routes(routes!(agent::renew))

@@ -11,7 +11,9 @@ use protocol::control::problem::{Code, MEDIA_TYPE, Problem};
 use protocol::control::run::{Happening, RunProgress};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Components, Schema, SchemaType, Type};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{
     ContentBuilder, HeaderBuilder, InfoBuilder, License, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
     Response, ResponseBuilder, Tag,
@@ -20,6 +22,9 @@ use utoipa::{IntoResponses, ToSchema};
 
 use super::Api;
 use super::problem::{Answered, Refusal};
+
+/// How the document calls a browser's session.
+const BROWSER: &str = "browser";
 
 /// The document of what [`super::router`] serves.
 pub fn document() -> OpenApi {
@@ -44,6 +49,7 @@ pub(super) fn finished(routes: OpenApi) -> OpenApi {
         .tags(Some([
             tag("runs", "For people and platforms."),
             tag("events", "For people and platforms: what happens, as it happens."),
+            tag("sessions", "For browsers: a session instead of a token."),
             tag("agents", "For agents, and whoever starts them."),
             tag("service", "For everybody: about the service itself."),
         ]))
@@ -54,17 +60,40 @@ pub(super) fn finished(routes: OpenApi) -> OpenApi {
     schema::<Happening>(&mut components);
     schema::<RunProgress>(&mut components);
     for (name, description) in [
-        ("operator", "The operator's token, which stands in the service's data folder."),
+        (
+            "operator",
+            "The operator's token, which stands in `operator.token` in the service's data folder. It may do everything.",
+        ),
+        ("viewer", "The viewer's token, which stands in `viewer.token` there. It may look."),
         ("enrolment", "An enrolment token. It is good for one process."),
         ("session", "The session token that an agent got when it enrolled. It is good for its attempt."),
     ] {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
         components.add_security_scheme(name, SecurityScheme::Http(scheme));
     }
+    let cookie = "A browser's session, begun with `POST /v1/session`. What changes something must come from the service's own pages.";
+    let cookie = ApiKey::Cookie(ApiKeyValue::with_description(super::session::COOKIE, cookie));
+    components.add_security_scheme(BROWSER, SecurityScheme::ApiKey(cookie));
     document.components = Some(components);
-    operations(&mut document).for_each(say_what_may_be_left_out);
+    operations(&mut document).for_each(|operation| {
+        say_what_may_be_left_out(operation);
+        say_what_else_proves_it(operation);
+    });
     examples::add(&mut document);
     document
+}
+
+/// Who may look may do so as an operator too, and both may come by what else proves who they are.
+fn say_what_else_proves_it(operation: &mut Operation) {
+    let proof = |name: &str| SecurityRequirement::new(name, Vec::<String>::new());
+    let Some(proofs) = &mut operation.security else { return };
+    let is_signing = operation.operation_id.as_deref() == Some("begin_session");
+    if proofs.contains(&proof("viewer")) {
+        proofs.push(proof("operator"));
+    }
+    if proofs.contains(&proof("operator")) && !is_signing {
+        proofs.push(proof(BROWSER));
+    }
 }
 
 /// What a handler takes as an `Option` may be left out, which is something else than `null`, and only that may.
@@ -107,7 +136,12 @@ fn schema<T: ToSchema>(components: &mut Components) {
 
 /// Every operation of a document.
 pub(super) fn operations(document: &mut OpenApi) -> impl Iterator<Item = &mut Operation> {
-    document.paths.paths.values_mut().flat_map(|path| [path.get.as_mut(), path.post.as_mut()]).flatten()
+    document
+        .paths
+        .paths
+        .values_mut()
+        .flat_map(|path| [path.get.as_mut(), path.post.as_mut(), path.delete.as_mut()])
+        .flatten()
 }
 
 /// The ways in which operations of one kind can be refused.
@@ -136,9 +170,13 @@ refusals! {
     /// Of what shows one run.
     Showing: BadRequest Unauthorized NotFound TooMany Internal Unavailable;
     /// Of what creates a run.
-    Creating: BadRequest Unauthorized Timeout Conflict KeyReused TooLarge MediaType TooMany Internal Unavailable;
+    Creating: BadRequest Unauthorized Forbidden Timeout Conflict KeyReused TooLarge MediaType TooMany Internal Unavailable;
     /// Of what changes a run.
-    Telling: BadRequest Unauthorized NotFound Timeout Conflict TooLarge MediaType TooMany Internal Unavailable;
+    Telling: BadRequest Unauthorized Forbidden NotFound Timeout Conflict TooLarge MediaType TooMany Internal Unavailable;
+    /// Of sessions that begin.
+    Beginning: BadRequest Unauthorized Timeout TooLarge MediaType TooMany Internal Unavailable;
+    /// Of sessions that end.
+    Leaving: BadRequest Forbidden TooMany Internal Unavailable;
     /// Of enrolments.
     Enrolments: BadRequest Unauthorized Forbidden NotFound Timeout Conflict AlreadyEnrolled NotYet AttemptOver TooLarge MediaType
         TooMany Internal Unavailable;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::Api;
 use super::body::Strict;
-use super::caller::Operator;
+use super::caller::{Operator, Viewer};
 use super::openapi::{Creating, Listing, Showing, Telling};
 use super::path::{Asked, RunPath};
 use super::problem::{Answered, Refusal, start};
@@ -95,10 +95,10 @@ pub(super) struct Which {
 
 /// List runs, the latest first
 #[utoipa::path(
-    get, path = "/v1/runs", tag = "runs", operation_id = "list_runs", security(("operator" = [])), params(Which),
+    get, path = "/v1/runs", tag = "runs", operation_id = "list_runs", security(("viewer" = [])), params(Which),
     responses((status = 200, description = "A page of runs, without their orders", body = RunPage, content_type = "application/json"), Listing),
 )]
-pub(super) async fn list(_: Operator, State(api): State<Api>, Asked(which): Asked<Which>) -> Answered<Json<RunPage>> {
+pub(super) async fn list(_: Viewer, State(api): State<Api>, Asked(which): Asked<Which>) -> Answered<Json<RunPage>> {
     let states = which.state.as_deref().unwrap_or_default();
     let states = states.split(',').filter(|_| !states.is_empty()).map(state).collect::<Answered<_>>()?;
     let limit = which.limit.unwrap_or(PAGE);
@@ -124,11 +124,11 @@ fn state(word: &str) -> Answered<RunState> {
 
 /// Show a run
 #[utoipa::path(
-    get, path = "/v1/runs/{run}", tag = "runs", operation_id = "show_run", security(("operator" = [])),
+    get, path = "/v1/runs/{run}", tag = "runs", operation_id = "show_run", security(("viewer" = [])),
     params(("run" = protocol::RunId, Path, description = "The run")),
     responses((status = 200, description = "The run, with its order and its progress", body = Run, content_type = "application/json"), Showing),
 )]
-pub(super) async fn show(_: Operator, State(api): State<Api>, path: RunPath) -> Answered<Json<Run>> {
+pub(super) async fn show(_: Viewer, State(api): State<Api>, path: RunPath) -> Answered<Json<Run>> {
     Ok(Json(api.service.run(&path.run).await?))
 }
 
@@ -142,13 +142,14 @@ pub(super) async fn show(_: Operator, State(api): State<Api>, path: RunPath) -> 
     responses((status = 200, description = "It is, or will be, cancelled", body = Run, content_type = "application/json"), Telling),
 )]
 pub(super) async fn cancel(
-    _: Operator,
+    Operator(who): Operator,
     State(api): State<Api>,
     path: RunPath,
     Strict(cancel): Strict<Cancel>,
 ) -> Answered<Json<Run>> {
-    let reason = cancel.reason.as_deref().filter(|reason| !reason.is_empty());
-    Ok(Json(api.service.cancel(&path.run, reason.unwrap_or("called off by the operator")).await?))
+    let reason = cancel.reason.filter(|reason| !reason.is_empty());
+    let reason = reason.unwrap_or_else(|| format!("called off by {}", who.name));
+    Ok(Json(api.service.cancel(&path.run, &reason).await?))
 }
 
 /// Try a run again that has failed or was cancelled

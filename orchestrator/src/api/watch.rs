@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::Api;
-use super::caller::Operator;
+use super::caller::Viewer;
 use super::openapi::{Showing, Watching};
 use super::path::{Asked, RunPath};
 use super::problem::{Answered, Refusal};
@@ -51,7 +51,7 @@ pub(super) struct Since {
 /// Server-sent events: `state` and `agent`, each with an `id` and a `Happening`, and `progress` without an `id`, with a `RunProgress`.
 /// They begin with the run's history, or after `Last-Event-ID`.
 #[utoipa::path(
-    get, path = "/v1/runs/{run}/events", tag = "events", operation_id = "watch_run", security(("operator" = [])),
+    get, path = "/v1/runs/{run}/events", tag = "events", operation_id = "watch_run", security(("viewer" = [])),
     params(
         ("run" = RunId, Path, description = "The run"),
         Since,
@@ -60,7 +60,7 @@ pub(super) struct Since {
     responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Showing),
 )]
 pub(super) async fn of_run(
-    _: Operator,
+    _: Viewer,
     State(api): State<Api>,
     path: RunPath,
     Asked(since): Asked<Since>,
@@ -77,12 +77,12 @@ pub(super) async fn of_run(
 ///
 /// As of one run; without `Last-Event-ID` they begin with what happens next.
 #[utoipa::path(
-    get, path = "/v1/events", tag = "events", operation_id = "watch_all", security(("operator" = [])),
+    get, path = "/v1/events", tag = "events", operation_id = "watch_all", security(("viewer" = [])),
     params(Since, ("Last-Event-ID" = Option<i64>, Header, description = "The `id` that came last", minimum = 0)),
     responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Watching),
 )]
 pub(super) async fn of_all(
-    _: Operator,
+    _: Viewer,
     State(api): State<Api>,
     Asked(since): Asked<Since>,
     headers: HeaderMap,

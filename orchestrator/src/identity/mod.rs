@@ -4,18 +4,18 @@ mod authority;
 mod certificate;
 mod folder;
 mod keys;
+mod people;
 mod tickets;
 pub mod tokens;
 
 use std::sync::Arc;
-
-use protocol::Digest;
 
 pub use authority::Authority;
 pub use certificate::{Certificates, Source};
 pub use folder::Folder;
 pub(crate) use folder::bounded;
 pub use keys::Keys;
+pub use people::{BROWSER_SESSION, Known, People, Role, Who};
 pub use tickets::{Grant, TICKET_PUBLIC, TicketKey, VALIDITY};
 pub use tokens::SessionKey;
 
@@ -27,6 +27,8 @@ use crate::model::Moment;
 pub const CA: &str = "ca.pem";
 /// File of the operator's token.
 pub const OPERATOR_TOKEN: &str = "operator.token";
+/// File of the viewer's token.
+pub const VIEWER_TOKEN: &str = "viewer.token";
 
 /// All that a service is, read from its data folder; what is missing there is made.
 #[derive(Debug)]
@@ -35,8 +37,8 @@ pub struct Identity {
     pub folder: Arc<Folder>,
     /// The certificate that it shows.
     pub certificates: Arc<Certificates>,
-    /// Digest of the operator's token.
-    pub operator: Digest,
+    /// The people that it knows.
+    pub people: Arc<People>,
     /// What session tokens are computed and tickets signed with.
     pub keys: Arc<Keys>,
 }
@@ -52,10 +54,11 @@ impl Identity {
             Some(given) => Source::Given { certificate: given.certificate.clone(), key: given.key.clone() },
             None => Source::Own { folder: Arc::clone(&folder), names: config.all_names()? },
         };
+        let sessions = SessionKey::open(&folder)?;
         Ok(Identity {
             certificates: Arc::new(Certificates::open(source, now)?),
-            operator: tokens::operator(&folder)?,
-            keys: Arc::new(Keys { sessions: SessionKey::open(&folder)?, tickets: TicketKey::open(&folder)? }),
+            people: Arc::new(People::open(&folder, sessions.clone())?),
+            keys: Arc::new(Keys { sessions, tickets: TicketKey::open(&folder)? }),
             folder,
         })
     }
@@ -76,7 +79,8 @@ mod tests {
             let keys = &identity.keys;
             let session = keys.session(&run, 1, &keys.digest_of("nonce"));
             (
-                identity.operator.clone(),
+                std::fs::read(identity.folder.file(OPERATOR_TOKEN)).unwrap(),
+                std::fs::read(identity.folder.file(VIEWER_TOKEN)).unwrap(),
                 session,
                 keys.tickets.public(),
                 std::fs::read(identity.folder.file(CA)).unwrap(),
@@ -89,10 +93,10 @@ mod tests {
         let again = open();
         assert!(known(&again) == before);
         let shown = format!("{again:?}");
-        for name in ["operator.token", "ca.key", "server.key", "ticket.key"] {
+        for name in ["operator.token", "viewer.token", "ca.key", "server.key", "ticket.key"] {
             let text = std::fs::read_to_string(again.folder.file(name)).unwrap();
             assert!(text.lines().all(|line| !shown.contains(line)), "{name} shows itself");
         }
-        assert!(!shown.contains(before.1.reveal()));
+        assert!(!shown.contains(before.2.reveal()));
     }
 }

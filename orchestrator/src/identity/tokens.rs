@@ -7,7 +7,7 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::{Folder, OPERATOR_TOKEN as OPERATOR};
+use super::Folder;
 use crate::error::{Error, Result};
 
 const SESSION: &str = "session.key";
@@ -44,26 +44,28 @@ fn is_equal(one: &str, other: &str) -> bool {
     one.len() == other.len() && differences == 0
 }
 
-/// The operator's token, which is made at the first start: its digest. Whoever removes the file gets a new one at the next start.
+/// The token in one of the folder's files, which is made at the first start: its digest. Whoever removes the file gets a new one at the next
+/// start.
 ///
 /// # Errors
 /// The file cannot be read or made, others may read it, or it holds something else.
-pub fn operator(folder: &Folder) -> Result<Digest> {
-    if let Some(bytes) = folder.read_secret(OPERATOR, 256)? {
+pub fn of_people(folder: &Folder, file: &str) -> Result<Digest> {
+    if let Some(bytes) = folder.read_secret(file, 256)? {
         let text = std::str::from_utf8(&bytes).unwrap_or_default().trim().to_owned();
         let token = Token::try_from(text).map_err(|error| {
-            Error::refused(format!("{}: {error}", folder.file(OPERATOR).display()))
+            Error::refused(format!("{}: {error}", folder.file(file).display()))
                 .with_hint("remove it, and a new one is made")
         })?;
         return Ok(digest(&token));
     }
     let token = random()?;
     let line = Zeroizing::new(format!("{}\n", token.reveal()));
-    folder.write_secret(OPERATOR, line.as_bytes())?;
+    folder.write_secret(file, line.as_bytes())?;
     Ok(digest(&token))
 }
 
 /// What session tokens are computed with. Nothing about sessions is stored, so they outlive a restart as long as this key does.
+#[derive(Clone)]
 pub struct SessionKey(hmac::Key);
 
 impl std::fmt::Debug for SessionKey {
@@ -98,24 +100,37 @@ impl SessionKey {
 
     /// The session token of an attempt, for the process that has enrolled with a nonce of this digest.
     pub fn session(&self, run: &RunId, attempt: u32, nonce: &Digest) -> Token {
-        let mut bytes = Zeroizing::new([0; KEY_LEN]);
-        bytes.copy_from_slice(hmac::sign(&self.0, &message(run, attempt, nonce)).as_ref());
-        token(&bytes)
+        token(&self.tag(&of_attempt(run, &attempt.to_be_bytes(), nonce)))
     }
 
     /// Whether a token is [`Self::session`]'s for these. How long it takes says nothing about the right one.
     pub fn is_session(&self, session: &Token, run: &RunId, attempt: u32, nonce: &Digest) -> bool {
         let Ok(tag) = URL_SAFE_NO_PAD.decode(session.reveal()).map(Zeroizing::new) else { return false };
-        hmac::verify(&self.0, &message(run, attempt, nonce), &tag).is_ok()
+        self.is_tag(&of_attempt(run, &attempt.to_be_bytes(), nonce), &tag)
+    }
+
+    /// The HMAC over these parts. The first says what they are, so that none is taken for another.
+    pub(super) fn tag(&self, parts: &[&[u8]]) -> Zeroizing<[u8; KEY_LEN]> {
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        bytes.copy_from_slice(hmac::sign(&self.0, &message(parts)).as_ref());
+        bytes
+    }
+
+    /// Whether this is [`Self::tag`] of these parts. How long it takes says nothing about the right one.
+    pub(super) fn is_tag(&self, parts: &[&[u8]], tag: &[u8]) -> bool {
+        hmac::verify(&self.0, &message(parts), tag).is_ok()
     }
 }
 
+/// What the session token of an attempt is the HMAC of.
+fn of_attempt<'a>(run: &'a RunId, attempt: &'a [u8; 4], nonce: &'a Digest) -> [&'a [u8]; 4] {
+    [b"z-orchestrator session v1", run.as_str().as_bytes(), attempt, nonce.as_str().as_bytes()]
+}
+
 /// The parts, each with its length before it: no two different sets of parts have the same bytes.
-fn message(run: &RunId, attempt: u32, nonce: &Digest) -> Vec<u8> {
+fn message(parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(256);
-    for part in
-        [b"z-orchestrator session v1", run.as_str().as_bytes(), &attempt.to_be_bytes(), nonce.as_str().as_bytes()]
-    {
+    for part in parts {
         bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
         bytes.extend_from_slice(part);
     }
@@ -193,18 +208,20 @@ mod tests {
     }
 
     #[test]
-    fn operator_and_sessions_outlive_a_restart_and_nonsense_is_refused() {
+    fn tokens_and_sessions_outlive_a_restart_and_nonsense_is_refused() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = Folder::open(&temporary.path().join("data")).unwrap();
-        let (first, session) =
-            (operator(&folder).unwrap(), SessionKey::open(&folder).unwrap().session(&run("a"), 1, &sha256(b"n")));
-        assert_eq!(operator(&folder).unwrap(), first);
+        let (first, session) = (
+            of_people(&folder, "operator.token").unwrap(),
+            SessionKey::open(&folder).unwrap().session(&run("a"), 1, &sha256(b"n")),
+        );
+        assert_eq!(of_people(&folder, "operator.token").unwrap(), first);
         let again = SessionKey::open(&folder).unwrap().session(&run("a"), 1, &sha256(b"n"));
         assert_eq!(again, session);
         let text = std::fs::read_to_string(folder.file("operator.token")).unwrap();
         assert_eq!(digest(&Token::try_from(text.trim().to_owned()).unwrap()), first);
         folder.write_secret("operator.token", b"letmein").unwrap();
-        let error = operator(&folder).unwrap_err();
+        let error = of_people(&folder, "operator.token").unwrap_err();
         assert!(!error.lines().contains("letmein"));
         folder.write_secret("session.key", b"short").unwrap();
         SessionKey::open(&folder).unwrap_err();
@@ -216,7 +233,8 @@ mod tests {
             a in "[a-z0-9]{1,8}", b in "[a-z0-9]{1,8}", m in 0u32..4, n in 0u32..4
         ) {
             let nonce = sha256(b"n");
-            let same = message(&run(&a), m, &nonce) == message(&run(&b), n, &nonce);
+            let same = message(&of_attempt(&run(&a), &m.to_be_bytes(), &nonce))
+                == message(&of_attempt(&run(&b), &n.to_be_bytes(), &nonce));
             prop_assert_eq!(same, a == b && m == n);
         }
     }

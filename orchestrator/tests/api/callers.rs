@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 use orchestrator::api::Limits;
 use serde_json::json;
 
-use crate::fake::{ENROLMENT, OPERATOR, OTHERS, SESSION};
+use crate::fake::{ENROLMENT, OPERATOR, OTHERS, SESSION, VIEWER};
 use crate::house::{DOCUMENT, House, request};
 
 /// Every operation: its method, its path with names filled in, and whom it is for (`None`: everybody).
@@ -39,13 +39,17 @@ async fn without_the_right_token_nothing_is_answered_but_what_is_open() {
         assert_eq!(missing.header("www-authenticate"), "Bearer");
         // One that is none, one that nobody has, and those of the others.
         let unknown = "x".repeat(43);
-        let mut wrong = vec!["", "x", &unknown, OPERATOR, ENROLMENT, SESSION];
-        let right = match scheme.as_str() {
-            "operator" => OPERATOR,
-            "enrolment" => ENROLMENT,
-            _ => SESSION,
+        let mut wrong = vec!["", "x", &unknown, OPERATOR, VIEWER, ENROLMENT, SESSION];
+        let right: &[&str] = match scheme.as_str() {
+            "operator" | "viewer" => &[OPERATOR, VIEWER],
+            "enrolment" => &[ENROLMENT],
+            _ => &[SESSION],
         };
-        wrong.retain(|token| *token != right);
+        wrong.retain(|token| !right.contains(token));
+        if scheme == "operator" {
+            let answer = house.ask(ask(Some(VIEWER))).await;
+            answer.must_be_problem("forbidden", "viewer token is a viewer's: it may look");
+        }
         for token in wrong {
             let answer = house.ask(ask(Some(token))).await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} with {token:?}");

@@ -17,6 +17,8 @@ use tokio::sync::watch;
 
 /// The operator's token.
 pub const OPERATOR: &str = "operator-operator-operator-operator-operato";
+/// The viewer's token.
+pub const VIEWER: &str = "viewer--viewer--viewer--viewer--viewer--vie";
 /// An enrolment token.
 pub const ENROLMENT: &str = "enrolment-enrolment-enrolment-enrolment-enr";
 /// The session of attempt 1 of run `r-1`.

@@ -10,7 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use orchestrator::api::{Limits, Settings, document, router, serve};
-use orchestrator::identity::tokens;
+use orchestrator::identity::{People, SessionKey, tokens};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::fake::{Fake, OPERATOR};
+use crate::fake::{Fake, OPERATOR, VIEWER};
 
 /// How long anything may take that should happen at once.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -54,8 +54,10 @@ impl House {
     async fn open(limits: Limits, tls: Option<(Arc<rustls::ServerConfig>, CertificateDer<'static>)>) -> Self {
         let fake = Arc::new(Fake::default());
         let drain = CancellationToken::new();
-        let operator = tokens::digest(&OPERATOR.to_owned().try_into().unwrap());
-        let app = router(fake.clone(), Settings { operator, limits: limits.clone(), drain: drain.clone() });
+        let digest = |token: &str| tokens::digest(&token.to_owned().try_into().unwrap());
+        let people = People::new(digest(OPERATOR), digest(VIEWER), SessionKey::new(&[7; 32]));
+        let app =
+            router(fake.clone(), Settings { people: people.into(), limits: limits.clone(), drain: drain.clone() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (config, certificate) = tls.unzip();

@@ -1,5 +1,6 @@
 //! Values as they go over the wire, for the schemas to be compared with: each has been one of our types.
 
+use orchestrator::identity::Who;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{
@@ -122,6 +123,8 @@ fn orders(all: &mut Instances) {
 }
 
 fn runs(all: &mut Instances) {
+    real::<Who>(all, "Who", json!({"role": "viewer", "name": "viewer token"}));
+    refused::<Who>(all, "Who", json!({"role": "king", "name": "viewer token"}));
     let smallest = serde_json::to_value(run("r-1", "queued".to_owned().into())).unwrap();
     real::<Run>(all, "Run", smallest.clone());
     let mut full = smallest.clone();

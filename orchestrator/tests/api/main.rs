@@ -10,6 +10,7 @@ mod fake;
 mod house;
 mod instances;
 mod limits;
+mod sessions;
 mod statuses;
 mod watching;
 mod wires;

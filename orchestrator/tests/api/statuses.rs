@@ -60,7 +60,7 @@ async fn actions_on_a_run() {
     assert_eq!(house.ask(bare).await.status, StatusCode::OK);
     assert_eq!(house.post("/v1/runs/r-1/confirm-death", r#"{"attempt": 2}"#).await.status, StatusCode::OK);
     assert_eq!(house.post("/v1/runs/r-1/token", "{}").await.json()["attempt"], 1);
-    let off = "cancel r-1: called off by the operator";
+    let off = "cancel r-1: called off by operator token";
     assert_eq!(house.fake.asked(), [off, off, off, "cancel r-1: the wrong image", "retry r-1", "confirm r-1 2"]);
 
     let long = format!(r#"{{"reason": "{}"}}"#, "x".repeat(1025));

@@ -116,6 +116,7 @@ fn all() -> Vec<(&'static str, Value)> {
         ("NewRun", order()),
         ("RunPage", json!({"runs": [run()], "next": "41"})),
         ("Run", run()),
+        ("Who", json!({"role": "operator", "name": "operator token"})),
         ("Cancel", json!({"reason": "the wrong image"})),
         ("Nothing", json!({})),
         ("ConfirmDeath", json!({"attempt": 2})),
