@@ -15,6 +15,7 @@ pub mod error;
 pub mod identity;
 pub mod launch;
 pub mod model;
+mod page;
 pub mod service;
 pub mod store;
 pub mod text;

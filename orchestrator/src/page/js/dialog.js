@@ -86,7 +86,7 @@ function questionFor(action, run) {
   if (action === "cancel") {
     return {
       title: `Cancel the run of ${run.server}?`,
-      what: `Run ${run.run}, which puts ${run.image} onto ${run.target}, is called off. ${run.state === "queued" || run.state === "launching" ? "Nothing has been written yet." : "Its agent is told to stop. What it has written does not boot."}`,
+      what: `Run ${run.run}, which puts ${run.image} onto ${run.target}, is called off. ${run.state === "running" ? "Its agent is told to stop; what it has written does not boot." : run.state === "lost" ? "It ends when its agent is known to be dead." : "No agent writes now."}`,
       label: "Reason (optional)", yes: "Cancel the run", no: "Keep it",
       act: (reason) => ask("POST", `${here}/cancel`, reason ? { reason } : {}),
     };

@@ -19,21 +19,28 @@ function resultOf(run) {
   return found;
 }
 
+/** Texts below each other. */
+function lines(texts) {
+  if (!texts?.length) return null;
+  const list = make("ul", "lines", ...texts.map((text) => make("li", "data", text)));
+  list.setAttribute("role", "list");
+  return list;
+}
+
 function failureOf(run, failure) {
   const title = run.state === "failed" || run.state === "cancelled" ? "Failure" : "Last failure";
-  const causes = failure.causes?.length ? make("ul", "causes", ...failure.causes.map((cause) => make("li", "data", cause))) : null;
-  return panel(title, "failure",
+    return panel(title, "failure",
     make("p", "message data", failure.message),
     failure.hint ? make("p", "hint", make("strong", "", "What to do: "), make("span", "data", failure.hint)) : null,
     facts([
-      ["Causes", causes],
+      ["Causes", lines(failure.causes)],
       ["Phase", failure.phase],
       ["Kind", `${failure.error}, exit code ${failure.exit_code}`],
       ["Target", LEFT_ON_TARGET[failure.target] ?? failure.target],
       ["Again", failure.retryable ? "The same run can succeed later." : "Trying again does not help before somebody changes something."],
       ["Closed", failure.torn_down?.undone?.join("; ")],
       ["Left open", failure.torn_down?.left?.join("; "), "bad-text"],
-      ["Why it ended", run.reason],
+      ["Why it ended", run.reason === failure.message ? "" : run.reason],
     ]));
 }
 
@@ -59,7 +66,7 @@ function summaryOf(summary) {
       ["Proof", proofOf(summary.proof)],
       ["Image", `${image.name} version ${image.version}, ${image.architecture}`],
       ["Digest", image.digest, "mono"],
-      ["Signed by", image.signers?.join(", "), "mono"],
+      ["Signed by", lines(image.signers), "mono"],
       ["Target", `${target.device}, ${size(target.size)}${target.layout ? `, ${target.layout}` : ""}`],
       ["Paths", target.paths && `${target.paths.live} of ${target.paths.total} live when it was taken`],
       ["Reservation", reservationOf(target.reservation)],
@@ -98,9 +105,9 @@ function attemptsOf(run) {
     return cell;
   }));
   const rows = attempts.flatMap((attempt) => {
-    const lasted = attempt.ended ? duration((Date.parse(attempt.ended) - Date.parse(attempt.started)) / 1000) : "under way";
+    const lasted = attempt.ended ? duration((Date.parse(attempt.ended) - Date.parse(attempt.started)) / 1000) : `${age(attempt.started)} so far`;
     const agent = make("td", "data", attempt.agent ?? "not enrolled", attempt.handle ? make("span", "sub mono", attempt.handle) : null);
-    const outcome = make("td", "data", attempt.outcome ?? "–", attempt.reason ? make("span", "sub", attempt.reason) : null);
+    const outcome = make("td", "data", attempt.outcome ?? "under way", attempt.reason ? make("span", "sub", attempt.reason) : null);
     if (attempt.outcome && attempt.outcome !== "succeeded") outcome.classList.add("bad-text");
     return [make("tr", "", make("td", "", String(attempt.attempt)), make("td", "", moment(attempt.started)), make("td", "", lasted), outcome, agent)];
   });
@@ -115,8 +122,8 @@ function orderOf(run) {
     ["Image", run.image],
     ["Version floor", order?.image?.min_version ? String(order.image.min_version) : ""],
     ["Digest", order?.image?.digest, "mono"],
-    ["Sources", order?.image?.sources?.join("\n"), "mono lines"],
-    ["Trusted keys", order?.image?.trust?.map((key) => `${key.slice(0, 16)}…`).join("\n"), "mono lines"],
+    ["Sources", lines(order?.image?.sources), "mono"],
+    ["Trusted keys", lines(order?.image?.trust?.map((key) => `${String(key).slice(0, 16)}…`)), "mono"],
     ["Target", run.target, "mono"],
     ["Layout", order?.target?.layout && (typeof order.target.layout === "string" ? order.target.layout : JSON.stringify(order.target.layout))],
     ["Reservation", order?.target?.reservation],

@@ -34,7 +34,7 @@ function proofLine(summary) {
 
 function attemptLine(run) {
   const attempts = run.attempts?.length ?? 0;
-  return attempts > 1 || (attempts === 1 && run.state === "queued") ? `attempt ${attempts} of ${run.max_attempts}` : "";
+  return attempts > 1 || (attempts === 1 && run.state === "queued") ? `attempt ${attempts}/${run.max_attempts}` : "";
 }
 
 /** Sets how far a bar is, for eyes and for screen readers. */
@@ -75,7 +75,7 @@ class Row {
       this.meter.setAttribute("aria-label", `Progress of ${run.server}`);
     }
     const attempt = attemptLine(run);
-    const since = isOver(run.state) ? `${age(run.ended)} ago` : `for ${age(run.since ?? run.created)}`;
+    const since = isOver(run.state) ? `${age(run.ended)} ago` : age(run.since ?? run.created);
     put(this.since, attempt ? `${since} · ${attempt}` : since);
     put(this.name, run.server);
     put(this.image, run.image);

@@ -160,7 +160,10 @@ class Story {
       row.classList.toggle("limits", now.limited_by === stage);
       put(text, `${size(rate)}/s${now.limited_by === stage ? " · limits" : ""}`);
     }
-    if (run.paths) put(this.paths, `${run.paths.live} of ${run.paths.total} live`);
+    if (run.paths) {
+      put(this.paths, `${run.paths.live} of ${run.paths.total} live`);
+      this.paths.classList.toggle("degraded", run.paths.live < run.paths.total);
+    }
   }
 
   #nowPanel(run) {
