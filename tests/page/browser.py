@@ -102,7 +102,8 @@ class Browser:
         return answer["result"].get("value")
 
     def until(self, expression, what, seconds=15):
-        """Waits until something holds; what it is then."""
+        """Waits until something holds; what it is then. An element is there, or is not."""
+        expression = f"((found) => found instanceof Node || found)({expression})"
         began = time.monotonic()
         while True:
             try:

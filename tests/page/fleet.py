@@ -75,7 +75,7 @@ def summary(seconds):
             "reservation": {"held": {"key": "0x5a500000000a0001"}},
             "containers": [{"region": "root", "uuid": "2f0c7f6e-9a1d-4a57-8b7e-0d3f5b9c1e22", "cipher": "aes-xts-plain64", "sector_size": 4096, "kept": False}],
         },
-        "raw_bytes": 40 * GIB, "data_bytes": 22 * GIB, "zero_bytes": 18 * GIB, "fetched_bytes": 9 * GIB, "tail": {"bytes": 24 * GIB, "how": "zeroed-by-device"},
+        "raw_bytes": 40 * GIB, "data_bytes": 22 * GIB, "zero_bytes": 18 * GIB, "fetched_bytes": 9 * GIB, "tail": {"bytes": 24 * GIB, "how": "zeroed-by-device", "proven_bytes": 24 * GIB},
         "gpt": "moved", "proof": {"read-back": {"bytes": 40 * GIB}}, "ipsec": "required: every connection was protected by AES-256-GCM",
         "engine": "io_uring", "limited_by": "source", "retries": 2,
         "phases": [{"phase": "spec", "seconds": 0.1}, {"phase": "network", "seconds": 3.4}, {"phase": "image", "seconds": 0.8},

@@ -88,10 +88,10 @@ class Service:
         assert status in (200, 201), (method, path, status, answer)
         return answer
 
-    def create(self, server, image="debian-13", target="/dev/disk/by-id/fake", **more):
+    def create(self, server, **more):
         order = {
-            "server": server, "launcher": "external", "image": {"name": image, "sources": ["https://images.example.com/debian/"], "trust": [EXAMPLE_KEY]},
-            "target": {"device": f"{target}-{server}"},
+            "server": server, "launcher": "external", "image": {"name": "debian-13", "sources": ["https://images.example.com/debian/"], "trust": [EXAMPLE_KEY]},
+            "target": {"device": f"/dev/disk/by-id/{server}"},
         } | more
         return self.must("POST", "/v1/runs", order)["run"]
 

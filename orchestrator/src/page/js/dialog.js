@@ -14,6 +14,8 @@ class Question {
       this.#go();
     });
     this.dialog.addEventListener("close", () => {
+      // The event comes later than the end that it tells: the next question may have been opened meanwhile.
+      if (this.dialog.open) return;
       this.#asked = null;
       // The button that opened it may have been painted anew meanwhile.
       const back = this.#from && (this.#from.isConnected ? this.#from : document.querySelector(`[data-act="${this.#from.dataset.act}"]`));
