@@ -44,6 +44,8 @@ pub struct Limits {
     pub comment: Duration,
     /// How often a watcher is told of progress, at most.
     pub progress: Duration,
+    /// How long a watcher of all runs waits, once it was told something, until it is told more: of many runs, much at once.
+    pub gather: Duration,
     /// Requests of one peer, whoever it says it is.
     pub per_peer: Rate,
     /// Requests of one agent's attempt, or of the operator.
@@ -69,6 +71,7 @@ impl Default for Limits {
             watchers: 256,
             comment: Duration::from_secs(15),
             progress: Duration::from_secs(1),
+            gather: Duration::from_millis(100),
             per_peer: Rate { per_second: 500, burst: 1000 },
             per_caller: Rate { per_second: 100, burst: 200 },
         }

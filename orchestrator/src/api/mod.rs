@@ -9,6 +9,7 @@ mod agent;
 mod body;
 mod caller;
 mod connection;
+mod fleet;
 mod limits;
 mod openapi;
 mod path;
@@ -18,10 +19,12 @@ mod serve;
 mod service;
 mod session;
 mod stall;
+mod tail;
 mod watch;
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use axum::Router;
@@ -78,6 +81,10 @@ struct Shared {
     peers: Pace<std::net::IpAddr>,
     callers: Pace<Caller>,
     watchers: Arc<Semaphore>,
+    /// How many have ever watched all runs.
+    watched: AtomicUsize,
+    fleet: fleet::Looks,
+    tail: tail::Tail,
     document: Bytes,
 }
 
@@ -92,6 +99,9 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         peers: Pace::new(limits.per_peer),
         callers: Pace::new(limits.per_caller),
         watchers: Arc::new(Semaphore::new(limits.watchers)),
+        watched: AtomicUsize::default(),
+        fleet: fleet::Looks::new(limits.progress),
+        tail: tail::Tail::default(),
         // It is made of texts, numbers and lists: nothing of it can fail to be written.
         document: serde_json::to_vec(&openapi::finished(document)).unwrap_or_default().into(),
         limits,

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use protocol::control::problem::{Code, MEDIA_TYPE, Problem};
-use protocol::control::run::{Happening, RunProgress};
+use protocol::control::run::{Fleet, Happening, RunProgress};
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Components, Schema, SchemaType, Type};
 use utoipa::openapi::security::{
@@ -59,6 +59,7 @@ pub(super) fn finished(routes: OpenApi) -> OpenApi {
     schema::<Problem>(&mut components);
     schema::<Happening>(&mut components);
     schema::<RunProgress>(&mut components);
+    schema::<Fleet>(&mut components);
     for (name, description) in [
         (
             "operator",

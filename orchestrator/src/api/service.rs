@@ -3,11 +3,11 @@
 use futures_util::future::BoxFuture;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::Problem;
-use protocol::control::run::{EnrolmentToken, NewRun, Run, RunPage};
+use protocol::control::run::{EnrolmentToken, Glance, NewRun, Run, RunPage};
 use protocol::event::Progress;
 use protocol::{RunId, Token};
 
-use crate::engine::{Agent, Engine, Watch};
+use crate::engine::{Agent, Engine, Fresh, Watch};
 use crate::store::{Filter, Told};
 
 /// What a method answers.
@@ -15,8 +15,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, Problem>>;
 
 /// See [`Watch`].
 pub trait Changes: Send {
-    /// See [`Watch::changed`].
-    fn changed(&mut self) -> BoxFuture<'_, Option<()>>;
+    /// See [`Watch::changed`]. A future that is dropped loses nothing.
+    fn changed(&mut self) -> BoxFuture<'_, Option<Fresh>>;
 }
 
 /// See [`Engine`], method by method.
@@ -36,13 +36,13 @@ pub trait Service: Send + Sync + 'static {
     fn told<'a>(&'a self, after: i64, run: Option<&'a RunId>, limit: u32) -> Answer<'a, Vec<Told>>;
     fn last_told(&self) -> Answer<'_, i64>;
     fn progress(&self, run: &RunId) -> Option<Progress>;
-    fn all_progress(&self) -> Vec<(RunId, Progress)>;
+    fn fleet(&self, since: u64) -> (u64, Vec<Glance>);
     fn watch(&self, run: Option<&RunId>) -> Box<dyn Changes>;
     fn ready(&self) -> Answer<'_, ()>;
 }
 
 impl Changes for Watch {
-    fn changed(&mut self) -> BoxFuture<'_, Option<()>> {
+    fn changed(&mut self) -> BoxFuture<'_, Option<Fresh>> {
         Box::pin(Watch::changed(self))
     }
 }
@@ -104,8 +104,8 @@ impl Service for Engine {
         Engine::progress(self, run)
     }
 
-    fn all_progress(&self) -> Vec<(RunId, Progress)> {
-        Engine::all_progress(self)
+    fn fleet(&self, since: u64) -> (u64, Vec<Glance>) {
+        Engine::fleet(self, since)
     }
 
     fn watch(&self, run: Option<&RunId>) -> Box<dyn Changes> {

@@ -1,11 +1,12 @@
 //! Watchers, by server-sent events.
 //!
 //! The database is the queue. A watcher keeps a place in it, reads from there a page at a time, and sends; so one that is slow costs one
-//! page of memory, and nobody waits for it. Progress is not in the database: of that, each is told the latest, now and then.
+//! page of memory, and nobody waits for it. Those of all runs read it together ([`super::tail`]). Progress is not in the database: of
+//! that, each is told the latest, now and then; those of all runs at a glance ([`super::fleet`]).
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::Api;
 use super::caller::Viewer;
+use super::fleet::Place;
 use super::openapi::{Showing, Watching};
 use super::path::{Asked, RunPath};
 use super::problem::{Answered, Refusal};
@@ -32,9 +34,9 @@ use super::service::Changes;
 use crate::store::Told;
 
 /// How much is read at once of what was told.
-const PAGE: u32 = 256;
+pub(super) const PAGE: u32 = 256;
 /// How much is sent at once, in bytes.
-const PIECE: usize = 16 << 10;
+pub(super) const PIECE: usize = 16 << 10;
 
 /// From where on.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -75,7 +77,9 @@ pub(super) async fn of_run(
 
 /// Watch all runs
 ///
-/// As of one run; without `Last-Event-ID` they begin with what happens next.
+/// Server-sent events: `state` and `agent` as of one run, and, at most once a second, `fleet` without an `id`, with a `Fleet`: how far runs
+/// are that got on since the last time, and the first time all that are running; of very many, in several events. Without `Last-Event-ID`
+/// they begin with what happens next.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", operation_id = "watch_all", security(("viewer" = [])),
     params(Since, ("Last-Event-ID" = Option<i64>, Header, description = "The `id` that came last", minimum = 0)),
@@ -121,23 +125,41 @@ fn watch(api: Api, run: Option<RunId>, after: i64, changes: Box<dyn Changes>) ->
         Problem::new(Code::TooMany, detail).with_hint("close others").retry_after(10)
     })?;
     let (out, mut sent) = mpsc::channel::<Bytes>(1);
-    let next = Instant::now();
-    let watcher = Watcher { api, run, after, shown: HashMap::new(), next, out, _permit: permit };
+    let of = match run {
+        Some(run) => Of::One { run, shown: None },
+        None => Of::All(Place::of(api.watched.fetch_add(1, Ordering::Relaxed))),
+    };
+    let now = Instant::now();
+    let owes = true;
+    let watcher =
+        Watcher { api, of, after, heard: Some(now), tell_from: now, owes, show_from: now, out, _permit: permit };
     tokio::spawn(watcher.go(changes));
     let mut response = Response::new(Body::from_stream(poll_fn(move |cx| sent.poll_recv(cx)).map(Ok::<_, Infallible>)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Ok(response)
 }
 
+/// What is watched.
+enum Of {
+    /// One run, and the progress of it that was sent last.
+    One { run: RunId, shown: Option<Progress> },
+    /// All runs.
+    All(Place),
+}
+
 struct Watcher {
     api: Api,
-    run: Option<RunId>,
+    of: Of,
     /// The place of what was sent last.
     after: i64,
-    /// The progress that was sent last.
-    shown: HashMap<RunId, Progress>,
-    /// When progress may be sent again.
-    next: Instant,
+    /// When it was heard that something was told which is not sent yet.
+    heard: Option<Instant>,
+    /// When that may be sent.
+    tell_from: Instant,
+    /// Whether progress is to be sent.
+    owes: bool,
+    /// When that may be sent.
+    show_from: Instant,
     out: mpsc::Sender<Bytes>,
     _permit: OwnedSemaphorePermit,
 }
@@ -160,93 +182,117 @@ impl Watcher {
             Ok(()) | Err(End::Gone) => return,
         };
         // Whether it takes that or not, it is let go.
-        let _ = self.send(word.to_owned()).await;
+        let _ = self.send(word).await;
     }
 
     async fn watch(&mut self, mut changes: Box<dyn Changes>) -> Result<(), End> {
-        self.send("retry: 2000\n\n".to_owned()).await?;
+        self.send("retry: 2000\n\n").await?;
         let mut comment = interval_at(Instant::now() + self.api.limits.comment, self.api.limits.comment);
-        let drain = self.api.drain.clone();
+        let (drain, out) = (self.api.drain.clone(), self.out.clone());
         loop {
-            self.tell().await?;
-            // Kept over the comments in between, so that no change is lost with a future that is dropped.
-            let mut changed = changes.changed();
-            let mut owes = self.show_if_due().await?;
-            loop {
-                let (next, out) = (self.next, self.out.clone());
-                tokio::select! {
-                    biased;
-                    () = drain.cancelled() => return Err(End::Service),
-                    () = out.closed() => return Err(End::Gone),
-                    change = &mut changed => match change {
-                        Some(()) => break,
-                        None => return Err(End::Service),
-                    },
-                    () = sleep_until(next), if owes => owes = self.show_if_due().await?,
-                    _ = comment.tick() => self.send(":\n\n".to_owned()).await?,
+            self.tell_if_due().await?;
+            self.show_if_due().await?;
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => return Err(End::Service),
+                () = out.closed() => return Err(End::Gone),
+                // Whoever has heard of something and must wait before it is sent need not hear of more.
+                fresh = changes.changed(), if self.heard.is_none() => {
+                    let fresh = fresh.ok_or(End::Service)?;
+                    self.heard = fresh.told.then(Instant::now);
+                    self.owes |= fresh.progress;
                 }
+                () = sleep_until(self.tell_from), if self.heard.is_some() => {}
+                () = sleep_until(self.show_from), if self.owes => {}
+                _ = comment.tick() => self.send(":\n\n").await?,
             }
         }
     }
 
-    /// Sends what was told since.
-    async fn tell(&mut self) -> Result<(), End> {
-        loop {
+    /// Sends what was told since, unless that was done only just now.
+    async fn tell_if_due(&mut self) -> Result<(), End> {
+        let Some(heard) = self.heard.take_if(|_| Instant::now() >= self.tell_from) else { return Ok(()) };
+        while !self.tell(heard).await? {
             if self.api.drain.is_cancelled() {
                 return Err(End::Service);
             }
-            let told = self.api.service.told(self.after, self.run.as_ref(), PAGE).await.map_err(|_| End::Store)?;
-            let is_last = told.len() < PAGE as usize;
-            let mut text = String::new();
-            for told in told {
-                write_told(&mut text, &told);
-                self.after = told.seq;
-                if text.len() >= PIECE {
-                    self.send(std::mem::take(&mut text)).await?;
-                }
-            }
-            if !text.is_empty() {
-                self.send(text).await?;
-            }
-            if is_last {
-                return Ok(());
-            }
         }
+        // What happens to many runs is sent to those who watch them all in few pieces.
+        if matches!(self.of, Of::All(_)) {
+            self.tell_from = Instant::now() + self.api.limits.gather;
+        }
+        Ok(())
     }
 
-    /// Sends the progress that is new, unless it was sent only just now; then it owes that.
-    async fn show_if_due(&mut self) -> Result<bool, End> {
-        let now = Instant::now();
-        if now < self.next {
-            return Ok(true);
-        }
-        self.next = now + self.api.limits.progress;
-        let latest = match &self.run {
-            Some(run) => self.api.service.progress(run).map(|progress| (run.clone(), progress)).into_iter().collect(),
-            None => self.api.service.all_progress(),
-        };
-        let mut text = String::new();
-        let mut shown = HashMap::with_capacity(latest.len());
-        for (run, progress) in latest {
-            if self.shown.get(&run) != Some(&progress) {
-                write_event(&mut text, "progress", None, &RunProgress { run: run.clone(), progress: progress.clone() });
+    /// Sends a piece of it; whether that was all.
+    async fn tell(&mut self, heard: Instant) -> Result<bool, End> {
+        let api = self.api.clone();
+        let run = match &self.of {
+            Of::One { run, .. } => Some(run),
+            Of::All(_) => {
+                let piece = api.tail.after(&*api.service, self.after, heard).await.map_err(|_| End::Store)?;
+                if let Some(piece) = piece {
+                    self.after = piece.last;
+                    if !piece.text.is_empty() {
+                        self.send(piece.text).await?;
+                    }
+                    return Ok(piece.is_last);
+                }
+                None
             }
-            shown.insert(run, progress);
+        };
+        let told = api.service.told(self.after, run, PAGE).await.map_err(|_| End::Store)?;
+        let is_last = told.len() < PAGE as usize && run.is_some();
+        let mut text = String::new();
+        for told in told {
+            write_told(&mut text, &told);
+            self.after = told.seq;
+            if text.len() >= PIECE {
+                self.send(std::mem::take(&mut text)).await?;
+            }
         }
-        self.shown = shown;
         if !text.is_empty() {
             self.send(text).await?;
         }
-        Ok(false)
+        Ok(is_last)
     }
 
-    async fn send(&self, text: String) -> Result<(), End> {
-        let sent = tokio::time::timeout(self.api.limits.stall, self.out.send(text.into())).await;
+    /// Sends the progress that is new, unless it was sent only just now.
+    async fn show_if_due(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if !self.owes || now < self.show_from {
+            return Ok(());
+        }
+        match &mut self.of {
+            Of::One { run, shown } => {
+                (self.owes, self.show_from) = (false, now + self.api.limits.progress);
+                let latest = self.api.service.progress(run);
+                if let Some(progress) = latest.filter(|latest| shown.as_ref() != Some(latest)) {
+                    *shown = Some(progress.clone());
+                    let mut text = String::new();
+                    write_event(&mut text, "progress", None, &RunProgress { run: run.clone(), progress });
+                    self.send(text).await?;
+                }
+            }
+            // Nobody says when runs get on: that is looked at.
+            Of::All(place) => {
+                self.show_from = self.api.fleet.next(place, now);
+                for event in self.api.fleet.look(&*self.api.service, place, now) {
+                    self.send(event).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, piece: impl Into<Bytes>) -> Result<(), End> {
+        let sent = tokio::time::timeout(self.api.limits.stall, self.out.send(piece.into())).await;
         sent.map_err(|_| End::Gone)?.map_err(|_| End::Gone)
     }
 }
 
-fn write_told(text: &mut String, told: &Told) {
+/// Adds what was told, as an event.
+pub(super) fn write_told(text: &mut String, told: &Told) {
     let name = match told.happening.what {
         What::State(_) => "state",
         What::Agent(_) => "agent",
@@ -255,7 +301,7 @@ fn write_told(text: &mut String, told: &Told) {
 }
 
 /// Adds an event. JSON has no line breaks, so one line of data is enough.
-fn write_event(text: &mut String, name: &str, id: Option<i64>, data: &impl serde::Serialize) {
+pub(super) fn write_event(text: &mut String, name: &str, id: Option<i64>, data: &impl serde::Serialize) {
     let Ok(data) = serde_json::to_string(data) else { return };
     if let Some(id) = id {
         // Writing into a string does not fail.

@@ -8,9 +8,7 @@ use hyper::Method;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderName};
 use protocol::RunId;
-use protocol::control::run::Happening;
-use protocol::event::Progress;
-use serde::Deserialize;
+use protocol::control::run::{Fleet, Glance, Happening, RunProgress};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Client;
@@ -26,7 +24,7 @@ pub enum News {
     /// Something happened.
     Happened(Box<Happening>),
     /// An agent got on.
-    Progress(Box<Advance>),
+    Progress(Box<Glance>),
     /// The service is not reached. It is tried again by the next call.
     Away {
         /// Why.
@@ -36,15 +34,6 @@ pub enum News {
     },
     /// It is reached again, and nothing was missed but progress.
     Back,
-}
-
-/// How far the agent of a run is.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Advance {
-    /// The run.
-    pub run: RunId,
-    /// How far.
-    pub progress: Progress,
 }
 
 /// A stream of news that does not end by itself.
@@ -141,7 +130,7 @@ impl Events {
         if !messages.is_empty() {
             self.backoff = Backoff::new();
         }
-        self.ready.extend(messages.iter().filter_map(news));
+        self.ready.extend(messages.iter().flat_map(news));
         Ok(())
     }
 
@@ -159,11 +148,20 @@ impl Events {
 const MAX_ASKED: Duration = Duration::from_secs(60);
 
 /// What a message says; nothing where it is of a newer service and not understood, or not for us.
-fn news(message: &Message) -> Option<News> {
+fn news(message: &Message) -> Vec<News> {
+    let data = &message.data;
     let news = match message.event.as_str() {
-        "state" | "agent" => serde_json::from_str(&message.data).map(|happening| News::Happened(Box::new(happening))),
-        "progress" => serde_json::from_str(&message.data).map(|advance| News::Progress(Box::new(advance))),
-        _ => return None,
+        "state" | "agent" => serde_json::from_str(data).map(|happening| vec![News::Happened(Box::new(happening))]),
+        "progress" => {
+            serde_json::from_str(data).map(|RunProgress { run, progress }| vec![glance(Glance::of(run, &progress))])
+        }
+        "fleet" => serde_json::from_str(data).map(|Fleet { runs }| runs.into_iter().map(glance).collect()),
+        _ => return Vec::new(),
     };
-    news.inspect_err(|error| tracing::debug!(event = message.event, %error, "an event is not understood")).ok()
+    news.inspect_err(|error| tracing::debug!(event = message.event, %error, "an event is not understood"))
+        .unwrap_or_default()
+}
+
+fn glance(glance: Glance) -> News {
+    News::Progress(Box::new(glance))
 }

@@ -11,6 +11,7 @@ mod clock;
 mod doubt;
 mod effects;
 mod fleet;
+mod gauge;
 mod published;
 mod settings;
 mod task;
@@ -20,14 +21,14 @@ use std::sync::Arc;
 
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{EnrolmentToken, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Run, RunPage};
+use protocol::control::run::{EnrolmentToken, Glance, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Run, RunPage};
 use protocol::event::Progress;
 use protocol::{RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Answer, Ending, Input, Record, Rules, decide};
+use crate::model::{Answer, Ending, Input, Record, only_progress};
 use crate::store::{Filter, Shared, StoreError, Told};
 use asks::{Ask, Replied};
 use published::Published;
@@ -35,7 +36,7 @@ use watch::Watchers;
 
 pub use clock::Clock;
 pub use settings::{Credentials, Settings};
-pub use watch::Watch;
+pub use watch::{Fresh, Watch};
 
 /// Requests that may wait for the task. Whoever comes then waits before he may.
 const WAITING: usize = 1024;
@@ -234,22 +235,18 @@ impl Engine {
     /// # Errors
     /// `bad-request`, `forbidden`, `too-large`, `attempt-over`, `unavailable`.
     pub async fn report(&self, agent: &Agent, report: Report) -> Result<Orders, Problem> {
-        let input = Input::Report { attempt: agent.attempt, events: report.events };
         let record = self.record(&agent.run).await?;
         // Nothing but progress changes nothing that is stored.
-        let rules = Rules { back_off: self.0.settings.back_off, dice: 0.0 };
-        let decision = decide(&record, &input, self.0.clock.now(), &rules).map_err(|refusal| *refusal)?;
-        let (record, answer) = if decision.record.version == record.version {
-            (record, decision.answer)
-        } else {
-            self.input(&agent.run, input).await?
+        let (record, answer) = match only_progress(&record, agent.attempt, &report.events) {
+            Some(answer) => (record, answer.map_err(|refusal| *refusal)?),
+            None => self.input(&agent.run, Input::Report { attempt: agent.attempt, events: report.events }).await?,
         };
         let mut orders = self.0.published.orders(&record, agent.attempt);
         if let Answer::Reported { next, progress } = answer {
             orders.next = next;
             if let Some(progress) = progress {
                 self.0.published.set_progress(agent, *progress);
-                self.0.watchers.tell(&agent.run);
+                self.0.watchers.advance(&agent.run);
             }
         }
         Ok(orders)
@@ -284,9 +281,9 @@ impl Engine {
         self.0.published.progress(run)
     }
 
-    /// The latest progress of all running runs.
-    pub fn all_progress(&self) -> Vec<(RunId, Progress)> {
-        self.0.published.all_progress()
+    /// The running runs that got on since a look at them, and the name of this look; since 0: all of which progress is known.
+    pub fn fleet(&self, since: u64) -> (u64, Vec<Glance>) {
+        self.0.published.fleet(since)
     }
 
     /// Subscribes to one run or to all.

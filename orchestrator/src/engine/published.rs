@@ -8,10 +8,11 @@ use protocol::RunId;
 use protocol::control::agent::Lease;
 use protocol::control::agent::Orders;
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{Run, Wait};
+use protocol::control::run::{Glance, Run, Wait};
 use protocol::event::Progress;
 use tokio::time::Instant;
 
+use super::gauge::{Gauge, Looks};
 use super::settings::Settings;
 use super::{Agent, Clock};
 use crate::model::schedule::Busy;
@@ -27,7 +28,7 @@ pub(super) struct Live {
     pub(super) lease_ends: Option<Instant>,
     /// Whether that is being decided: it cannot be renewed any more.
     pub(super) expiring: bool,
-    progress: Option<Progress>,
+    progress: Arc<Gauge>,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +42,10 @@ struct Runs {
 
 /// All of it, shared.
 #[derive(Debug, Default)]
-pub(super) struct Published(RwLock<Runs>);
+pub(super) struct Published {
+    runs: RwLock<Runs>,
+    looks: Looks,
+}
 
 impl Published {
     /// Shows a record that is stored.
@@ -67,7 +71,7 @@ impl Published {
                 since: now,
                 lease_ends: (record.state == State::Running).then(|| now + lease(settings)),
                 expiring: false,
-                progress: None,
+                progress: Arc::default(),
             },
         };
         inner.runs.insert(record.run.clone(), live);
@@ -96,26 +100,31 @@ impl Published {
     /// A record as people see it.
     pub(super) fn view(&self, record: &Record, settings: &Settings, clock: &Clock) -> Run {
         let inner = self.read();
-        let progress = inner.runs.get(&record.run).and_then(|live| live.progress.clone());
+        let progress = inner.runs.get(&record.run).and_then(|live| live.progress.get());
         let queued: Option<Wait> =
             if record.may_start() { inner.busy.why_not(record, &settings.limits, clock.now()) } else { None };
         view(record, queued, progress)
     }
 
+    /// Shows how far an attempt is, where it is the current one.
     pub(super) fn set_progress(&self, agent: &Agent, progress: Progress) {
-        if let Some(live) = self.write().runs.get_mut(&agent.run).filter(|live| live.record.attempt() == agent.attempt)
-        {
-            live.progress = Some(progress);
+        let inner = self.read();
+        if let Some(live) = inner.runs.get(&agent.run).filter(|live| live.record.attempt() == agent.attempt) {
+            live.progress.set(progress, &self.looks);
         }
     }
 
     pub(super) fn progress(&self, run: &RunId) -> Option<Progress> {
-        self.read().runs.get(run).and_then(|live| live.progress.clone())
+        self.read().runs.get(run).and_then(|live| live.progress.get())
     }
 
-    pub(super) fn all_progress(&self) -> Vec<(RunId, Progress)> {
+    /// The runs that got on since this look, and the name of the next.
+    pub(super) fn fleet(&self, since: u64) -> (u64, Vec<Glance>) {
+        let look = self.looks.begin();
         let inner = self.read();
-        inner.runs.iter().filter_map(|(run, live)| Some((run.clone(), live.progress.clone()?))).collect()
+        let running = inner.runs.iter().filter(|(_, live)| live.record.state == State::Running);
+        let glances = running.filter_map(|(run, live)| live.progress.since(since, |at| Glance::of(run.clone(), at)));
+        (look, glances.collect())
     }
 
     /// Renews a lease, in memory alone: a service that starts anew grants all of them in full.
@@ -187,11 +196,11 @@ impl Published {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Runs> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.runs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Runs> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.runs.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

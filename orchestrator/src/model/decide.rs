@@ -20,6 +20,7 @@ mod agent;
 mod input;
 mod people;
 
+pub use agent::only_progress;
 pub use input::{Answer, Decision, Effect, Input, Refusal, Rules};
 
 /// Decides. The same inputs in the same order give the same record, always.

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
 use orchestrator::api::{Answer, Changes, Service};
-use orchestrator::engine::Agent;
+use orchestrator::engine::{Agent, Fresh};
 use orchestrator::store::{Filter, Told};
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{EnrolmentToken, Happening, NewRun, Run, RunPage, RunState, StateChanged, What};
+use protocol::control::run::{EnrolmentToken, Glance, Happening, NewRun, Run, RunPage, RunState, StateChanged, What};
 use protocol::event::Progress;
 use protocol::{RunId, Token};
 use serde_json::{Value, json};
@@ -59,14 +59,17 @@ pub fn progress(bytes: u64) -> Progress {
 
 pub struct Fake {
     pub told: Mutex<Vec<Told>>,
-    pub progress: Mutex<Vec<(RunId, Progress)>>,
+    /// How far runs are, and the look after which they got there.
+    progress: Mutex<Vec<(RunId, Progress, u64)>>,
+    /// How often all runs were looked at.
+    pub looks: AtomicUsize,
     /// What it was asked.
     pub asked: Mutex<Vec<String>>,
     /// How often what was told was read, and the longest page of that.
     pub reads: AtomicUsize,
     pub longest: AtomicUsize,
     pub broken: AtomicBool,
-    changes: watch::Sender<u64>,
+    changes: watch::Sender<(u64, u64)>,
 }
 
 impl Default for Fake {
@@ -74,11 +77,12 @@ impl Default for Fake {
         Fake {
             told: Mutex::default(),
             progress: Mutex::default(),
+            looks: AtomicUsize::default(),
             asked: Mutex::default(),
             reads: AtomicUsize::default(),
             longest: AtomicUsize::default(),
             broken: AtomicBool::default(),
-            changes: watch::Sender::new(0),
+            changes: watch::Sender::default(),
         }
     }
 }
@@ -99,13 +103,17 @@ impl Fake {
             told.push(Told { seq, happening: Happening { run: id(run), time: "2027-01-01T00:00:00Z".into(), what } });
         }
         drop(told);
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.send_modify(|count| count.0 += 1);
     }
 
     /// Makes progress.
     pub fn advance(&self, run: &str, bytes: u64) {
-        *self.progress.lock().unwrap() = vec![(id(run), progress(bytes))];
-        self.changes.send_modify(|count| *count += 1);
+        let look = self.looks.load(Ordering::Relaxed) as u64;
+        let mut all = self.progress.lock().unwrap();
+        all.retain(|(of, ..)| of.as_str() != run);
+        all.push((id(run), progress(bytes), look));
+        drop(all);
+        self.changes.send_modify(|count| count.1 += 1);
     }
 
     /// How many watchers there are.
@@ -137,11 +145,16 @@ fn there(name: &RunId) -> Result<Run, Problem> {
     }
 }
 
-struct Subscription(watch::Receiver<u64>);
+struct Subscription(watch::Receiver<(u64, u64)>, (u64, u64));
 
 impl Changes for Subscription {
-    fn changed(&mut self) -> BoxFuture<'_, Option<()>> {
-        Box::pin(async { self.0.changed().await.ok() })
+    fn changed(&mut self) -> BoxFuture<'_, Option<Fresh>> {
+        Box::pin(async {
+            self.0.changed().await.ok()?;
+            let now = *self.0.borrow_and_update();
+            let before = std::mem::replace(&mut self.1, now);
+            Some(Fresh { told: now.0 != before.0, progress: now.1 != before.1 })
+        })
     }
 }
 
@@ -246,15 +259,18 @@ impl Service for Fake {
     }
 
     fn progress(&self, run: &RunId) -> Option<Progress> {
-        self.all_progress().into_iter().find(|(of, _)| of == run).map(|(_, progress)| progress)
+        self.progress.lock().unwrap().iter().find(|(of, ..)| of == run).map(|(_, progress, _)| progress.clone())
     }
 
-    fn all_progress(&self) -> Vec<(RunId, Progress)> {
-        self.progress.lock().unwrap().clone()
+    fn fleet(&self, since: u64) -> (u64, Vec<Glance>) {
+        let all = self.progress.lock().unwrap();
+        let look = self.looks.fetch_add(1, Ordering::Relaxed) as u64 + 1;
+        let news = all.iter().filter(|(.., after)| *after >= since);
+        (look, news.map(|(run, progress, _)| Glance::of(run.clone(), progress)).collect())
     }
 
     fn watch(&self, _: Option<&RunId>) -> Box<dyn Changes> {
-        Box::new(Subscription(self.changes.subscribe()))
+        Box::new(Subscription(self.changes.subscribe(), *self.changes.borrow()))
     }
 
     fn ready(&self) -> Answer<'_, ()> {

@@ -4,7 +4,7 @@ use orchestrator::identity::Who;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{
-    Cancel, ConfirmDeath, EnrolmentToken, Happening, NewRun, Nothing, Run, RunPage, RunProgress,
+    Cancel, ConfirmDeath, EnrolmentToken, Fleet, Happening, NewRun, Nothing, Run, RunPage, RunProgress,
 };
 use protocol::event::{Event, KINDS};
 use protocol::{BusId, Digest, Label, Lun, RunId, ServerName, Token, Wwid, Wwpn};
@@ -275,6 +275,10 @@ fn events(all: &mut Instances) {
     real::<Happening>(all, "Happening", json!({"run": "r-1", "time": "2027-01-01T00:00:00Z", "state": state}));
     refused::<Happening>(all, "Happening", json!({"run": "r-1", "time": "2027-01-01T00:00:00Z"}));
     real::<RunProgress>(all, "RunProgress", json!({"run": "r-1", "progress": progress(1)}));
+    let glance = json!({"run": "r-1", "phase": "stream", "step": "read-back", "bytes": 1, "total_bytes": 2, "rate": 3});
+    let full = with(with(glance.clone(), "/limited_by", "source".into()), "/eta_seconds", 4.into());
+    real::<Fleet>(all, "Fleet", json!({"runs": [glance, full]}));
+    refused::<Fleet>(all, "Fleet", json!({"runs": [{"run": "r-1"}]}));
 }
 
 fn agents(all: &mut Instances) {

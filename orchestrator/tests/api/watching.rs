@@ -169,24 +169,79 @@ async fn progress_is_told_now_and_then_and_the_latest_always() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    let reads = async |events: &mut Events| {
+    let reads = async |events: &mut Events, event: &str, bytes: &str| {
         let mut told = 0;
         loop {
             let (name, id, data) = events.next().await;
-            assert_eq!((name.as_str(), id, &data["run"]), ("progress", None, &"r-1".into()));
+            assert_eq!((name.as_str(), id), (event, None));
             told += 1;
-            if data["progress"]["bytes"] == 100 {
+            if *data.pointer(bytes).unwrap() == 100 {
                 return told;
             }
         }
     };
-    let ((), one, every) = tokio::join!(makes, reads(&mut events), reads(&mut all));
+    let one = reads(&mut events, "progress", "/progress/bytes");
+    let ((), one, every) = tokio::join!(makes, one, reads(&mut all, "fleet", "/runs/0/bytes"));
     let most = began.elapsed().as_millis() / 300 + 2;
     assert!(u128::from(one.max(every) as u32) <= most, "{one} and {every} times in {:?}", began.elapsed());
-    // What has not changed is not told again.
+    // What has not changed is not told again, and progress makes nobody ask the store.
+    assert_eq!(house.fake.reads.load(Ordering::Relaxed), 2);
     house.fake.tell("r-1", 1);
     assert_eq!(events.ids(1).await, [1]);
+    assert_eq!(all.ids(1).await, [1]);
     events.must_be_quiet().await;
+    all.must_be_quiet().await;
+}
+
+#[tokio::test]
+async fn whoever_watches_all_is_first_told_how_far_all_are_and_then_of_those_that_got_on() {
+    let house = House::plain(Limits { progress: Duration::from_millis(100), ..Limits::default() }).await;
+    let runs = async |events: &mut Events| {
+        let (name, _, data) = events.next().await;
+        assert_eq!(name, "fleet");
+        let runs: Vec<String> =
+            data["runs"].as_array().unwrap().iter().map(|run| run["run"].as_str().unwrap().to_owned()).collect();
+        runs.join(" ")
+    };
+    house.fake.advance("r-1", 1);
+    house.fake.advance("r-2", 1);
+    let mut first = Events::of(&house, "/v1/events", None).await;
+    assert_eq!(runs(&mut first).await, "r-1 r-2");
+    let mut second = Events::of(&house, "/v1/events", None).await;
+    assert_eq!(runs(&mut second).await, "r-1 r-2");
+    first.must_be_quiet().await;
+    house.fake.advance("r-2", 2);
+    assert_eq!(runs(&mut first).await, "r-2");
+    assert_eq!(runs(&mut second).await, "r-2");
+    // All of them are looked at once in a while, however many watch, and not at all where nobody does.
+    let began = (Instant::now(), house.fake.looks.load(Ordering::Relaxed));
+    sleep(Duration::from_millis(500)).await;
+    let looks = house.fake.looks.load(Ordering::Relaxed) - began.1;
+    assert!(looks as u128 <= began.0.elapsed().as_millis() / 100 + 1, "{looks} looks");
+    drop((first, second));
+    until(|| house.fake.watchers() == 0).await;
+    let looks = house.fake.looks.load(Ordering::Relaxed);
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(house.fake.looks.load(Ordering::Relaxed), looks);
+}
+
+#[tokio::test]
+async fn what_many_watch_is_read_once() {
+    let house = House::plain(Limits { gather: Duration::ZERO, ..Limits::default() }).await;
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        all.push(Events::of(&house, "/v1/events", None).await);
+    }
+    until(|| house.fake.watchers() == 20).await;
+    let before = house.fake.reads.load(Ordering::Relaxed);
+    for round in 1..=10 {
+        house.fake.tell("r-1", 1);
+        for events in &mut all {
+            assert_eq!(events.ids(1).await, [round]);
+        }
+    }
+    let reads = house.fake.reads.load(Ordering::Relaxed) - before;
+    assert!((10..=40).contains(&reads), "{reads} reads for 20 watchers of 10 events");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ async fn next(events: &mut Events) -> Result<String> {
             What::State(change) => format!("{} {}", happening.run, change.state),
             What::Agent(event) => format!("{} event {}", happening.run, event.index),
         },
-        News::Progress(advance) => format!("{} {} %", advance.run, advance.progress.bytes),
+        News::Progress(glance) => format!("{} {} %", glance.run, glance.bytes),
         News::Away { .. } => "away".into(),
         News::Back => "back".into(),
     })
@@ -29,6 +29,10 @@ async fn next(events: &mut Events) -> Result<String> {
 async fn a_stream_that_breaks_is_taken_up_where_it_was() {
     let progress = "event: progress\ndata: {\"run\":\"r-1\",\"progress\":{\"phase\":\"stream\",\"step\":\"write\",\"bytes\":7,\
         \"total_bytes\":100,\"chunks\":1,\"total_chunks\":2,\"rates\":{\"source\":1,\"decode\":1,\"write\":1,\"read_back\":0}}}\n\n";
+    let glance = |run: &str, bytes: u32| {
+        format!(r#"{{"run":"{run}","phase":"stream","step":"write","bytes":{bytes},"total_bytes":100,"rate":1}}"#)
+    };
+    let fleet = format!("event: fleet\ndata: {{\"runs\":[{},{}]}}\n\n", glance("r-1", 8), glance("r-2", 9));
     let second = state(8, "r-1", "running");
     let (begin, rest) = second.split_at(second.len() - 20);
     let server = Server::new(vec![
@@ -37,7 +41,7 @@ async fn a_stream_that_breaks_is_taken_up_where_it_was() {
         problem(503, ""),
         Step::Cut(String::new()),
         Step::Say(events(&format!(
-            "{begin}{rest}{progress}event: new-in-2030\nid: 9\ndata: x\n\nevent: state\ndata: nonsense\n\n"
+            "{begin}{rest}{progress}{fleet}event: new-in-2030\nid: 9\ndata: x\n\nevent: state\ndata: nonsense\n\n"
         ))),
         problem(404, r#","hint":"it is gone""#),
     ])
@@ -50,7 +54,10 @@ async fn a_stream_that_breaks_is_taken_up_where_it_was() {
             Err(error) => break error,
         }
     };
-    assert_eq!(heard, ["r-1 queued", "away", "away", "away", "back", "r-1 running", "r-1 7 %", "away"]);
+    assert_eq!(
+        heard,
+        ["r-1 queued", "away", "away", "away", "back", "r-1 running", "r-1 7 %", "r-1 8 %", "r-2 9 %", "away"]
+    );
     assert_eq!(error.hint(), Some("it is gone"));
     let requests = server.requests();
     let resumed =

@@ -4,7 +4,7 @@ use std::path::Component;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, Failure, Phase, Progress, Step, Summary};
+use crate::event::{Event, Failure, Phase, Progress, Stage, Step, Summary};
 use crate::spec::{HandOver, ImageSpec, IpsecDemand, Options, Place, RunSpec, SpecError, TargetSpec, holds};
 use crate::text::{Label, RunId, ServerName, Token};
 use crate::words::words;
@@ -384,6 +384,55 @@ pub struct RunProgress {
     pub run: RunId,
     /// How far.
     pub progress: Progress,
+}
+
+/// How far runs are, as watchers of all are told: those that got on since the last time, and the first time all that are running.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Fleet {
+    /// The runs.
+    pub runs: Vec<Glance>,
+}
+
+/// How far a run is, as far as a glance at many shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Glance {
+    /// The run.
+    pub run: RunId,
+    /// The phase of its agent.
+    pub phase: Phase,
+    /// The step.
+    pub step: Step,
+    /// Raw bytes this step has dealt with.
+    pub bytes: u64,
+    /// Raw bytes it will deal with.
+    pub total_bytes: u64,
+    /// Bytes per second of the stage that this step is about: what is read back while reading back, else what is written.
+    pub rate: u64,
+    /// The stage that limited over the last seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_by: Option<Stage>,
+    /// Seconds left at this speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+}
+
+impl Glance {
+    /// A glance at a run that is so far.
+    pub fn of(run: RunId, progress: &Progress) -> Self {
+        let rates = &progress.rates;
+        Glance {
+            run,
+            phase: progress.phase.clone(),
+            step: progress.step.clone(),
+            bytes: progress.bytes,
+            total_bytes: progress.total_bytes,
+            rate: if progress.step == Step::ReadBack { rates.read_back } else { rates.write },
+            limited_by: progress.limited_by.clone(),
+            eta_seconds: progress.eta_seconds,
+        }
+    }
 }
 
 /// What happened.

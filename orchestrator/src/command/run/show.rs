@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use protocol::RunId;
 use protocol::control::Run;
+use protocol::control::run::Glance;
 use protocol::control::run::{Attempt, RunState};
 
 use super::{run_id, words};
@@ -50,7 +51,8 @@ fn text(run: &Run) -> String {
         rows.push(("ending", "it was called off, or its deadline has passed".to_owned()));
     }
     if let Some(progress) = &run.progress {
-        rows.push(("now", format!("{}, {}: {}", progress.phase, progress.step, words::progress(progress))));
+        let glance = Glance::of(run.run.clone(), progress);
+        rows.push(("now", format!("{}, {}: {}", progress.phase, progress.step, words::progress(&glance))));
     } else if !run.state.is_over() {
         let at = [run.phase.as_ref().map(ToString::to_string), run.step.as_ref().map(ToString::to_string)];
         let at: Vec<_> = at.into_iter().flatten().collect();

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use protocol::RunId;
 use protocol::control::Run;
-use protocol::control::run::{Happening, RunState, What};
-use protocol::event::{Body, Progress, Step};
+use protocol::control::run::{Glance, Happening, RunState, What};
+use protocol::event::{Body, Step};
 
 use super::words;
 use crate::client::News;
@@ -51,7 +51,7 @@ impl Told {
     pub(super) fn news(&mut self, stream: usize, news: &News) -> Result<()> {
         match news {
             News::Happened(happening) => return self.happened(happening),
-            News::Progress(advance) => self.progress(&advance.run, &advance.progress),
+            News::Progress(glance) => self.progress(glance),
             News::Away { error, .. } => {
                 // Of many streams the first says it; each goes on trying.
                 if self.away.is_empty() {
@@ -108,9 +108,10 @@ impl Told {
         self.lines.remove(run);
     }
 
-    fn progress(&mut self, run: &RunId, progress: &Progress) {
+    fn progress(&mut self, progress: &Glance) {
+        let run = &progress.run;
         if !self.screen.has_bars() {
-            let is_due = !self.json && self.is_line_due(run, progress, Instant::now());
+            let is_due = !self.json && self.is_line_due(progress, Instant::now());
             if is_due {
                 self.screen.lines(&format!(
                     "{run}  {}: {}",
@@ -133,7 +134,8 @@ impl Told {
         }
     }
 
-    fn is_line_due(&mut self, run: &RunId, progress: &Progress, now: Instant) -> bool {
+    fn is_line_due(&mut self, progress: &Glance, now: Instant) -> bool {
+        let run = &progress.run;
         let percent = percent(progress.bytes, progress.total_bytes);
         let is_due = match self.lines.get(run) {
             Some(line) if line.step == progress.step => {
@@ -169,7 +171,7 @@ fn line(what: &What) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use protocol::control::run::StateChanged;
-    use protocol::event::{Phase, Rates};
+    use protocol::event::Phase;
 
     use super::*;
 
@@ -180,18 +182,17 @@ mod tests {
         let mut told = Told::new(&Screen::of_this_process().without_bars(), false);
         let start = Instant::now();
         let mut is_due = |run: &RunId, step: Step, bytes, milliseconds| {
-            let progress = Progress {
+            let progress = Glance {
+                run: run.clone(),
                 phase: Phase::Stream,
                 step,
                 bytes,
                 total_bytes: 100,
-                chunks: 0,
-                total_chunks: 0,
-                rates: Rates::default(),
+                rate: 0,
                 limited_by: None,
                 eta_seconds: None,
             };
-            told.is_line_due(run, &progress, start + Duration::from_millis(milliseconds))
+            told.is_line_due(&progress, start + Duration::from_millis(milliseconds))
         };
         assert!(!is_due(&run, Step::Write, 0, 0) && !is_due(&run, Step::Write, 9, 1000));
         assert!(!is_due(&other, Step::Write, 50, 1000), "each run has lines of its own");

@@ -1,10 +1,9 @@
 //! Runs in words. Every text leaves this file without control characters: it ends on a terminal.
 
 use protocol::control::Run;
-use protocol::control::run::RunState;
+use protocol::control::run::{Glance, RunState};
 use protocol::event::{
-    Body, Container, Failure, PathChanged, Progress, Proof, ReservationFacts, Summary, TailTreatment, TargetState,
-    TornDown,
+    Body, Container, Failure, PathChanged, Proof, ReservationFacts, Step, Summary, TailTreatment, TargetState, TornDown,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -12,13 +11,11 @@ use time::format_description::well_known::Rfc3339;
 use crate::text::{Size, duration, percent, printable};
 
 /// How far, how fast, how long still, and what limits.
-pub(super) fn progress(progress: &Progress) -> String {
-    let Progress { bytes, total_bytes, rates, .. } = progress;
+pub(super) fn progress(progress: &Glance) -> String {
+    let Glance { bytes, total_bytes, rate, .. } = progress;
     let mut text = format!("{:3} %  {} of {}", percent(*bytes, *total_bytes), Size(*bytes), Size(*total_bytes));
-    match progress.step.name() {
-        "write" => text += &format!(", {}/s", Size(rates.write)),
-        "read-back" => text += &format!(", {}/s", Size(rates.read_back)),
-        _ => {}
+    if matches!(progress.step, Step::Write | Step::ReadBack) {
+        text += &format!(", {}/s", Size(*rate));
     }
     if let Some(seconds) = progress.eta_seconds {
         text += &format!(", {} left", duration(seconds));

@@ -5,7 +5,7 @@ use protocol::control::run::{LauncherKind, Outcome, What};
 use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary, TargetState};
 use protocol::{Digest, ServerName};
 
-use super::super::record::{AttemptRecord, State};
+use super::super::record::{AttemptRecord, Record, State};
 use super::{Answer, Deciding, Refusal, conflict, refuse};
 
 /// Bytes of one attempt's events that are stored, besides its end. A chatterbox must not fill the store.
@@ -17,6 +17,84 @@ const MAX_INDEX: u64 = 1 << 53;
 
 /// Whether the current attempt, which ends, was silent before.
 struct WasSilent(bool);
+
+/// What is known of an attempt that reports.
+struct Heard {
+    /// The lowest index that it has not reported.
+    first: u64,
+    is_over: bool,
+}
+
+/// The answer to a report of nothing but progress, which [`super::decide`] would give as well, without a record in the making: nothing of
+/// it changes. `None`: something in it has to be decided.
+pub fn only_progress(record: &Record, attempt: u32, events: &[Event]) -> Option<Result<Answer, Refusal>> {
+    events.iter().all(|event| matches!(event.event, Body::Progress(_))).then(|| {
+        let Heard { first, is_over } = heard(record, attempt, events)?;
+        let Some(latest) = events.last().filter(|event| event.index >= first) else {
+            return Ok(Answer::Reported { next: first, progress: None });
+        };
+        if is_over {
+            return Err(over(record, attempt));
+        }
+        let progress = match &latest.event {
+            Body::Progress(progress) => Some(Box::new(progress.clone())),
+            _ => None,
+        };
+        Ok(Answer::Reported { next: latest.index + 1, progress })
+    })
+}
+
+/// Whether an attempt may report these events.
+fn heard(record: &Record, attempt: u32, events: &[Event]) -> Result<Heard, Refusal> {
+    check_events(record, attempt, events)?;
+    let found = record.attempts.iter().find(|of| of.number == attempt && of.nonce.is_some());
+    let found =
+        found.ok_or_else(|| refuse(Code::AttemptOver, format!("there is no attempt {attempt} that has enrolled")))?;
+    let is_over = found.outcome.is_some() && !record.silent.contains(&attempt);
+    Ok(Heard { first: found.next_index, is_over })
+}
+
+fn over(record: &Record, attempt: u32) -> Refusal {
+    refuse(Code::AttemptOver, format!("attempt {attempt} of run {} is over", record.run))
+}
+
+fn check_events(record: &Record, attempt: u32, events: &[Event]) -> Result<(), Refusal> {
+    let mut last = None;
+    for event in events {
+        if event.run != record.run || event.attempt != attempt {
+            let detail = format!(
+                "an event of attempt {} of run {}, sent as attempt {attempt} of run {}",
+                event.attempt, event.run, record.run
+            );
+            return Err(refuse(Code::Forbidden, detail));
+        }
+        if last.is_some_and(|last| event.index <= last) {
+            return Err(refuse(Code::BadRequest, format!("event {} comes out of order", event.index)));
+        }
+        if event.index >= MAX_INDEX {
+            return Err(refuse(Code::BadRequest, format!("there is no event {}", event.index)));
+        }
+        let size =
+            if is_surely_small(event) { 0 } else { serde_json::to_vec(event).map_or(usize::MAX, |json| json.len()) };
+        if size > MAX_EVENT {
+            return Err(refuse(
+                Code::TooLarge,
+                format!("event {} has {size} bytes, and may have {MAX_EVENT}", event.index),
+            ));
+        }
+        last = Some(event.index);
+    }
+    Ok(())
+}
+
+/// Whether an event need not be written out to know that it is small enough: progress, which comes all the time, has a few numbers and
+/// words. A byte of text has at most six in JSON.
+fn is_surely_small(event: &Event) -> bool {
+    let Body::Progress(progress) = &event.event else { return false };
+    let limited_by = progress.limited_by.as_ref().map_or(0, |stage| stage.name().len());
+    let texts = event.time.len() + progress.phase.name().len() + progress.step.name().len() + limited_by;
+    texts <= MAX_EVENT / 12
+}
 
 impl Deciding {
     pub(super) fn enrol(
@@ -67,19 +145,12 @@ impl Deciding {
     }
 
     pub(super) fn report(&mut self, attempt: u32, events: &[Event]) -> Result<(), Refusal> {
-        self.check_events(attempt, events)?;
-        let found = self.decision.record.attempts.iter().find(|of| of.number == attempt && of.nonce.is_some());
-        let Some(found) = found else {
-            return Err(refuse(Code::AttemptOver, format!("there is no attempt {attempt} that has enrolled")));
-        };
-        let is_over = found.outcome.is_some() && !self.decision.record.silent.contains(&attempt);
-        let first = found.next_index;
+        let Heard { first, is_over } = heard(&self.decision.record, attempt, events)?;
         let mut next = first;
         let mut latest: Option<Progress> = None;
         for event in events.iter().filter(|event| event.index >= first) {
             if is_over {
-                let detail = format!("attempt {attempt} of run {} is over", self.decision.record.run);
-                return Err(refuse(Code::AttemptOver, detail));
+                return Err(over(&self.decision.record, attempt));
             }
             next = event.index + 1;
             match &event.event {
@@ -88,34 +159,6 @@ impl Deciding {
             }
         }
         self.decision.answer = Answer::Reported { next, progress: latest.map(Box::new) };
-        Ok(())
-    }
-
-    fn check_events(&self, attempt: u32, events: &[Event]) -> Result<(), Refusal> {
-        let mut last = None;
-        for event in events {
-            if event.run != self.decision.record.run || event.attempt != attempt {
-                let detail = format!(
-                    "an event of attempt {} of run {}, sent as attempt {attempt} of run {}",
-                    event.attempt, event.run, self.decision.record.run
-                );
-                return Err(refuse(Code::Forbidden, detail));
-            }
-            if last.is_some_and(|last| event.index <= last) {
-                return Err(refuse(Code::BadRequest, format!("event {} comes out of order", event.index)));
-            }
-            if event.index >= MAX_INDEX {
-                return Err(refuse(Code::BadRequest, format!("there is no event {}", event.index)));
-            }
-            let size = serde_json::to_vec(event).map_or(usize::MAX, |json| json.len());
-            if size > MAX_EVENT {
-                return Err(refuse(
-                    Code::TooLarge,
-                    format!("event {} has {size} bytes, and may have {MAX_EVENT}", event.index),
-                ));
-            }
-            last = Some(event.index);
-        }
         Ok(())
     }
 
