@@ -37,14 +37,17 @@ class Fleet:
         run = self.add("running", server, 30 + percent * 2, phase="stream", step=step, **more)
         self.attempt(run, 35 + percent * 2)
         total = size * GIB
-        done = total * percent // 100
+        done = total * percent // 100 + MIB
         rates = {"source": rate * MIB * 3 // 8, "decode": rate * MIB, "write": rate * MIB, "read_back": 0}
         if step == "read-back":
             rates = {"source": 0, "decode": 0, "write": 0, "read_back": rate * MIB}
         run["progress"] = {
             "phase": "stream", "step": step, "bytes": done, "total_bytes": total, "chunks": percent, "total_chunks": 100, "rates": rates,
-            "limited_by": limited, "eta_seconds": (total - done) // (rate * MIB),
+            "eta_seconds": (total - done) // (rate * MIB),
         }
+        # Nothing else is under way while the media are read.
+        if step != "read-back":
+            run["progress"]["limited_by"] = limited
         return run
 
     def waiting(self, server, what, detail, ago=240, state="queued", **more):

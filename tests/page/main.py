@@ -2,7 +2,7 @@
 
     main.py --orchestrator PROGRAM            every check
     main.py --orchestrator PROGRAM --only X   those with X in their name
-    main.py --orchestrator PROGRAM --pictures FOLDER
+    main.py --orchestrator PROGRAM --screenshots FOLDER
 """
 
 import argparse
@@ -15,7 +15,7 @@ import traceback
 
 import hostile
 import people
-import pictures
+import screenshots
 import thousand
 import watching
 from browser import Browser
@@ -27,6 +27,9 @@ class World:
 
     def __init__(self, browser, service):
         self.browser, self.service = browser, service
+        # It says nothing for longer than its lease and the grace, while the others are looked at.
+        self.silent = service.create("lpar-silent")
+        service.agent(self.silent)
         self.files = {path: self.file(path) for path in ["/", "/page.css", "/page.js", "/icon.svg"]}
 
     def file(self, path):
@@ -51,7 +54,7 @@ class World:
 CHECKS = [
     people.the_files_are_served_as_the_policy_says, people.paths_that_lead_elsewhere_lead_nowhere, people.whoever_has_a_token_signs_in,
     watching.what_happens_is_shown_without_a_reload, watching.a_run_is_cancelled_with_the_keyboard_alone,
-    people.a_viewer_sees_and_changes_nothing, watching.a_death_is_confirmed_by_the_servers_name, hostile.no_text_becomes_markup,
+    people.a_viewer_sees_and_changes_nothing, hostile.no_text_becomes_markup, watching.a_death_is_confirmed_by_the_servers_name,
     watching.the_page_comes_back_after_the_service, thousand.what_is_played_is_what_the_service_says,
     thousand.a_thousand_runs_are_shown_smoothly, thousand.everything_can_be_read_by_everybody,
 ]
@@ -61,7 +64,7 @@ def main():
     asked = argparse.ArgumentParser()
     asked.add_argument("--orchestrator", required=True)
     asked.add_argument("--only", default="")
-    asked.add_argument("--pictures", type=pathlib.Path)
+    asked.add_argument("--screenshots", type=pathlib.Path)
     asked = asked.parse_args()
     failed = 0
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -72,8 +75,8 @@ def main():
             service.start()
             browser = Browser(f"{folder}/browser", [service.key()])
             world = World(browser, service)
-            if asked.pictures:
-                pictures.make(world, asked.pictures)
+            if asked.screenshots:
+                screenshots.make(world, asked.screenshots)
                 return 0
             for check in CHECKS:
                 if asked.only in check.__name__:
@@ -90,8 +93,8 @@ def run(check, world):
     try:
         check(world)
     except Exception:
-        traceback.print_exc(file=sys.stdout)
-        print(f"FAILED {check.__name__}", flush=True)
+        traceback.print_exc()
+        print(f"FAILED {check.__name__}", file=sys.stderr, flush=True)
         return 1
     print(f"ok {check.__name__} ({time.monotonic() - began:.1f} s)", flush=True)
     return 0

@@ -35,7 +35,8 @@ class Service:
     def start(self):
         log = open(self.folder / "service.log", "ab")
         self.process = subprocess.Popen(
-            [self.program, "serve", "--config", self.folder / "service.json"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            # It goes with us, however we end.
+            ["setpriv", "--pdeathsig", "KILL", self.program, "serve", "--config", self.folder / "service.json"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
         began = time.monotonic()
         while True:

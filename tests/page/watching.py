@@ -90,10 +90,8 @@ def a_run_is_cancelled_with_the_keyboard_alone(world):
 
 def a_death_is_confirmed_by_the_servers_name(world):
     browser, service = world.browser, world.service
-    run = service.create("lpar-silent")
-    service.agent(run)
+    run = world.silent
     world.sign_in()
-    # It says nothing for longer than its lease and the grace.
     browser.until(f"{row('lpar-silent')}?.dataset.state === 'lost'", "that its agent is lost", 20)
     browser.until(f"{row('lpar-silent')}.closest('section').classList.contains('person') && {row('lpar-silent')}.innerText.includes('Waits for a person')", "that it stands first")
     browser.evaluate(f"location.hash = '#run/{run}'")

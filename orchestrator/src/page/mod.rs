@@ -111,7 +111,16 @@ mod tests {
     #[test]
     fn nothing_in_the_page_comes_from_elsewhere_or_stands_in_line() {
         for (path, _, text) in FILES {
-            for harmful in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " style=", " onclick=", "javascript:"] {
+            for harmful in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                " style=",
+                " onclick=",
+                "javascript:",
+            ] {
                 assert!(!text.contains(harmful), "{path} has {harmful}");
             }
             let elsewhere = text.replace("http://www.w3.org/2000/svg", "");

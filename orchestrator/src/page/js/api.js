@@ -27,6 +27,9 @@ async function ask(method, path, body, headers = {}) {
     options.body = JSON.stringify(body);
   }
   const answer = await fetch(path, options);
+  const there = Date.parse(answer.headers.get("Date"));
+  // The header has whole seconds.
+  if (Number.isFinite(there)) ahead = Math.abs(there - Date.now()) < 2000 ? 0 : there - Date.now();
   if (!answer.ok) throw await refusal(answer);
   return answer.status === 204 ? null : answer.json();
 }
@@ -51,7 +54,7 @@ class Listener {
   #wake = () => {};
   last = null;
 
-  /** `to`: told(name, data), open(isAgain), lost(error), refused(error) → whether to go on. */
+  /** `to`: told(name, data), open(isAgain), lost(error), refused(error) → whether to go on; and, where wanted, heard() and anew(). */
   constructor(path, to) {
     this.#path = path;
     this.#to = to;
@@ -84,7 +87,10 @@ class Listener {
       }
       if (this.#stop.signal.aborted) return;
       // A service on another store has never told what we have heard last: from the beginning, then.
-      if (error instanceof Refused && error.status === 400) this.last = null;
+      if (error instanceof Refused && error.status === 400 && this.last !== null) {
+        this.last = null;
+        this.#to.anew?.();
+      }
       if (error instanceof Refused && !this.#to.refused(error)) return;
       this.#to.lost(error);
       const wait = Math.max(pause * (0.75 + Math.random() / 2), (error?.retryAfter ?? 0) * 1000);

@@ -14,6 +14,10 @@ const FRAME = 7;
 const FEW = 12;
 /** How often what is not told by events (whose turn it is) is asked for, in milliseconds. */
 const REFRESH = 15_000;
+/** After how long all is asked for again when that has failed, in milliseconds. */
+const AGAIN = 2000;
+/** How many runs that are over are kept in the page, unless somebody asks for older ones. */
+const KEPT = 2000;
 /** How often ages are painted anew, in milliseconds. */
 const AGES = 10_000;
 const PAGE = 1000;
@@ -34,6 +38,10 @@ class Fleet {
   #next = null;
   #early = null;
   #showing = true;
+  #isOn = false;
+  #isWhole = false;
+  #kept = KEPT;
+  #moved = false;
   filter = { text: "", states: new Set() };
 
   /** `on`: link(state, error), changed(run, before), signedOut(). */
@@ -54,10 +62,13 @@ class Fleet {
   }
 
   start() {
+    this.#isOn = true;
+    this.#next = null;
+    this.#kept = KEPT;
     this.#listener = new Listener("/v1/events", {
-      open: () => { this.on.link("live"); this.#load(); },
-      heard: () => this.on.link("live"),
-      lost: (error) => this.on.link("lost", error),
+      open: () => this.#load(),
+      heard: () => this.#isWhole && this.on.link("live"),
+      lost: (error) => this.#lost(error),
       refused: (error) => {
         if (error.status === 401) this.on.signedOut();
         return error.status !== 401;
@@ -65,16 +76,22 @@ class Fleet {
       told: (name, data) => (this.#early ? this.#early.push([name, data]) : this.#told(name, data)),
     });
     this.#timers = [
-      setInterval(() => this.#ask(ACTIVE), REFRESH),
+      // Where that fails, the stream fails as well, and says so.
+      setInterval(() => this.#isWhole && this.#ask(ACTIVE).catch(() => {}), REFRESH),
       setInterval(() => this.#touchAll(), AGES),
     ];
   }
 
   stop() {
+    this.#isOn = false;
+    this.#isWhole = false;
     this.#listener?.stop();
     this.#timers.forEach(clearInterval);
+    clearTimeout(this.pause);
+    clearTimeout(this.again);
     for (const row of this.#rows.values()) row.element.remove();
     for (const group of this.#groups.values()) group.order = [];
+    this.#moved = true;
     this.runs.clear();
     this.#rows.clear();
     this.#dirty.clear();
@@ -94,28 +111,39 @@ class Fleet {
 
   // ---- what is known
 
+  #lost(error) {
+    this.#isWhole = false;
+    this.on.link("lost", error);
+  }
+
   /** All there is, asked for anew: when the page opens, and whenever events may have been missed. */
   async #load() {
+    clearTimeout(this.again);
     this.#early = this.#early ?? [];
     try {
       await this.#ask(ACTIVE);
       const page = await ask("GET", `/v1/runs?state=${OVER}&limit=${PAGE}`);
       page.runs.forEach((run) => this.#take(run));
       if (this.#next === null) this.#next = page.next ?? "";
-      await this.#settle(page);
+      this.#settle();
+      if (!this.#isOn) return;
+      this.#isWhole = true;
+      this.on.link("live");
+      this.on.loaded();
     } catch (error) {
-      this.on.link("lost", error);
+      if (!this.#isOn) return;
+      this.#lost(error);
+      this.again = setTimeout(() => this.#load(), AGAIN);
     } finally {
       const early = this.#early ?? [];
       this.#early = null;
       early.forEach(([name, data]) => this.#told(name, data));
-      this.on.loaded?.();
       this.#schedule();
     }
   }
 
   /** What was active when we looked last, and is in none of the lists now, is asked for by name. */
-  async #settle() {
+  #settle() {
     for (const run of this.runs.values()) {
       if (!isOver(run.state) && run.asked !== this.asked) this.#stale.add(run.run);
     }
@@ -126,6 +154,7 @@ class Fleet {
   async older() {
     if (!this.#next) return;
     const page = await ask("GET", `/v1/runs?state=${OVER}&limit=${PAGE}&page=${encodeURIComponent(this.#next)}`);
+    this.#kept = this.#groups.get(GROUPS.at(-1)).order.length + PAGE + KEPT;
     page.runs.forEach((run) => this.#take(run));
     this.#next = page.next ?? "";
     this.#schedule();
@@ -147,6 +176,7 @@ class Fleet {
   }
 
   #take(run) {
+    if (!this.#isOn) return;
     const before = this.runs.get(run.run);
     const taken = { ...run, paths: before?.paths };
     // An answer is as old as its question; progress that was told meanwhile is newer.
@@ -155,12 +185,10 @@ class Fleet {
     this.runs.set(run.run, taken);
     this.#touch(run.run);
     if (before && before.state !== taken.state) this.on.changed(taken, before);
-    this.on.taken?.(taken);
   }
 
   #told(name, data) {
     if (name === "fleet") return data.runs.forEach((glance) => this.#progress(glance.run, glance));
-    if (name === "progress") return this.#progress(data.run, data.progress);
     const known = this.runs.get(data.run);
     if (data.state) this.#state(known, data);
     else if (data.agent && known) this.#agent(known, data.agent);
@@ -199,6 +227,9 @@ class Fleet {
         break;
       case "phase-started":
         Object.assign(run, { phase: event.phase, step: undefined, now: undefined });
+        break;
+      case "run-started":
+        run.paths = undefined;
         break;
       case "path-changed":
         run.paths = { live: event.live, total: event.total };
@@ -276,13 +307,18 @@ class Fleet {
         if (performance.now() > until) break;
       }
       if (this.#dirty.size > 0) this.#schedule();
-      for (const [, { section, order, count }] of this.#groups) {
-        const shown = order.reduce((sum, row) => sum + (row.element.hidden ? 0 : 1), 0);
-        section.hidden = shown === 0;
-        put(count, shown);
-      }
+      if (this.#moved) this.#recount();
     }
     this.on.painted(this.#dirty.size === 0);
+  }
+
+  #recount() {
+    this.#moved = false;
+    for (const { section, order, count } of this.#groups.values()) {
+      const shown = order.reduce((sum, row) => sum + (row.isShown ? 1 : 0), 0);
+      section.hidden = shown === 0;
+      put(count, shown);
+    }
   }
 
   #row(run) {
@@ -292,11 +328,24 @@ class Fleet {
     const group = GROUPS.find((one) => one.has(run));
     if (row.group !== group) this.#move(row, run, group);
     row.paint(run);
-    row.element.hidden = !this.matches(run);
+    const isShown = this.matches(run);
+    if (row.isShown !== isShown) {
+      row.isShown = isShown;
+      row.element.hidden = !isShown;
+      this.#moved = true;
+    }
+  }
+
+  /** Lets the oldest of those that are over go: a page that stays open for weeks does not grow. */
+  #forget(row) {
+    row.element.remove();
+    this.#rows.delete(row.run);
+    this.runs.delete(row.run);
   }
 
   /** Puts a row where it belongs; there it stays, whatever its progress. */
   #move(row, run, group) {
+    this.#moved = true;
     const hadFocus = row.element.contains(document.activeElement);
     const old = this.#groups.get(row.group);
     if (old) old.order.splice(old.order.indexOf(row), 1);
@@ -311,6 +360,7 @@ class Fleet {
     }
     list.insertBefore(row.element, order[low]?.element ?? null);
     order.splice(low, 0, row);
+    if (group.key === "over" && order.length > this.#kept) this.#forget(order.pop());
     if (hadFocus) row.name.focus();
   }
 }

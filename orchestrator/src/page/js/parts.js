@@ -115,6 +115,15 @@ function attemptsOf(run) {
   return panel("Attempts", "", make("p", "help", `${attempts.length} of at most ${run.max_attempts}`), table);
 }
 
+/** What has become of the key of the run's disk; the key itself is never shown here. */
+function keyOf(key) {
+  if (!key) return "";
+  const deed = (what, done) => done && `${what} ${day(done.at)} ${clock(done.at)} by ${done.by}${done.reason ? ` (${done.reason})` : ""}`;
+  const released = key.released?.length ? `released to attempt ${key.released.join(", ")}` : "";
+  return [`of the ${key.source}`, key.made && `made ${day(key.made)} ${clock(key.made)}`, released, deed("shown", key.shown), deed("destroyed", key.destroyed)]
+    .filter(Boolean).join("; ");
+}
+
 function orderOf(run) {
   const { order } = run;
   const rows = [
@@ -129,6 +138,7 @@ function orderOf(run) {
     ["Reservation", order?.target?.reservation],
     ["IPsec", order?.ipsec],
     ["Hand over", order?.hand_over && (typeof order.hand_over === "string" ? order.hand_over : JSON.stringify(order.hand_over))],
+    ["Key", keyOf(run.key)],
     ["Launcher", run.launcher],
     ["Fabric", run.fabric],
     ["Priority", String(run.priority)],

@@ -52,13 +52,14 @@ function setMeter(meter, now, label) {
 class Row {
   group = null;
   key = "";
+  isShown = null;
   #state = null;
 
   constructor(name) {
+    this.run = name;
     this.element = byId("row-template").content.firstElementChild.cloneNode(true);
-    const part = (name) => this.element.querySelector(`.${name}`);
-    for (const name of ["state", "word", "since", "name", "id", "image", "target", "step", "meter", "amount", "rate", "eta", "paths", "note", "note2"]) {
-      this[name] = part(name);
+    for (const part of ["state", "word", "since", "name", "id", "image", "target", "step", "meter", "amount", "rate", "eta", "paths", "note", "note2"]) {
+      this[part] = this.element.querySelector(`.${part}`);
     }
     this.use = this.element.querySelector("use");
     this.name.href = `#run/${encodeURIComponent(name)}`;

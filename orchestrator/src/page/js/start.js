@@ -9,7 +9,6 @@ const question = new Question();
 const fleet = new Fleet({
   link: (state, error) => setLink(state, error),
   changed: (run, before) => announce(run, before),
-  taken: () => {},
   signedOut: () => signedOut("Your session has ended. Sign in again."),
   loaded: () => { byId("older").hidden = !fleet.hasOlder; document.body.dataset.loaded = "yes"; },
   painted: (isAll) => isAll && paintCounts(),
@@ -78,7 +77,7 @@ const chips = new Map(STATES.map((state) => {
 function paintCounts() {
   const counts = fleet.counts();
   for (const [state, { chip, count }] of chips) {
-    put(count, counts[state]);
+    put(count, `${counts[state]}${isOver(state) && fleet.hasOlder ? "+" : ""}`);
     chip.classList.toggle("none", counts[state] === 0);
   }
   const shown = document.querySelector("#groups > section:not([hidden])");

@@ -47,27 +47,35 @@ class Story {
     const left = make("div", "story-main", this.now, this.result, this.attempts, panel("Time line", "", make("p", "help", "Times are UTC."), this.earlier, this.list));
     const body = byId("story-body");
     body.replaceChildren(this.head, make("div", "story-columns", left, make("div", "story-side", this.order)));
+    this.ages = setInterval(() => this.#paintLater(), AGES);
     this.ready = this.refresh();
     this.#listener = new Listener(`${runPath(name)}/events`, {
       open: (isAgain) => isAgain && this.refresh(),
+      // The fleet's stream says so.
       lost: () => {},
+      anew: () => { this.#entries = []; this.day = null; this.list.replaceChildren(); },
       refused: (error) => error.status !== 404 && error.status !== 401,
       told: (kind, data) => this.#told(kind, data),
     });
   }
 
   stop() {
+    this.isOver = true;
     this.#listener.stop();
+    clearInterval(this.ages);
+    clearTimeout(this.pause);
     cancelAnimationFrame(this.#frame);
   }
 
   async refresh() {
     try {
       const run = await ask("GET", runPath(this.name));
+      if (this.isOver) return;
       const now = run.progress ? sample(run.progress) : undefined;
-      this.run = { ...run, now, paths: this.run?.paths };
+      this.run = { ...run, now };
       this.#paintLater();
     } catch (error) {
+      if (this.isOver) return;
       if (error instanceof Refused && error.status === 401) this.on.signedOut();
       else if (!this.run) this.on.gone(error);
     }
@@ -79,7 +87,9 @@ class Story {
     } else {
       this.#entries.push([kind, data]);
       const event = data.agent?.event;
-      if (event?.kind === "path-changed" && this.run) this.run.paths = { live: event.live, total: event.total };
+      // Of an earlier attempt, they say nothing any more.
+      if (event?.kind === "run-started") this.paths = undefined;
+      if (event?.kind === "path-changed") this.paths = { live: event.live, total: event.total };
       if (this.run && (event?.kind === "step-started" || event?.kind === "phase-started")) {
         Object.assign(this.run, { phase: event.phase, step: event.step, now: undefined });
       }
@@ -105,7 +115,7 @@ class Story {
     if (!run) return;
     this.#paintNow(run);
     // All else changes seldom, and is made anew only then: focus and selections stay.
-    const { now, progress, phase, step, paths, ...rest } = run;
+    const { now, progress, phase, step, ...rest } = run;
     const shown = JSON.stringify([rest, this.on.role()]);
     if (shown === this.#shown) return;
     this.#shown = shown;
@@ -142,12 +152,14 @@ class Story {
   /** What changes each second: it is made once for each step, and then only its texts. */
   #paintNow(run) {
     const isLive = run.state === "running" || run.waits;
-    const key = isLive ? `${run.state} ${run.phase} ${run.step} ${run.waits?.for} ${run.waits?.detail} ${Boolean(run.now)} ${Boolean(run.paths)}` : "";
+    const key = isLive ? `${run.state} ${run.phase} ${run.step} ${run.waits?.for} ${run.waits?.detail} ${run.waits ? age(run.since) : ""} ${Boolean(run.now)} ${Boolean(this.paths)}` : "";
     if (this.nowKey !== key) {
       this.nowKey = key;
       this.now.replaceChildren(...(isLive ? [this.#nowPanel(run)] : []));
     }
-    if (!isLive || !run.now || !this.meter) return;
+    if (!isLive) return;
+    this.#paintPaths();
+    if (!run.now || !this.meter) return;
     const { now } = run;
     setMeter(this.meter, now, now.step);
     put(this.share, `${percent(now.bytes, now.total_bytes)} %`);
@@ -160,10 +172,12 @@ class Story {
       row.classList.toggle("limits", now.limited_by === stage);
       put(text, `${size(rate)}/s${now.limited_by === stage ? " · limits" : ""}`);
     }
-    if (run.paths) {
-      put(this.paths, `${run.paths.live} of ${run.paths.total} live`);
-      this.paths.classList.toggle("degraded", run.paths.live < run.paths.total);
-    }
+  }
+
+  #paintPaths() {
+    if (!this.paths || !this.pathsText) return;
+    put(this.pathsText, `${this.paths.live} of ${this.paths.total} live`);
+    this.pathsText.classList.toggle("degraded", this.paths.live < this.paths.total);
   }
 
   #nowPanel(run) {
@@ -192,9 +206,9 @@ class Story {
       }
       inside.push(this.meter, this.amount, list);
     }
-    if (run.paths) {
-      this.paths = make("dd", "");
-      inside.push(make("dl", "facts", make("dt", "", "Paths"), this.paths));
+    if (this.paths) {
+      this.pathsText = make("dd", "");
+      inside.push(make("dl", "facts", make("dt", "", "Paths"), this.pathsText));
     }
     return panel("Now", "live", ...inside);
   }
@@ -203,7 +217,7 @@ class Story {
     const entry = entryOf(kind, data);
     if (!entry) return;
     const [classes, title, detail] = entry;
-    const attempt = data.state?.attempt ?? data.agent?.attempt;
+    const attempt = data.state?.attempt ?? data.agent?.attempt ?? data.key?.attempt;
     const today = day(data.time);
     if (this.day !== today) {
       this.day = today;
@@ -223,6 +237,10 @@ function entryOf(kind, data) {
   if (data.state) {
     const { state, reason } = data.state;
     return [`state-${STATES.includes(state) ? state : "other"}`, state, reason];
+  }
+  if (data.key) {
+    const { action, by, reason } = data.key;
+    return ["key", `Key ${action}`, `${by}${reason ? `: ${reason}` : ""}`];
   }
   const event = data.agent?.event;
   if (!event) {

@@ -58,9 +58,12 @@ function duration(seconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
 }
 
+/** How far the service's clock is ahead of this machine's, in milliseconds: ages are told by the clock that the moments are of. */
+let ahead = 0;
+
 /** How long something has lasted, coarser the longer it is. */
 function age(since) {
-  const s = Math.max(0, (Date.now() - Date.parse(since)) / 1000);
+  const s = Math.max(0, (Date.now() + ahead - Date.parse(since)) / 1000);
   if (!Number.isFinite(s)) return "";
   if (s < 10) return "a moment";
   if (s < 120) return `${Math.floor(s / 10) * 10} s`;
@@ -99,9 +102,8 @@ function stateMark(state) {
   return element;
 }
 
-/** What one has to know of progress, whichever of the two streams has told it. */
+/** Progress with the rate that its step is about. At a glance at the fleet it is there already. */
 function sample(progress) {
   const { rates, step } = progress;
-  const own = rates && (step === "read-back" ? rates.read_back : rates.write);
-  return { ...progress, rate: progress.rate ?? own ?? 0 };
+  return { ...progress, rate: progress.rate ?? (step === "read-back" ? rates.read_back : rates.write) };
 }

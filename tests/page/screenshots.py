@@ -28,7 +28,7 @@ def make(world, folder):
     for told in fleet.happen(runs, shown):
         played.tell("agent", told)
     is_fleet = "!document.getElementById('fleet').hidden && document.querySelector('.degraded')"
-    is_story = "document.querySelector('.story-head h1') && document.getElementById('timeline').childElementCount > 20"
+    is_story = "document.querySelector('.story-head h1') && document.getElementById('timeline').childElementCount > 20 && document.querySelector('.now .degraded')"
     for colour, dark in [("light", False), ("dark", True)]:
         take(f"fleet-{colour}", "", {"dark": dark, "width": WIDTH, "height": HEIGHT}, is_fleet)
         take(f"run-{colour}", f"run/{shown}", {"dark": dark, "width": WIDTH, "height": 1040}, is_story)
