@@ -21,6 +21,10 @@ def free_port():
         return found.getsockname()[1]
 
 
+def run(*command, given=None):
+    return subprocess.run(command, input=given, capture_output=True, check=True).stdout
+
+
 class Service:
     """`z-orchestrator serve` with a data folder of its own."""
 
@@ -62,7 +66,7 @@ class Service:
         """The digest of its certificate's key, by which a browser may know it."""
         with socket.create_connection(("127.0.0.1", self.port)) as plain, self.context.wrap_socket(plain, server_hostname="localhost") as tls:
             certificate = ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True))
-        public = subprocess.run(["openssl", "x509", "-pubkey", "-noout"], input=certificate, text=True, capture_output=True, check=True).stdout
+        public = run("openssl", "x509", "-pubkey", "-noout", given=certificate.encode()).decode()
         return base64.b64encode(hashlib.sha256(ssl.PEM_cert_to_DER_cert(public.replace("PUBLIC KEY", "CERTIFICATE"))).digest()).decode()
 
     def ask(self, method, path, body=None, token=None, headers=None):
@@ -113,11 +117,13 @@ class Service:
 
 
 class Agent:
-    """An agent that has enrolled."""
+    """An agent that has enrolled, and shows the certificate that it was given for it."""
 
     def __init__(self, service, token, name):
-        self.service, self.index = service, 0
-        enrol = {"nonce": secrets.token_urlsafe(32), "agent": name}
+        self.service, self.index, self.connection = service, 0, None
+        key = run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
+        public = run("openssl", "pkey", "-pubout", "-outform", "DER", given=key)
+        enrol = {"nonce": secrets.token_urlsafe(32), "agent": name, "client_key": base64.urlsafe_b64encode(public).decode().rstrip("=")}
         began = time.monotonic()
         while True:
             status, self.told = service.ask("POST", "/v1/agent/enrol", enrol, token)
@@ -126,6 +132,20 @@ class Agent:
             assert self.told.get("code") == "not-yet" and time.monotonic() - began < 20, (status, self.told)
             time.sleep(0.1)
         self.path = f"/v1/agent/runs/{self.told['run']}/attempts/{self.told['attempt']}"
+        shown = service.folder / f"agent-{self.told['run']}.pem"
+        shown.write_bytes(key + self.told["certificate"].encode())
+        self.context = ssl.create_default_context(cafile=service.folder / "data/ca.pem")
+        self.context.load_cert_chain(shown)
+
+    def ask(self, path, body):
+        if self.connection is None:
+            self.connection = http.client.HTTPSConnection("127.0.0.1", self.service.port, context=self.context, timeout=20)
+        headers = {"Authorization": f"Bearer {self.told['session']}", "Content-Type": "application/json"}
+        self.connection.request("POST", self.path + path, json.dumps(body), headers)
+        answer = self.connection.getresponse()
+        read = answer.read()
+        assert answer.status == 200, (path, answer.status, read)
+        return json.loads(read)
 
     def say(self, *events):
         """Reports these events; what the service wants."""
@@ -136,10 +156,7 @@ class Agent:
                 "time": "2026-03-10T12:00:00Z", "event": event,
             })
             self.index += 1
-        return self.service.must("POST", f"{self.path}/events", {"events": report}, self.told["session"])
-
-    def renew(self):
-        return self.service.must("POST", f"{self.path}/lease", {}, self.told["session"])
+        return self.ask("/events", {"events": report})
 
 
 def progress(percent, step="write", limited="source"):
