@@ -22,6 +22,7 @@ mod report;
 mod resume;
 mod scaling;
 mod server;
+mod service;
 mod stats;
 mod subject;
 mod target;
@@ -68,6 +69,8 @@ enum Command {
     Pack(pack::Pack),
     /// Peak memory and time of pack and write for images from 1 GiB to 1 TiB
     Memory(memory::Memory),
+    /// The orchestrating service under load: agents that report, and those who watch them
+    Service(service::Service),
     /// In an emulated guest: dm-crypt beside the plain device, two paths beside one
     Guest(guest::OfGuest),
     #[command(hide = true)]
@@ -104,6 +107,7 @@ fn dispatch(command: &Command) -> Result<bool> {
         Command::Resume(options) => one(resume::run(options)?, &options.options),
         Command::Pack(options) => one(pack::run(options)?, &options.options),
         Command::Memory(options) => one(memory::run(options)?, &options.options),
+        Command::Service(options) => one(service::run(options)?, &options.options),
         Command::Guest(options) => one(guest::run(options)?, &options.options),
         Command::Tally { result, job } => measure::tally(result, job).map(|()| true),
     }

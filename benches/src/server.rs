@@ -84,7 +84,8 @@ fn ticks_of_child(stat: &str, parent: &str) -> Option<u64> {
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
-fn free_port() -> Result<u16> {
+/// A port of the loopback interface that nobody listens on.
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("could not bind a loopback port")?;
     Ok(listener.local_addr().context("could not read the port")?.port())
 }

@@ -7,15 +7,24 @@ use crate::failure::{Context, Failure, Result};
 
 /// `imgstream`: named by `IMGSTREAM_BIN`, else beside this executable.
 pub fn imgstream() -> Result<PathBuf> {
-    let path = match std::env::var_os("IMGSTREAM_BIN") {
+    ours("imgstream", "imgstream", "IMGSTREAM_BIN")
+}
+
+/// `z-orchestrator`: named by `Z_ORCHESTRATOR_BIN`, else beside this executable.
+pub fn orchestrator() -> Result<PathBuf> {
+    ours("z-orchestrator", "orchestrator", "Z_ORCHESTRATOR_BIN")
+}
+
+fn ours(program: &str, package: &str, variable: &str) -> Result<PathBuf> {
+    let path = match std::env::var_os(variable) {
         Some(named) => PathBuf::from(named),
-        None => std::env::current_exe().context("could not find this executable")?.with_file_name("imgstream"),
+        None => std::env::current_exe().context("could not find this executable")?.with_file_name(program),
     };
     if path.is_file() {
         return Ok(path);
     }
     Err(Failure::new(format!(
-        "there is no imgstream at {}: build it (`cargo build --release -p imgstream`) or name it in IMGSTREAM_BIN",
+        "there is no {program} at {}: build it (`cargo build --release -p {package}`) or name it in {variable}",
         path.display()
     )))
 }

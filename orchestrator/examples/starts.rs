@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use orchestrator::engine::{Credentials, Engine, Settings};
-use orchestrator::identity::{Folder, Keys, SessionKey, TicketKey};
+use orchestrator::identity::{Authority, Folder, Keys, SessionKey, TicketKey};
 use orchestrator::launch::External;
 use orchestrator::model::schedule::Limits;
-use orchestrator::model::{BackOff, State};
+use orchestrator::model::{BackOff, Moment, State};
 use orchestrator::store::{self, Filter, Location};
 use protocol::control::NewRun;
 use protocol::control::agent::Terms;
@@ -38,7 +38,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let runs: u32 = arguments.next().map_or(Ok(10_000), |runs| runs.parse())?;
     let folder = tempfile::tempdir_in(arguments.next().unwrap_or_else(|| "/var/tmp".into()))?;
     let data = Folder::open(&folder.path().join("data"))?;
-    let keys = Arc::new(Keys { sessions: SessionKey::open(&data)?, tickets: TicketKey::open(&data)? });
+    let authority = Authority::open(&data, Moment::of_wall_clock())?;
+    let keys = Arc::new(Keys { sessions: SessionKey::open(&data)?, authority, tickets: TicketKey::open(&data)? });
     let location = Location::File(folder.path().join("runs.sqlite"));
     fill(runs, &location, &keys).await?;
 

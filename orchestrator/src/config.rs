@@ -41,6 +41,8 @@ pub struct Config {
     pub store_file: Option<PathBuf>,
     /// A certificate that somebody else has issued. Default: the service has an authority of its own, in the data folder.
     pub tls: Option<Tls>,
+    /// Certificates of people and platforms that somebody else issues.
+    pub clients: Clients,
     /// How long agents may write without hearing from the service.
     pub lease: Lease,
     /// How many runs may be active at once.
@@ -64,6 +66,7 @@ impl Default for Config {
             store: StoreUrl::default(),
             store_file: None,
             tls: None,
+            clients: Clients::default(),
             lease: Lease::default(),
             limits: Limits::default(),
             retry: Retry::default(),
@@ -84,6 +87,18 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
+/// Certificates of people and platforms that somebody else than the service issues, and who of them may do what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Clients {
+    /// File with the certificates of those who issue them (PEM). Default: the service's own authority alone is believed.
+    pub authority: Option<PathBuf>,
+    /// DNS names and URIs in such certificates whose holders may look and act. Default: none.
+    pub operators: Vec<String>,
+    /// Those whose holders may look. Default: none.
+    pub viewers: Vec<String>,
+}
+
 /// How long an agent may write without hearing from the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -102,7 +117,7 @@ impl Default for Lease {
     }
 }
 
-/// How many runs may be active at once, 1 to 100000 each.
+/// How many runs may be active at once, and how many may watch them, 1 to 100000 each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -112,11 +127,14 @@ pub struct Limits {
     pub per_source: u32,
     /// Those on one storage fabric, by its name; `*` is every fabric that is not named. Default: `{"*": 32}`.
     pub per_fabric: BTreeMap<String, u32>,
+    /// Those who watch runs at once, by whichever stream. Default: 256.
+    pub watchers: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { runs: 64, per_source: 32, per_fabric: BTreeMap::from([(EVERY_FABRIC.to_owned(), FABRIC_LIMIT)]) }
+        let per_fabric = BTreeMap::from([(EVERY_FABRIC.to_owned(), FABRIC_LIMIT)]);
+        Limits { runs: 64, per_source: 32, per_fabric, watchers: 256 }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
 use crate::error::{Context, Error, Result};
 use crate::identity::{Certificates, Identity, TICKET_PUBLIC};
@@ -53,11 +53,12 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())
         .await
         .map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
-    let api_limits = api_limits(config.limits.runs);
+    let api_limits = api_limits(&config.limits);
     let drain = cancel.child_token();
     let api_settings = api::Settings { people: identity.people, limits: api_limits.clone(), drain: drain.clone() };
     let app = api::router(Arc::new(engine), api_settings);
-    let tls = Arc::new(identity.certificates.server_config()?);
+    let config = Arc::new(identity.certificates.server_config(&identity.clients)?);
+    let tls = api::Tls { config, clients: identity.clients };
     let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));
     tokio::spawn(refresh(identity.certificates, cancel.clone()));
     for address in &addresses {
@@ -92,14 +93,23 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     }
 }
 
-/// Each agent keeps two connections, and has a third for a while; all those of this machine, or behind one gateway, are one peer.
-fn api_limits(runs: u32) -> api::Limits {
-    let limits = api::Limits::default();
-    let of_agents = usize::try_from(runs).unwrap_or(usize::MAX).saturating_mul(4);
+/// What strangers may cost grows with the runs that there may be. Each agent keeps two connections, and has a third for a while; it asks
+/// once a second, and more at the beginning and the end; and all those of this machine, or behind one gateway, are one peer. Whoever orders
+/// so many runs asks for each a few times.
+fn api_limits(limits: &config::Limits) -> api::Limits {
+    let defaults = api::Limits::default();
+    let watchers = usize::try_from(limits.watchers).unwrap_or(usize::MAX);
+    let of_agents = usize::try_from(limits.runs).unwrap_or(usize::MAX).saturating_mul(4);
+    let held = of_agents.saturating_add(watchers);
+    let per_peer = limits.runs.saturating_mul(4);
+    let per_person = limits.runs / 10;
     api::Limits {
-        connections: limits.connections.max(of_agents.saturating_add(1024)),
-        connections_per_peer: limits.connections_per_peer.max(of_agents.saturating_add(64)),
-        ..limits
+        connections: defaults.connections.max(held.saturating_add(1024)),
+        connections_per_peer: defaults.connections_per_peer.max(held.saturating_add(64)),
+        watchers,
+        per_peer: defaults.per_peer.at_least(per_peer),
+        per_person: defaults.per_person.at_least(per_person),
+        ..defaults
     }
 }
 
@@ -174,5 +184,22 @@ async fn refresh(certificates: Arc<Certificates>, cancel: CancellationToken) {
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "the certificate is not renewed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_may_cost_grows_with_the_runs() {
+        let few = api_limits(&config::Limits::default());
+        let defaults = api::Limits::default();
+        assert_eq!((few.watchers, few.per_peer, few.per_person), (256, defaults.per_peer, defaults.per_person));
+        let many = api_limits(&config::Limits { runs: 10_000, watchers: 1050, ..config::Limits::default() });
+        assert!(many.connections_per_peer > 3 * 10_000 + 1050 && many.connections > many.connections_per_peer);
+        assert!(many.per_peer.per_second >= 2 * 10_000 && many.per_peer.burst >= 2 * many.per_peer.per_second);
+        assert!(many.per_person.per_second >= 1000 && many.per_caller == defaults.per_caller);
+        assert_eq!(many.watchers, 1050);
     }
 }

@@ -89,6 +89,7 @@ fn every_state_wait_and_problem_is_explained() {
         Code::BadRequest,
         Code::Unauthorized,
         Code::Forbidden,
+        Code::Revoked,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::Timeout,

@@ -139,6 +139,20 @@ checked! {
     "a label: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 }
 
+checked! {
+    /// A public key of ECDSA on the curve P-256: its SubjectPublicKeyInfo in DER, in base64url without padding. The curve and what
+    /// kind of key it is are always the same bytes.
+    ClientKey,
+    |text| text.strip_prefix(P256).is_some_and(|point| point.len() == 86
+        && point.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        && point.ends_with(['A', 'Q', 'g', 'w'])),
+    "^MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE[A-Za-z0-9_-]{85}[AQgw]$",
+    "a client key: the SubjectPublicKeyInfo of an ECDSA P-256 key in base64url, 122 characters"
+}
+
+/// What every such key begins with, in base64url: all but the point, of which it has the byte that says that both coordinates follow.
+const P256: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE";
+
 impl Default for Label {
     fn default() -> Self {
         Label("default".into())

@@ -36,7 +36,7 @@ pub struct Ticket {
     pub expires: u64,
     /// The agent's own nonce.
     pub nonce: Token,
-    /// SHA-256 of the agent's client key (SPKI in DER), where it has one.
+    /// SHA-256 of the agent's client key (SPKI in DER): no other process can use the session. An agent takes no ticket without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<Digest>,
 }

@@ -123,9 +123,7 @@ class Agent:
         self.service, self.index, self.connection = service, 0, None
         key = run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
         public = run("openssl", "pkey", "-pubout", "-outform", "DER", given=key)
-        enrol = {"nonce": secrets.token_urlsafe(32), "agent": name}
-        if "client_key" in service.must("GET", "/openapi.json")["components"]["schemas"]["Enrol"]["properties"]:
-            enrol["client_key"] = base64.urlsafe_b64encode(public).decode().rstrip("=")
+        enrol = {"nonce": secrets.token_urlsafe(32), "agent": name, "client_key": base64.urlsafe_b64encode(public).decode().rstrip("=")}
         began = time.monotonic()
         while True:
             status, self.told = service.ask("POST", "/v1/agent/enrol", enrol, token)
@@ -134,11 +132,10 @@ class Agent:
             assert self.told.get("code") == "not-yet" and time.monotonic() - began < 20, (status, self.told)
             time.sleep(0.1)
         self.path = f"/v1/agent/runs/{self.told['run']}/attempts/{self.told['attempt']}"
+        shown = service.folder / f"agent-{self.told['run']}.pem"
+        shown.write_bytes(key + self.told["certificate"].encode())
         self.context = ssl.create_default_context(cafile=service.folder / "data/ca.pem")
-        if "certificate" in self.told:
-            shown = service.folder / f"agent-{self.told['run']}.pem"
-            shown.write_bytes(key + self.told["certificate"].encode())
-            self.context.load_cert_chain(shown)
+        self.context.load_cert_chain(shown)
 
     def ask(self, path, body):
         if self.connection is None:

@@ -23,6 +23,7 @@ pub mod second_reader;
 pub mod server;
 pub mod service;
 pub mod target;
+pub mod tls;
 pub mod token;
 pub mod witness;
 

@@ -41,7 +41,7 @@ fn post(path: &str, data: &[u8]) -> bool {
     static ROUTER: OnceLock<axum::Router> = OnceLock::new();
     let router = ROUTER.get_or_init(|| {
         let without = Rate { per_second: u32::MAX, burst: u32::MAX };
-        let limits = Limits { per_peer: without, per_caller: without, ..Limits::default() };
+        let limits = Limits { per_peer: without, per_caller: without, per_person: without, ..Limits::default() };
         let settings = Settings {
             people: Arc::new(People::new(nobody(), nobody(), SessionKey::new(&[0; 32]))),
             limits,
@@ -135,6 +135,9 @@ impl Service for One {
     fn confirm_death<'a>(&'a self, _: &'a RunId, _: u32) -> Answer<'a, Run> {
         nothing()
     }
+    fn revoke<'a>(&'a self, _: &'a RunId, _: u32, _: &'a str) -> Answer<'a, Run> {
+        nothing()
+    }
     fn token<'a>(&'a self, _: &'a RunId) -> Answer<'a, EnrolmentToken> {
         nothing()
     }
@@ -142,7 +145,8 @@ impl Service for One {
     fn enrol<'a>(&'a self, token: &'a Token, enrol: Enrol) -> Answer<'a, Enrolled> {
         let digest = |text: &str| format!("sha256:{:064x}", text.len()).try_into().expect("a digest");
         let (token, nonce) = (digest(token.reveal()), digest(enrol.nonce.reveal()));
-        let decided = decide(&Input::Enrol { token, nonce, agent: enrol.agent, server: enrol.server });
+        let client_key = digest(enrol.client_key.as_str());
+        let decided = decide(&Input::Enrol { token, nonce, client_key, agent: enrol.agent, server: enrol.server });
         let enrolled = decided.map(|_| Enrolled {
             run: running().run.clone(),
             attempt: ATTEMPT,
@@ -150,11 +154,18 @@ impl Service for One {
             lease: Terms { seconds: 60, renew_after: 15 },
             spec: String::new(),
             ticket: String::new(),
+            certificate: String::new(),
         });
         Box::pin(ready(enrolled))
     }
 
-    fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, _: &'a Token) -> Answer<'a, Agent> {
+    fn agent<'a>(
+        &'a self,
+        run: &'a RunId,
+        attempt: u32,
+        _: &'a Token,
+        _: Option<&'a protocol::Digest>,
+    ) -> Answer<'a, Agent> {
         Box::pin(ready(Ok(Agent { run: run.clone(), attempt })))
     }
 

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use protocol::control::agent::{Enrol, MAX_BODY, MAX_EVENTS, MAX_REPORT, MAX_TEXT, Report};
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{Cancel, ConfirmDeath, MAX_NEW_RUN, MAX_REASON, NewRun, Nothing};
+use protocol::control::run::{Cancel, ConfirmDeath, MAX_NEW_RUN, MAX_REASON, NewRun, Nothing, Revoke};
 use serde::de::DeserializeOwned;
 
 use super::Api;
@@ -66,6 +66,16 @@ impl Incoming for ConfirmDeath {
 
     fn check(&self) -> Answered<()> {
         rule(self.attempt > 0, || "`attempt` counts from 1".into())
+    }
+}
+
+impl Incoming for Revoke {
+    const WHAT: &'static str = "the revocation";
+
+    fn check(&self) -> Answered<()> {
+        rule(self.attempt > 0, || "`attempt` counts from 1".into())?;
+        let len = self.reason.as_ref().map_or(0, String::len);
+        rule(len <= MAX_REASON, || format!("`reason` has {len} bytes, at most {MAX_REASON} are kept"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who asks, and what it may ask: the one place where that is decided. A handler names in its arguments who it is for.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -17,7 +18,8 @@ use super::path::AttemptPath;
 use super::problem::{Answered, Refusal, start};
 use super::session;
 use crate::engine::Agent;
-use crate::identity::{Known, Role, Who};
+use crate::identity::{Known, Role, Shown, Who};
+use crate::model::Moment;
 
 /// The other end of a connection. `serve` puts it into each request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,10 @@ impl Peer {
         there.map_or(Ipv4Addr::UNSPECIFIED.into(), |there| peer(there.0.ip()))
     }
 }
+
+/// What the other end has shown of itself in TLS. `connection` puts it into each request.
+#[derive(Debug, Clone)]
+pub(super) struct Certificate(pub(super) Arc<Shown>);
 
 /// Whom requests are counted for, once it has proven who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,7 +68,7 @@ impl FromRequestParts<Api> for Operator {
         if who.role != Role::Operator {
             let detail = format!("{} is a {}'s: it may look, and change nothing", who.name, who.role.name());
             return Err(Problem::new(Code::Forbidden, detail)
-                .with_hint("ask an operator, or use what proves that you are one: the token in `operator.token` in the service's data folder")
+                .with_hint("ask an operator, or use what proves that you are one: a certificate, or the token in `operator.token` in the service's data folder")
                 .into());
         }
         // Who has changed what is asked afterwards.
@@ -78,32 +84,43 @@ impl FromRequestParts<Api> for Signing {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
-        let known = by_token(parts, api)?;
-        within_pace(api.callers.ask(&Caller::Person(known.who.clone())))?;
+        let known = by_certificate(parts, api)?.map_or_else(|| by_token(parts, api), Ok)?;
+        within_pace(api.persons.ask(&Caller::Person(known.who.clone())))?;
         Ok(Signing(known))
     }
 }
 
 /// Who it is, of the people. What comes first counts, also where something after it would have proven more.
 fn person(parts: &Parts, api: &Api) -> Answered<Who> {
-    let known = match session::cookie(&parts.headers)? {
-        Some(cookie) if !parts.headers.contains_key(AUTHORIZATION) => session::known(parts, cookie, api)?,
-        _ => by_token(parts, api)?,
+    let known = match (by_certificate(parts, api)?, session::cookie(&parts.headers)?) {
+        (Some(known), _) => known,
+        (None, Some(cookie)) if !parts.headers.contains_key(AUTHORIZATION) => session::known(parts, cookie, api)?,
+        (None, _) => by_token(parts, api)?,
     };
-    within_pace(api.callers.ask(&Caller::Person(known.who.clone())))?;
+    within_pace(api.persons.ask(&Caller::Person(known.who.clone())))?;
     Ok(known.who)
+}
+
+/// Whose certificate came with the connection. Browsers show one whoever has made the request, as they send cookies.
+fn by_certificate(parts: &Parts, api: &Api) -> Answered<Option<Known>> {
+    let Some(Certificate(shown)) = parts.extensions.get::<Certificate>() else { return Ok(None) };
+    let known = api.people.by_certificate(shown, Moment::of_wall_clock())?;
+    if known.is_some() {
+        session::must_not_be_of_another_site(parts)?;
+    }
+    Ok(known)
 }
 
 fn by_token(parts: &Parts, api: &Api) -> Answered<Known> {
     let token = Token::try_from(bearer(parts)?.to_owned());
     token.ok().and_then(|token| api.people.by_token(&token)).ok_or_else(|| {
         Problem::new(Code::Unauthorized, "this is no operator's token, and no viewer's")
-            .with_hint("they stand in `operator.token` and `viewer.token` in the service's data folder")
+            .with_hint("they stand in `operator.token` and `viewer.token` in the service's data folder; or show a certificate that has a role")
             .into()
     })
 }
 
-/// The agent of the attempt that the path names, by its session token.
+/// The agent of the attempt that the path names, by its session token and its client key.
 pub(super) struct AgentCaller(pub(super) Agent);
 
 impl FromRequestParts<Api> for AgentCaller {
@@ -112,7 +129,10 @@ impl FromRequestParts<Api> for AgentCaller {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
         let session = token(parts, "a session token")?;
         let path = AttemptPath::from_request_parts(parts, api).await?;
-        let agent = api.service.agent(&path.run, path.attempt, &session).await?;
+        let shown = parts.extensions.get::<Certificate>().map(|certificate| &certificate.0);
+        // One of another authority has no say here, nor has one that the connection has outlived.
+        let shown = shown.filter(|shown| shown.is_ours && shown.until > Moment::of_wall_clock());
+        let agent = api.service.agent(&path.run, path.attempt, &session, shown.map(|shown| &shown.key)).await?;
         within_pace(api.callers.ask(&Caller::Agent(path.run, path.attempt)))?;
         Ok(AgentCaller(agent))
     }

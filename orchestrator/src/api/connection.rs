@@ -19,13 +19,20 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower::ServiceExt;
 
-use super::caller::Peer;
+use super::caller::{Certificate, Peer};
 use super::limits::Limits;
 use super::serve::Server;
 use super::stall::Stall;
+use crate::model::Moment;
 
 /// How long a connection that should end may take to do so by itself.
 const LAST: Duration = Duration::from_secs(1);
+
+/// The other end of a connection: where it is, and what it has shown.
+struct End {
+    from: SocketAddr,
+    certificate: Option<Certificate>,
+}
 
 /// Serves one connection until it ends.
 pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
@@ -33,16 +40,24 @@ pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
     let _ = stream.set_nodelay(true);
     let stream = Stall::new(stream, server.limits.stall);
     let builder = builder(&server.limits);
-    let Some(tls) = &server.tls else { return serve(stream, builder, from, server).await };
+    let Some(tls) = &server.tls else {
+        return serve(stream, builder, End { from, certificate: None }, server).await;
+    };
     let shaken = tokio::select! {
         () = server.drain.cancelled() => return,
-        shaken = timeout(server.limits.handshake, tls.accept(stream)) => shaken,
+        shaken = timeout(server.limits.handshake, tls.acceptor.accept(stream)) => shaken,
     };
     match shaken {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-            serve(stream, builder.http2_only(), from, server).await;
+        Ok(Ok(stream)) => {
+            let (is_http2, shown) = {
+                let connection = stream.get_ref().1;
+                let leaf = connection.peer_certificates().and_then(|chain| chain.first());
+                let shown = leaf.and_then(|leaf| tls.clients.shown(leaf, Moment::of_wall_clock()));
+                (connection.alpn_protocol() == Some(b"h2"), shown)
+            };
+            let who = End { from, certificate: shown.map(|shown| Certificate(Arc::new(shown))) };
+            serve(stream, if is_http2 { builder.http2_only() } else { builder.http1_only() }, who, server).await;
         }
-        Ok(Ok(stream)) => serve(stream, builder.http1_only(), from, server).await,
         Ok(Err(error)) => tracing::debug!(%from, %error, "the TLS handshake failed"),
         Err(_) => tracing::debug!(%from, "the TLS handshake took too long"),
     }
@@ -71,14 +86,17 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn serve<S>(stream: S, builder: auto::Builder<TokioExecutor>, from: SocketAddr, server: &Server)
+async fn serve<S>(stream: S, builder: auto::Builder<TokioExecutor>, end: End, server: &Server)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Activity::new();
+    let (activity, End { from, certificate }) = (Activity::new(), end);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         let under_way = activity.begin();
         request.extensions_mut().insert(Peer(from));
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         let request: Request = request.map(Body::new);
         let answer = server.app.clone().oneshot(request);
         async move { answer.await.map(|response: Response| response.map(|body| Counted { body, _under_way: under_way })) }

@@ -48,8 +48,10 @@ pub struct Limits {
     pub gather: Duration,
     /// Requests of one peer, whoever it says it is.
     pub per_peer: Rate,
-    /// Requests of one agent's attempt, or of the operator.
+    /// Requests of one agent's attempt.
     pub per_caller: Rate,
+    /// Requests of one person, or of the platform that has their token.
+    pub per_person: Rate,
 }
 
 impl Default for Limits {
@@ -74,6 +76,7 @@ impl Default for Limits {
             gather: Duration::from_millis(100),
             per_peer: Rate { per_second: 500, burst: 1000 },
             per_caller: Rate { per_second: 100, burst: 200 },
+            per_person: Rate { per_second: 100, burst: 200 },
         }
     }
 }
@@ -85,6 +88,15 @@ pub struct Rate {
     pub per_second: u32,
     /// At once, after a pause.
     pub burst: u32,
+}
+
+impl Rate {
+    /// This, or so many each second where that is more, and twice as many at once.
+    #[must_use]
+    pub fn at_least(self, per_second: u32) -> Self {
+        let burst = self.burst.max(per_second.saturating_mul(2));
+        Rate { per_second: self.per_second.max(per_second), burst }
+    }
 }
 
 /// Who counts as one peer. An IPv6 host has a whole /64 to choose its addresses from.

@@ -42,10 +42,10 @@ use utoipa_axum::routes;
 
 pub use limits::{Limits, Rate};
 pub use openapi::document;
-pub use serve::serve;
+pub use serve::{Tls, serve};
 pub use service::{Answer, Changes, Service};
 
-use crate::identity::People;
+use crate::identity::{People, Shown};
 use caller::{Caller, Peer};
 use limits::Pace;
 use problem::Refusal;
@@ -80,6 +80,7 @@ struct Shared {
     drain: CancellationToken,
     peers: Pace<std::net::IpAddr>,
     callers: Pace<Caller>,
+    persons: Pace<Caller>,
     watchers: Arc<Semaphore>,
     /// How many have ever watched all runs.
     watched: AtomicUsize,
@@ -98,6 +99,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         drain: settings.drain,
         peers: Pace::new(limits.per_peer),
         callers: Pace::new(limits.per_caller),
+        persons: Pace::new(limits.per_person),
         watchers: Arc::new(Semaphore::new(limits.watchers)),
         watched: AtomicUsize::default(),
         fleet: fleet::Looks::new(limits.progress),
@@ -117,6 +119,11 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         .with_state(api)
 }
 
+/// Puts into a request what its connection has shown in TLS. For tests, which have no TLS: [`serve`] does it otherwise.
+pub fn show(request: &mut Request, shown: Shown) {
+    request.extensions_mut().insert(caller::Certificate(Arc::new(shown)));
+}
+
 /// Every path, with its handler and its description.
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -125,6 +132,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(runs::cancel))
         .routes(routes!(runs::retry))
         .routes(routes!(runs::confirm_death))
+        .routes(routes!(runs::revoke))
         .routes(routes!(runs::token))
         .routes(routes!(watch::of_run))
         .routes(routes!(watch::of_all))

@@ -25,6 +25,8 @@ use super::problem::{Answered, Refusal};
 
 /// How the document calls a browser's session.
 const BROWSER: &str = "browser";
+/// How it calls a client certificate.
+const CERTIFICATE: &str = "certificate";
 
 /// The document of what [`super::router`] serves.
 pub fn document() -> OpenApi {
@@ -67,11 +69,19 @@ pub(super) fn finished(routes: OpenApi) -> OpenApi {
         ),
         ("viewer", "The viewer's token, which stands in `viewer.token` there. It may look."),
         ("enrolment", "An enrolment token. It is good for one process."),
-        ("session", "The session token that an agent got when it enrolled. It is good for its attempt."),
+        (
+            "session",
+            "The session token that an agent got when it enrolled. It is good for its attempt, and together with its certificate.",
+        ),
     ] {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
         components.add_security_scheme(name, SecurityScheme::Http(scheme));
     }
+    components.add_security_scheme(CERTIFICATE, SecurityScheme::MutualTls {
+        description: Some("A client certificate. A person's says by its names what they may do; an agent's is over the key that it has enrolled with.".to_owned()),
+        extensions: None,
+        deprecated: None,
+    });
     let cookie = "A browser's session, begun with `POST /v1/session`. What changes something must come from the service's own pages.";
     let cookie = ApiKey::Cookie(ApiKeyValue::with_description(super::session::COOKIE, cookie));
     components.add_security_scheme(BROWSER, SecurityScheme::ApiKey(cookie));
@@ -92,8 +102,15 @@ fn say_what_else_proves_it(operation: &mut Operation) {
     if proofs.contains(&proof("viewer")) {
         proofs.push(proof("operator"));
     }
-    if proofs.contains(&proof("operator")) && !is_signing {
-        proofs.push(proof(BROWSER));
+    if proofs.contains(&proof("operator")) {
+        proofs.push(proof(CERTIFICATE));
+        if !is_signing {
+            proofs.push(proof(BROWSER));
+        }
+    }
+    if let Some(session) = proofs.iter_mut().find(|known| **known == proof("session")) {
+        // Both, not either.
+        *session = proof("session").add(CERTIFICATE, Vec::<String>::new());
     }
 }
 
@@ -179,10 +196,10 @@ refusals! {
     /// Of sessions that end.
     Leaving: BadRequest Forbidden TooMany Internal Unavailable;
     /// Of enrolments.
-    Enrolments: BadRequest Unauthorized Forbidden NotFound Timeout Conflict AlreadyEnrolled NotYet AttemptOver TooLarge MediaType
+    Enrolments: BadRequest Unauthorized Forbidden Revoked NotFound Timeout Conflict AlreadyEnrolled NotYet AttemptOver TooLarge MediaType
         TooMany Internal Unavailable;
     /// Of what enrolled agents say.
-    Reporting: BadRequest Unauthorized Forbidden NotFound Timeout Conflict AttemptOver TooLarge MediaType TooMany Internal
+    Reporting: BadRequest Unauthorized Forbidden Revoked NotFound Timeout Conflict AttemptOver TooLarge MediaType TooMany Internal
         Unavailable;
 }
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{
-    Cancel, ConfirmDeath, EnrolmentToken, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Nothing, Run, RunPage,
+    Cancel, ConfirmDeath, EnrolmentToken, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Nothing, Revoke, Run, RunPage,
 };
 use serde::Deserialize;
 
@@ -184,6 +184,28 @@ pub(super) async fn confirm_death(
     Strict(death): Strict<ConfirmDeath>,
 ) -> Answered<Json<Run>> {
     Ok(Json(api.service.confirm_death(&path.run, death.attempt).await?))
+}
+
+/// Revoke an attempt
+///
+/// From this moment on its enrolment token, its session token and its certificate are refused. One that has not enrolled is over; one that
+/// runs is lost, as if it had gone silent: the service kills the agents that it has started itself, and of others it waits until its
+/// successor shuts it out or a person vouches for its death.
+#[utoipa::path(
+    post, path = "/v1/runs/{run}/revoke", tag = "runs", operation_id = "revoke_attempt", security(("operator" = [])),
+    params(("run" = protocol::RunId, Path, description = "The run")),
+    request_body(content = Revoke, content_type = "application/json"),
+    responses((status = 200, description = "It counts no more", body = Run, content_type = "application/json"), Telling),
+)]
+pub(super) async fn revoke(
+    Operator(who): Operator,
+    State(api): State<Api>,
+    path: RunPath,
+    Strict(revoke): Strict<Revoke>,
+) -> Answered<Json<Run>> {
+    let reason = revoke.reason.filter(|reason| !reason.is_empty());
+    let reason = reason.map_or_else(|| format!("by {}", who.name), |reason| format!("by {}: {reason}", who.name));
+    Ok(Json(api.service.revoke(&path.run, revoke.attempt, &reason).await?))
 }
 
 /// Have an enrolment token for a run whose agent somebody else starts

@@ -14,32 +14,47 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection;
 use super::limits::{Limits, peer};
+use crate::identity::Clients;
 
 /// How long nothing is accepted when the machine has no more of what a connection needs.
 const BREATH: Duration = Duration::from_millis(100);
 
+/// How TLS is spoken.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The service's side. Its ALPN is set by [`serve`].
+    pub config: Arc<rustls::ServerConfig>,
+    /// Who can read what clients show.
+    pub clients: Arc<Clients>,
+}
+
+pub(super) struct Accepting {
+    pub(super) acceptor: TlsAcceptor,
+    pub(super) clients: Arc<Clients>,
+}
+
 /// What all connections share.
 pub(super) struct Server {
     pub(super) app: Router,
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Accepting>,
     pub(super) limits: Limits,
     pub(super) drain: CancellationToken,
     places: Places,
 }
 
-/// Serves `app` on these listeners, with TLS where a configuration is given (its ALPN is set here), until `drain` is cancelled. Returns when
+/// Serves `app` on these listeners, with TLS where that is given, until `drain` is cancelled. Returns when
 /// the last connection has ended, at the latest [`Limits::drain`] later.
 pub async fn serve(
     listeners: Vec<TcpListener>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Tls>,
     app: Router,
     limits: Limits,
     drain: CancellationToken,
 ) {
-    let tls = tls.map(|config| {
+    let tls = tls.map(|Tls { config, clients }| {
         let mut config = rustls::ServerConfig::clone(&config);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
+        Accepting { acceptor: TlsAcceptor::from(Arc::new(config)), clients }
     });
     let places = Places::new(limits.connections, limits.connections_per_peer);
     let server = Arc::new(Server { app, tls, limits, drain, places });

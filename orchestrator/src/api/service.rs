@@ -5,7 +5,7 @@ use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::Problem;
 use protocol::control::run::{EnrolmentToken, Glance, NewRun, Run, RunPage};
 use protocol::event::Progress;
-use protocol::{RunId, Token};
+use protocol::{Digest, RunId, Token};
 
 use crate::engine::{Agent, Engine, Fresh, Watch};
 use crate::store::{Filter, Told};
@@ -28,9 +28,16 @@ pub trait Service: Send + Sync + 'static {
     fn cancel<'a>(&'a self, run: &'a RunId, reason: &'a str) -> Answer<'a, Run>;
     fn retry<'a>(&'a self, run: &'a RunId) -> Answer<'a, Run>;
     fn confirm_death<'a>(&'a self, run: &'a RunId, attempt: u32) -> Answer<'a, Run>;
+    fn revoke<'a>(&'a self, run: &'a RunId, attempt: u32, reason: &'a str) -> Answer<'a, Run>;
     fn token<'a>(&'a self, run: &'a RunId) -> Answer<'a, EnrolmentToken>;
     fn enrol<'a>(&'a self, token: &'a Token, enrol: Enrol) -> Answer<'a, Enrolled>;
-    fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, session: &'a Token) -> Answer<'a, Agent>;
+    fn agent<'a>(
+        &'a self,
+        run: &'a RunId,
+        attempt: u32,
+        session: &'a Token,
+        key: Option<&'a Digest>,
+    ) -> Answer<'a, Agent>;
     fn report<'a>(&'a self, agent: &'a Agent, report: Report) -> Answer<'a, Orders>;
     fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease>;
     fn told<'a>(&'a self, after: i64, run: Option<&'a RunId>, limit: u32) -> Answer<'a, Vec<Told>>;
@@ -72,6 +79,10 @@ impl Service for Engine {
         Box::pin(Engine::confirm_death(self, run, attempt))
     }
 
+    fn revoke<'a>(&'a self, run: &'a RunId, attempt: u32, reason: &'a str) -> Answer<'a, Run> {
+        Box::pin(Engine::revoke(self, run, attempt, reason))
+    }
+
     fn token<'a>(&'a self, run: &'a RunId) -> Answer<'a, EnrolmentToken> {
         Box::pin(Engine::token(self, run))
     }
@@ -80,8 +91,14 @@ impl Service for Engine {
         Box::pin(Engine::enrol(self, token, enrol))
     }
 
-    fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, session: &'a Token) -> Answer<'a, Agent> {
-        Box::pin(Engine::agent(self, run, attempt, session))
+    fn agent<'a>(
+        &'a self,
+        run: &'a RunId,
+        attempt: u32,
+        session: &'a Token,
+        key: Option<&'a Digest>,
+    ) -> Answer<'a, Agent> {
+        Box::pin(Engine::agent(self, run, attempt, session, key))
     }
 
     fn report<'a>(&'a self, agent: &'a Agent, report: Report) -> Answer<'a, Orders> {

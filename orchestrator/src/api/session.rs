@@ -18,13 +18,14 @@ use crate::model::Moment;
 
 /// The cookie's name. The prefix has browsers take it from this very host alone, over TLS.
 pub(super) const COOKIE: &str = "__Host-session";
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Strict";
 
 type SetCookie = [(HeaderName, String); 1];
 
 /// Begin a browser's session
 ///
-/// With a token. What is answered is who it is of; the cookie proves it for twelve hours, as long as that token is good.
+/// With a token or a client certificate. What is answered is who it is of; the cookie proves it for twelve hours, as long as that is good.
 #[utoipa::path(
     post, path = "/v1/session", tag = "sessions", operation_id = "begin_session", security(("viewer" = [])),
     request_body(content = Option<Nothing>, content_type = "application/json"),
@@ -88,14 +89,32 @@ pub(super) fn cookie(headers: &HeaderMap) -> Answered<Option<&str>> {
 
 /// Whose session it is. What changes something must come from a page of this very service.
 pub(super) fn known(parts: &Parts, cookie: &str, api: &Api) -> Answered<Known> {
-    let known = api.people.by_session(cookie, Moment::of_wall_clock()).ok_or_else(|| {
-        Problem::new(Code::Unauthorized, "the session is over, or none of this service")
-            .with_hint("begin another one: POST /v1/session with a token")
-    })?;
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
-        must_be_of_this_site(&parts.headers, parts.uri.authority().map(|authority| authority.as_str()))?;
+    if !is_harmless(&parts.method) {
+        must_be_of_this_site(&parts.headers, authority(parts))?;
     }
-    Ok(known)
+    api.people.by_session(cookie, Moment::of_wall_clock()).ok_or_else(|| {
+        Problem::new(Code::Unauthorized, "the session is over, or none of this service")
+            .with_hint("begin another one: POST /v1/session with a token or a certificate")
+            .into()
+    })
+}
+
+/// A request that changes something and says that a page has made it: that page must be of this very service. Programs say nothing of pages.
+pub(super) fn must_not_be_of_another_site(parts: &Parts) -> Answered<()> {
+    let is_of_page = [SEC_FETCH_SITE, ORIGIN].iter().any(|name| parts.headers.contains_key(name));
+    if is_harmless(&parts.method) || !is_of_page {
+        return Ok(());
+    }
+    must_be_of_this_site(&parts.headers, authority(parts))
+}
+
+fn is_harmless(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// The host where HTTP/2 says it.
+fn authority(parts: &Parts) -> Option<&str> {
+    parts.uri.authority().map(|authority| authority.as_str())
 }
 
 /// Browsers send cookies also where another site has made the request: they say which, and a site cannot change what they say.
@@ -105,17 +124,14 @@ fn must_be_of_this_site(headers: &HeaderMap, authority: Option<&str>) -> Answere
         // Doubled, it is no answer to the question.
         values.next().map(|value| if values.next().is_some() { "" } else { value })
     };
-    let (site, origin) = (text(&HeaderName::from_static("sec-fetch-site")), text(&ORIGIN));
+    let (site, origin) = (text(&SEC_FETCH_SITE), text(&ORIGIN));
     let host = text(&HOST).or(authority).unwrap_or_default();
     let is_ours = |origin: &str| !host.is_empty() && origin.strip_prefix("https://") == Some(host);
     let agrees = site.is_none_or(|site| site == "same-origin") && origin.is_none_or(is_ours);
     if agrees && (site.is_some() || origin.is_some()) {
         return Ok(());
     }
-    Err(Problem::new(
-        Code::Forbidden,
-        "this request came with a browser's session, and not from a page of this service",
-    )
-    .with_hint("a program sends its token in the header `Authorization: Bearer` instead")
-    .into())
+    Err(Problem::new(Code::Forbidden, "a browser has made this request, and not for a page of this service")
+        .with_hint("a program sends its token in the header `Authorization: Bearer`, and neither cookies nor `Origin`")
+        .into())
 }

@@ -28,7 +28,7 @@ struct Recent {
     upto: i64,
     told: VecDeque<(i64, String)>,
     bytes: usize,
-    /// Since when there was nothing after it, when it was read last.
+    /// When it was read last, if that was all there was.
     complete: Option<Instant>,
 }
 
@@ -57,12 +57,12 @@ impl Tail {
         if after < recent.from {
             return Ok(None);
         }
-        while recent.upto < after || (recent.upto == after && recent.complete.is_none_or(|since| since <= heard)) {
+        while recent.upto < after || (recent.upto == after && !recent.is_complete(heard)) {
             if !recent.read_on(service).await? {
                 break;
             }
         }
-        Ok(Some(recent.piece(after)))
+        Ok(Some(recent.piece(after, heard)))
     }
 }
 
@@ -87,7 +87,12 @@ impl Recent {
         Ok(!page.is_empty())
     }
 
-    fn piece(&self, after: i64) -> Piece {
+    /// Whether it was found to be all, after that moment.
+    fn is_complete(&self, heard: Instant) -> bool {
+        self.complete.is_some_and(|since| since > heard)
+    }
+
+    fn piece(&self, after: i64, heard: Instant) -> Piece {
         let mut piece = Piece { text: String::new(), last: after, is_last: false };
         let begin = self.told.partition_point(|(seq, _)| *seq <= after);
         for (seq, text) in self.told.range(begin..) {
@@ -97,7 +102,7 @@ impl Recent {
             piece.text.push_str(text);
             piece.last = *seq;
         }
-        piece.is_last = self.complete.is_some();
+        piece.is_last = self.is_complete(heard);
         piece
     }
 }

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use rustls::crypto::ring;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -58,8 +58,11 @@ pub(super) fn base(text: &str) -> Result<Url> {
     Ok(url)
 }
 
-/// TLS that believes servers with a certificate of these authorities.
-pub(super) fn trusting(ca: &[u8]) -> Result<ClientConfig> {
+/// A client certificate, those between it and its authority, and its key.
+type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// TLS that believes servers with a certificate of these authorities, and shows one of its own where that is given.
+pub(super) fn trusting(ca: &[u8], shown: Option<Shown>) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     let bad = |error: &dyn std::fmt::Display| Error::usage(format!("the certificates to trust: {error}"));
     for certificate in CertificateDer::pem_slice_iter(ca) {
@@ -71,7 +74,12 @@ pub(super) fn trusting(ca: &[u8]) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| Error::system(format!("setting TLS up: {error}")))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let builder = builder.with_root_certificates(roots);
+    let Some((chain, key)) = shown else { return Ok(builder.with_no_client_auth()) };
+    builder.with_client_auth_cert(chain, key).map_err(|error| {
+        Error::usage(format!("the client certificate and its key: {error}"))
+            .with_hint("--certificate and --certificate-key must belong together")
+    })
 }
 
 impl Client {
@@ -164,7 +172,7 @@ mod tests {
     #[test]
     fn without_a_certificate_nobody_is_trusted() {
         for text in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-            trusting(text.as_bytes()).unwrap_err();
+            trusting(text.as_bytes(), None).unwrap_err();
         }
     }
 }

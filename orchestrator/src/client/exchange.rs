@@ -75,10 +75,13 @@ impl Request {
         let mut builder = hyper::Request::builder().method(self.method).uri(format!("{}{query}", url.path()));
         let host = url.host_str().unwrap_or_default();
         let host = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
-        let bearer = Zeroizing::new(format!("Bearer {}", client.token.reveal()));
-        let mut bearer = HeaderValue::from_str(&bearer).map_err(|error| bad(&error))?;
-        bearer.set_sensitive(true);
-        builder = builder.header(HOST, host).header(USER_AGENT, AGENT).header(AUTHORIZATION, bearer);
+        builder = builder.header(HOST, host).header(USER_AGENT, AGENT);
+        if let Some(token) = &client.token {
+            let bearer = Zeroizing::new(format!("Bearer {}", token.reveal()));
+            let mut bearer = HeaderValue::from_str(&bearer).map_err(|error| bad(&error))?;
+            bearer.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, bearer);
+        }
         if !self.headers.iter().any(|(name, _)| name == ACCEPT) {
             builder = builder.header(ACCEPT, "application/json");
         }
@@ -150,7 +153,7 @@ impl Client {
             None => self.unexplained(status, &body),
         };
         if status == 401 && error.hint().is_none() {
-            error = error.with_hint("give the operator's token of this very service with --operator-token");
+            error = error.with_hint("give the operator's token of this very service with --operator-token, or a client certificate with --certificate");
         }
         let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let may_pass = matches!(status, 408 | 429 | 502 | 503 | 504);

@@ -1,17 +1,18 @@
-//! The client: what people and platforms ask the service, over TLS and with the operator's token. It trusts one authority and no
+//! The client: what people and platforms ask the service, over TLS, with a token or a client certificate. It trusts one authority and no
 //! other, follows nothing, and waits for nothing without a bound.
 
 mod backoff;
 mod connect;
 mod events;
 mod exchange;
+mod proof;
 pub mod sse;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
-use protocol::control::run::{EnrolmentToken, MAX_IDEMPOTENCY_KEY, RunPage};
+use protocol::control::run::{EnrolmentToken, MAX_IDEMPOTENCY_KEY, Revoke, RunPage};
 use protocol::control::{NewRun, Run};
 use protocol::{RunId, Token};
 use rustls::ClientConfig;
@@ -24,6 +25,7 @@ use backoff::Backoff;
 use exchange::Request;
 
 pub use events::{Events, News};
+pub use proof::Proof;
 
 /// Where the service is when nobody says otherwise.
 pub const DEFAULT_URL: &str = "https://127.0.0.1:7443";
@@ -40,7 +42,8 @@ const MAX_LIST: usize = 64 << 20;
 pub struct Client {
     base: Arc<Url>,
     tls: Arc<ClientConfig>,
-    token: Token,
+    /// Where it is not a certificate that proves who asks.
+    token: Option<Token>,
     times: Times,
 }
 
@@ -84,10 +87,13 @@ impl Client {
     /// A client of the service at `url` (`https://host[:port][/path]`), which shows a certificate of the authority in `ca` (PEM).
     ///
     /// # Errors
-    /// The URL is none of a service, or there is no certificate.
-    pub fn new(url: &str, ca: &[u8], token: Token) -> Result<Self> {
+    /// The URL is none of a service, there is no certificate, or the client's own and its key do not belong together.
+    pub fn new(url: &str, ca: &[u8], proof: impl Into<Proof>) -> Result<Self> {
         let base = connect::base(url)?;
-        let tls = connect::trusting(ca)?;
+        let (tls, token) = match proof.into() {
+            Proof::Token(token) => (connect::trusting(ca, None)?, Some(token)),
+            Proof::Certificate(chain, key) => (connect::trusting(ca, Some((chain, key)))?, None),
+        };
         Ok(Client { base: Arc::new(base), tls: Arc::new(tls), token, times: Times::default() })
     }
 
@@ -209,6 +215,15 @@ impl Client {
             attempt: u32,
         }
         self.post(run, "confirm-death", &Body { attempt }).await
+    }
+
+    /// Revokes an attempt.
+    ///
+    /// # Errors
+    /// The service was not reached or refused it.
+    pub async fn revoke(&self, run: &RunId, attempt: u32, reason: Option<&str>) -> Result<Run> {
+        let revoke = Revoke { attempt, reason: reason.map(ToOwned::to_owned) };
+        self.post(run, "revoke", &revoke).await
     }
 
     /// A new enrolment token. Those before it are void.

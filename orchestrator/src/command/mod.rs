@@ -2,6 +2,7 @@
 //!
 //! People read stderr; what was asked for is on stdout, with `--json` as one object per line.
 
+mod certificate;
 mod logging;
 mod run;
 mod screen;
@@ -48,6 +49,9 @@ enum Command {
     /// Asks a service about its runs, and to do something with them
     #[command(after_help = EXIT_CODES)]
     Run(Box<run::Args>),
+    /// Issues a client certificate for a person, by the authority of a service
+    #[command(after_help = EXIT_CODES)]
+    Certificate(certificate::Args),
     /// Writes a script to stdout that completes this command's arguments in a shell
     Completions {
         /// For which shell
@@ -60,7 +64,7 @@ impl Command {
         match self {
             Command::Serve(args) => args.verbose,
             Command::Run(args) => args.verbose(),
-            Command::Completions { .. } => 0,
+            Command::Certificate(_) | Command::Completions { .. } => 0,
         }
     }
 
@@ -68,6 +72,7 @@ impl Command {
         match self {
             Command::Serve(args) => serve::run(args, screen),
             Command::Run(args) => run::run(args, screen),
+            Command::Certificate(args) => certificate::run(args, screen),
             Command::Completions { shell } => completions(*shell),
         }
     }

@@ -11,6 +11,8 @@ use super::{Config, EVERY_FABRIC, Limits};
 use crate::error::{Error, Result};
 
 const MAX_LIST: usize = 64;
+/// Longest name in a certificate, in bytes.
+const MAX_NAME: usize = 256;
 const LIMIT: RangeInclusive<u64> = 1..=100_000;
 const MAX_FABRICS: usize = 1024;
 
@@ -73,9 +75,32 @@ impl Config {
                 "leave `names` out: the given certificate has the names that it has",
             )?;
         }
+        self.check_clients()?;
         self.check_times()?;
         self.limits.check()?;
         self.check_process()
+    }
+
+    fn check_clients(&self) -> Result<()> {
+        let clients = &self.clients;
+        is_path("clients.authority", clients.authority.as_deref())?;
+        for (key, names) in [("clients.operators", &clients.operators), ("clients.viewers", &clients.viewers)] {
+            at_most(key, names.len())?;
+            holds(
+                names.is_empty() || clients.authority.is_some(),
+                || format!("`{key}` is given without `clients.authority`"),
+                "name the authority whose certificates have these names; certificates of the service's own say themselves what they may",
+            )?;
+            for name in names {
+                let is_name = (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+                holds(
+                    is_name && !name.contains('*'),
+                    || format!("`{key}`: {name:?} is no DNS name and no URI of one certificate"),
+                    "give the whole name, such as ci.example.com or spiffe://example.com/ci",
+                )?;
+            }
+        }
+        Ok(())
     }
 
     fn check_store(&self) -> Result<()> {
@@ -121,6 +146,7 @@ impl Limits {
     fn check(&self) -> Result<()> {
         within("limits.runs", self.runs.into(), LIMIT)?;
         within("limits.per_source", self.per_source.into(), LIMIT)?;
+        within("limits.watchers", self.watchers.into(), LIMIT)?;
         let count = self.per_fabric.len();
         holds(count <= MAX_FABRICS, || format!("`limits.per_fabric` names {count} fabrics"), "name at most 1024")?;
         self.per_fabric.iter().try_for_each(|(fabric, limit)| {

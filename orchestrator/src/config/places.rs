@@ -103,7 +103,7 @@ impl Config {
 
     /// The limits as the scheduler takes them.
     pub fn schedule_limits(&self) -> schedule::Limits {
-        let Limits { runs, per_source, per_fabric } = &self.limits;
+        let Limits { runs, per_source, per_fabric, watchers: _ } = &self.limits;
         let named = per_fabric.iter().filter_map(|(name, limit)| Some((Label::try_from(name.clone()).ok()?, *limit)));
         let others = per_fabric.get(EVERY_FABRIC).copied().unwrap_or(FABRIC_LIMIT);
         schedule::Limits { runs: *runs, per_source: *per_source, fabrics: named.collect(), per_fabric: others }

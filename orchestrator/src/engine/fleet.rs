@@ -73,9 +73,11 @@ impl Fleet {
     }
 }
 
-/// Tokens that may enrol, or have.
+/// Tokens that may enrol, or have; and those of which it is to be said that they were revoked.
 fn tokens(record: &Record) -> impl Iterator<Item = &Digest> {
     let is_open = matches!(record.state, State::Launching | State::Running);
     let current = record.current().filter(|_| is_open).and_then(|current| current.token.as_ref());
-    current.into_iter().chain(&record.next_token)
+    let revoked = record.attempts.iter().filter(|of| of.revoked.is_some()).filter_map(|of| of.token.as_ref());
+    let revoked = revoked.filter(move |token| Some(*token) != current);
+    current.into_iter().chain(&record.next_token).chain(revoked)
 }

@@ -23,12 +23,12 @@ use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{EnrolmentToken, Glance, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Run, RunPage};
 use protocol::event::Progress;
-use protocol::{RunId, Token};
+use protocol::{Digest, RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Answer, Ending, Input, Record, only_progress};
+use crate::model::{Answer, Ending, Input, Record, only_progress, revoked};
 use crate::store::{Filter, Shared, StoreError, Told};
 use asks::{Ask, Replied};
 use published::Published;
@@ -54,7 +54,7 @@ struct Inner {
     clock: Clock,
 }
 
-/// Who an agent has proven to be, by its session token.
+/// Who an agent has proven to be, by its session token and its client key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agent {
     /// The run.
@@ -159,6 +159,15 @@ impl Engine {
         Ok(self.shown(&self.input(run, Input::ConfirmDeath { attempt }).await?.0))
     }
 
+    /// Revokes an attempt: what its agent has counts no more, and one that runs is taken for lost. One that was revoked stays so.
+    ///
+    /// # Errors
+    /// `not-found`, `conflict`, `unavailable`.
+    pub async fn revoke(&self, run: &RunId, attempt: u32, reason: &str) -> Result<Run, Problem> {
+        let input = Input::Revoke { attempt, reason: reason.to_owned() };
+        Ok(self.shown(&self.input(run, input).await?.0))
+    }
+
     /// A new enrolment token for the attempt of an external run that is launching, or the next one of one that is queued. Those before
     /// it are void.
     ///
@@ -176,7 +185,7 @@ impl Engine {
     /// An agent's enrolment.
     ///
     /// # Errors
-    /// `unauthorized`, `forbidden`, `already-enrolled`, `not-yet`, `unavailable`.
+    /// `unauthorized`, `forbidden`, `revoked`, `already-enrolled`, `not-yet`, `unavailable`.
     pub async fn enrol(&self, token: &Token, enrol: Enrol) -> Result<Enrolled, Problem> {
         let Settings { credentials, lease, .. } = &self.0.settings;
         let digest = credentials.digest(token);
@@ -192,7 +201,9 @@ impl Engine {
             return Err(Problem::new(Code::Forbidden, format!("the enrolment token is not for run {other}")));
         }
         let nonce = credentials.digest(&enrol.nonce);
-        let input = Input::Enrol { token: digest, nonce: nonce.clone(), agent: enrol.agent, server: enrol.server };
+        let client_key = credentials.digest_of_key(&enrol.client_key);
+        let input =
+            Input::Enrol { token: digest, nonce: nonce.clone(), client_key, agent: enrol.agent, server: enrol.server };
         let (record, answer) = self.input(&run, input).await?;
         let Answer::Attempt(attempt) = answer else {
             return Err(Problem::new(Code::Internal, "an agent enrolled for no attempt"));
@@ -205,15 +216,22 @@ impl Engine {
         let defect = |error: String| Problem::new(Code::Internal, error);
         let spec = serde_json::to_string(&spec).map_err(|error| defect(error.to_string()))?;
         let ticket = credentials.ticket(&record, &spec, &enrol.nonce).map_err(defect)?;
+        let certificate = credentials.certificate(&run, attempt, &enrol.client_key).map_err(defect)?;
         let session = credentials.session(&run, attempt, &nonce);
-        Ok(Enrolled { run, attempt, session, lease: *lease, spec, ticket })
+        Ok(Enrolled { run, attempt, session, lease: *lease, spec, ticket, certificate })
     }
 
-    /// Whose session token this is.
+    /// Whose session token this is. `key`: the digest of the key that it has proven to have.
     ///
     /// # Errors
-    /// `unauthorized`, `unavailable`.
-    pub async fn agent(&self, run: &RunId, attempt: u32, session: &Token) -> Result<Agent, Problem> {
+    /// `unauthorized`, `forbidden`, `revoked`, `unavailable`.
+    pub async fn agent(
+        &self,
+        run: &RunId,
+        attempt: u32,
+        session: &Token,
+        key: Option<&Digest>,
+    ) -> Result<Agent, Problem> {
         let stranger =
             || Problem::new(Code::Unauthorized, format!("the session token is not of attempt {attempt} of run {run}"));
         let record = self.record(run).await.map_err(|problem| match problem.code {
@@ -221,12 +239,24 @@ impl Engine {
             _ => problem,
         })?;
         let of = record.attempts.iter().find(|of| of.number == attempt);
-        let nonce = of.and_then(|of| of.nonce.as_ref()).ok_or_else(stranger)?;
+        let (of, nonce) = of.and_then(|of| Some((of, of.nonce.as_ref()?))).ok_or_else(stranger)?;
         let credentials = &self.0.settings.credentials;
-        if credentials.is_same(&credentials.session(run, attempt, nonce), session) {
-            Ok(Agent { run: run.clone(), attempt })
-        } else {
-            Err(stranger())
+        if !credentials.is_same(&credentials.session(run, attempt, nonce), session) {
+            return Err(stranger());
+        }
+        let this = || format!("attempt {attempt} of run {run}");
+        if of.revoked.is_some() {
+            return Err(revoked(run, attempt));
+        }
+        match key {
+            Some(key) if of.client_key.as_ref() == Some(key) => Ok(Agent { run: run.clone(), attempt }),
+            Some(_) => Err(Problem::new(Code::Forbidden, format!("the client certificate is not that of {}", this()))
+                .with_hint("show the certificate that came with this attempt's enrolment")),
+            None => {
+                let detail = format!("the session token of {} came without its client certificate", this());
+                Err(Problem::new(Code::Unauthorized, detail)
+                    .with_hint("show the certificate that came with the enrolment, over TLS; it is good for a day"))
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::agent::Terms;
-use protocol::{Digest, RunId, Token};
+use protocol::{ClientKey, Digest, RunId, Token};
 
 use crate::launch::Launchers;
 use crate::model::schedule::Limits;
@@ -51,7 +51,16 @@ pub trait Credentials: Send + Sync {
     /// Whether two tokens are the same, in a time that tells nothing.
     fn is_same(&self, one: &Token, other: &Token) -> bool;
 
-    /// A signed ticket for the current attempt of a run, for this spec and this nonce.
+    /// SHA-256 of a client key.
+    fn digest_of_key(&self, key: &ClientKey) -> Digest;
+
+    /// A certificate over that key for an attempt (PEM).
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn certificate(&self, run: &RunId, attempt: u32, key: &ClientKey) -> Result<String, String>;
+
+    /// A signed ticket for the current attempt of a run and its client key, for this spec and this nonce.
     ///
     /// # Errors
     /// When it cannot be signed.

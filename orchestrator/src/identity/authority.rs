@@ -65,6 +65,22 @@ impl Authority {
         Ok(Authority { issuer: Issuer::new(params, key), certificate })
     }
 
+    /// The data folder's authority, which must be there.
+    ///
+    /// # Errors
+    /// It is not, its files cannot be read, others may read its key, or key and certificate are not of one authority.
+    pub fn known(folder: &Folder, now: Moment) -> Result<Self> {
+        let missing = |name: &str| {
+            Error::refused(format!("there is no {}", folder.file(name).display()))
+                .with_hint("start the service once, which makes its authority; or name its data folder with --data")
+        };
+        let key = folder.read_secret(KEY, MAX_PEM)?.ok_or_else(|| missing(KEY))?;
+        let certificate = folder.read(CA, MAX_PEM)?.ok_or_else(|| missing(CA))?;
+        let key = parse_key(&key, folder)?;
+        let (params, certificate) = (params(&key, now)?, parse_certificate(&certificate, &key, folder)?);
+        Ok(Authority { issuer: Issuer::new(params, key), certificate })
+    }
+
     /// Its certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate

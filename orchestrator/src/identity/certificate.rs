@@ -1,5 +1,4 @@
-//! The server's certificate: the authority's, renewed in time, or one that is given. It can change while the service runs. The
-//! authority's key is read for that moment only.
+//! The server's certificate: the authority's, renewed in time, or one that is given. It can change while the service runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,7 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use zeroize::Zeroizing;
 
 use super::authority::{MAX_PEM, validity};
-use super::{Authority, Folder, bounded};
+use super::{Authority, Clients, Folder, bounded};
 use crate::error::{Context, Error, Result};
 use crate::model::Moment;
 
@@ -80,15 +79,17 @@ impl Certificates {
         Ok(differs)
     }
 
-    /// TLS 1.2 and 1.3 with this certificate, and without client certificates. The server adds the protocols it speaks.
+    /// TLS 1.2 and 1.3 with this certificate. Clients are asked for theirs, and need not have one; one that is not good ends the
+    /// handshake. The server adds the protocols it speaks.
     ///
     /// # Errors
     /// None that can happen: ring has what both versions need.
-    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig> {
+    pub fn server_config(self: &Arc<Self>, clients: &Clients) -> Result<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| Error::system(format!("setting TLS up: {error}")))?;
-        Ok(builder.with_no_client_auth().with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>))
+        let builder = builder.with_client_cert_verifier(clients.verifier());
+        Ok(builder.with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>))
     }
 }
 
@@ -296,8 +297,10 @@ mod tests {
         let (_temporary, folder) = folder();
         let now = Moment::of_wall_clock();
         let certificates = Arc::new(open(&folder, &["localhost"], now).unwrap());
+        let authority = Authority::open(&folder, now).unwrap();
+        let clients = Clients::open(&authority, None).unwrap();
         let shown =
-            format!("{certificates:?} {:?} {:?}", certificates.server_config().unwrap(), Authority::open(&folder, now));
+            format!("{certificates:?} {:?} {authority:?} {clients:?}", certificates.server_config(&clients).unwrap());
         for name in ["ca.key", "server.key"] {
             let pem = std::fs::read_to_string(folder.file(name)).unwrap();
             assert!(pem.lines().all(|line| !shown.contains(line)));

@@ -14,11 +14,11 @@ use crate::error::{Context, Error, Result};
 
 const LOCK: &str = "lock";
 
-/// The data folder, locked until this is dropped.
+/// The data folder, locked until this is dropped, or looked at only.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Option<Flock<File>>,
 }
 
 impl Folder {
@@ -37,7 +37,16 @@ impl Folder {
             _ => {}
         }
         check_owner(path)?;
-        Ok(Folder { path: path.to_owned(), _lock: lock(&path.join(LOCK))? })
+        Ok(Folder { path: path.to_owned(), lock: Some(lock(&path.join(LOCK))?) })
+    }
+
+    /// To read from, also while a service uses it. Nothing can be written.
+    ///
+    /// # Errors
+    /// It is not there, belongs to somebody else, or others may write to it.
+    pub fn look(path: &Path) -> Result<Self> {
+        check_owner(path)?;
+        Ok(Folder { path: path.to_owned(), lock: None })
     }
 
     /// Where it is.
@@ -117,6 +126,9 @@ impl Folder {
 
     fn write_mode(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let (path, new) = (self.file(name), self.file(&format!(".{name}.new")));
+        if self.lock.is_none() {
+            return Err(Error::system(format!("{}: the folder was opened to be read", path.display())));
+        }
         let write = || -> io::Result<()> {
             // We hold the lock: what lies there is of a service that died in the middle of this.
             if let Err(error) = std::fs::remove_file(&new)
@@ -228,8 +240,14 @@ mod tests {
         let who = format!("is in use by process {}", std::process::id());
         assert!(error.to_string().ends_with(&who), "{error}");
         let path = first.path().to_owned();
+        // It may be looked at all the same.
+        first.write("a", b"1").unwrap();
+        let second = Folder::look(&path).unwrap();
+        assert_eq!(second.read("a", 9).unwrap().unwrap().as_slice(), b"1");
+        second.write("a", b"2").unwrap_err();
         drop(first);
         Folder::open(&path).unwrap();
+        Folder::look(&path.join("none")).unwrap_err();
     }
 
     #[test]

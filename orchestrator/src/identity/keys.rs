@@ -1,8 +1,8 @@
 //! What the engine asks of keys: it knows no cryptography itself.
 
-use protocol::{Digest, RunId, Token};
+use protocol::{ClientKey, Digest, RunId, Token};
 
-use super::{Grant, SessionKey, TicketKey, tokens};
+use super::{Authority, Grant, SessionKey, TicketKey, VALIDITY, issuing, tokens};
 use crate::engine::Credentials;
 use crate::model::{Moment, Record};
 
@@ -11,6 +11,8 @@ use crate::model::{Moment, Record};
 pub struct Keys {
     /// What session tokens are computed with.
     pub sessions: SessionKey,
+    /// Who issues the certificates of attempts.
+    pub authority: Authority,
     /// What tickets are signed with.
     pub tickets: TicketKey,
 }
@@ -36,9 +38,19 @@ impl Credentials for Keys {
         tokens::is_same(one, other)
     }
 
+    fn digest_of_key(&self, key: &ClientKey) -> Digest {
+        issuing::digest_of(key)
+    }
+
+    fn certificate(&self, run: &RunId, attempt: u32, key: &ClientKey) -> Result<String, String> {
+        let issued = self.authority.issue_attempt(run, attempt, key, VALIDITY, Moment::of_wall_clock());
+        issued.map_err(|error| error.to_string())
+    }
+
     fn ticket(&self, record: &Record, spec: &str, nonce: &Token) -> Result<String, String> {
         let (run, attempt, order) = (&record.run, record.attempt(), &record.order);
-        let grant = Grant { run, attempt, order, spec, nonce, client_key: None };
+        let client_key = record.current().and_then(|current| current.client_key.as_ref());
+        let grant = Grant { run, attempt, order, spec, nonce, client_key };
         self.tickets.issue(&grant, Moment::of_wall_clock()).map_err(|error| error.to_string())
     }
 }

@@ -2,9 +2,13 @@
 
 mod authority;
 mod certificate;
+mod clients;
+mod expiry;
 mod folder;
+mod issuing;
 mod keys;
 mod people;
+mod revoked;
 mod tickets;
 pub mod tokens;
 
@@ -12,10 +16,12 @@ use std::sync::Arc;
 
 pub use authority::Authority;
 pub use certificate::{Certificates, Source};
+pub use clients::{Clients, Shown};
 pub use folder::Folder;
 pub(crate) use folder::bounded;
+pub use issuing::PersonCertificate;
 pub use keys::Keys;
-pub use people::{BROWSER_SESSION, Known, People, Role, Who};
+pub use people::{BROWSER_SESSION, Certified, Known, People, Role, Who};
 pub use tickets::{Grant, TICKET_PUBLIC, TicketKey, VALIDITY};
 pub use tokens::SessionKey;
 
@@ -25,6 +31,8 @@ use crate::model::Moment;
 
 /// File of the authority's certificate, which clients and agents trust.
 pub const CA: &str = "ca.pem";
+/// File of the fingerprints of people's certificates that count no more.
+pub const REVOKED: &str = "revoked";
 /// File of the operator's token.
 pub const OPERATOR_TOKEN: &str = "operator.token";
 /// File of the viewer's token.
@@ -37,6 +45,8 @@ pub struct Identity {
     pub folder: Arc<Folder>,
     /// The certificate that it shows.
     pub certificates: Arc<Certificates>,
+    /// Whose certificates it believes.
+    pub clients: Arc<Clients>,
     /// The people that it knows.
     pub people: Arc<People>,
     /// What session tokens are computed and tickets signed with.
@@ -54,11 +64,15 @@ impl Identity {
             Some(given) => Source::Given { certificate: given.certificate.clone(), key: given.key.clone() },
             None => Source::Own { folder: Arc::clone(&folder), names: config.all_names()? },
         };
-        let sessions = SessionKey::open(&folder)?;
+        let (sessions, authority) = (SessionKey::open(&folder)?, Authority::open(&folder, now)?);
+        let clients = Clients::open(&authority, config.clients.authority.as_deref())?;
+        let certified = Certified::new(&clients, &config.clients, folder.file(REVOKED));
+        let people = People::open(&folder, sessions.clone())?.with_certificates(certified);
         Ok(Identity {
             certificates: Arc::new(Certificates::open(source, now)?),
-            people: Arc::new(People::open(&folder, sessions.clone())?),
-            keys: Arc::new(Keys { sessions, tickets: TicketKey::open(&folder)? }),
+            clients: Arc::new(clients),
+            people: Arc::new(people),
+            keys: Arc::new(Keys { sessions, authority, tickets: TicketKey::open(&folder)? }),
             folder,
         })
     }

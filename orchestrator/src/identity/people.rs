@@ -1,14 +1,19 @@
-//! People and platforms: what proves who they are, and what they may do then. Agents are known elsewhere: by their session token.
+//! People and platforms: what proves who they are, and what they may do then. Agents are known elsewhere: by session token and key.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::control::problem::{Code, Problem};
 use protocol::{Digest, Token};
 use serde::{Deserialize, Serialize};
 
+use super::revoked::Revoked;
 use super::tokens::{self, SessionKey};
-use super::{Folder, OPERATOR_TOKEN, VIEWER_TOKEN};
+use super::{Clients, Folder, OPERATOR_TOKEN, Shown, VIEWER_TOKEN, issuing};
+use crate::config;
 use crate::error::Result;
 use crate::model::Moment;
 
@@ -61,14 +66,59 @@ pub struct Known {
 pub(crate) enum Proof {
     /// The token of their role.
     Token,
+    /// This certificate, which another authority than our own may have issued.
+    Certificate { fingerprint: Digest, is_ours: bool, until: Moment },
 }
 
-/// What a cookie says. The HMAC beside it is over these very bytes and the digest of the token.
+/// What a cookie says. The HMAC beside it is over these very bytes, and the digest of the token or of the authorities.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cookie {
     who: Who,
     until: Moment,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<Digest>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_given: bool,
+}
+
+/// What certificates prove.
+#[derive(Debug)]
+pub struct Certified {
+    /// Which authorities there are.
+    authorities: Digest,
+    /// The names in certificates of the given authority, by role.
+    operators: Vec<String>,
+    viewers: Vec<String>,
+    revoked: Revoked,
+}
+
+impl Certified {
+    /// Of clients of these authorities, with the names that the configuration gives roles to, but for those in the file `revoked`.
+    pub fn new(clients: &Clients, config: &config::Clients, revoked: PathBuf) -> Self {
+        let config::Clients { operators, viewers, .. } = config.clone();
+        Certified { authorities: clients.digest().clone(), operators, viewers, revoked: Revoked::new(revoked) }
+    }
+
+    /// The role in a certificate of ours, or the one that the configuration gives to a name in another's.
+    fn role(&self, shown: &Shown) -> Option<Who> {
+        if shown.is_ours {
+            let mut people = shown.uris.iter().filter_map(|uri| issuing::person(uri));
+            return people.next().map(|(role, name)| Who { role, name: name.to_owned() });
+        }
+        let names = || shown.names.iter().chain(&shown.uris);
+        [Role::Operator, Role::Viewer].into_iter().find_map(|role| {
+            let name = names().find(|name| self.is_given(role, name))?;
+            Some(Who { role, name: name.clone() })
+        })
+    }
+
+    fn is_given(&self, role: Role, name: &String) -> bool {
+        match role {
+            Role::Operator => self.operators.contains(name),
+            Role::Viewer => self.viewers.contains(name),
+        }
+    }
 }
 
 /// The people that the service knows.
@@ -77,12 +127,20 @@ pub struct People {
     operator: Digest,
     viewer: Digest,
     sessions: SessionKey,
+    certified: Option<Arc<Certified>>,
 }
 
 impl People {
     /// Those whose tokens have these digests. `sessions` signs what browsers keep.
     pub fn new(operator: Digest, viewer: Digest, sessions: SessionKey) -> Self {
-        People { operator, viewer, sessions }
+        People { operator, viewer, sessions, certified: None }
+    }
+
+    /// And those who show certificates.
+    #[must_use]
+    pub fn with_certificates(mut self, certified: Certified) -> Self {
+        self.certified = Some(Arc::new(certified));
+        self
     }
 
     /// Those whose tokens are in the data folder. What is missing there is made.
@@ -103,10 +161,45 @@ impl People {
         Some(Known { who: Who { role, name: format!("{} token", role.name()) }, proof: Proof::Token })
     }
 
+    /// Whose certificate this is. `None` where it is no person's.
+    ///
+    /// # Errors
+    /// `unauthorized` where it was a person's and is good no more; `unavailable` where that cannot be found out.
+    pub fn by_certificate(&self, shown: &Shown, now: Moment) -> Result<Option<Known>, Problem> {
+        let Some((certified, who)) = self.certified.as_ref().and_then(|all| Some((all, all.role(shown)?))) else {
+            return Ok(None);
+        };
+        let void = |why: &str| {
+            Problem::new(Code::Unauthorized, format!("the certificate of {} {why}", who.name)).with_hint(
+                "ask for a new one: z-orchestrator certificate NAME --role ROLE, or whoever issues them here",
+            )
+        };
+        if shown.until <= now {
+            return Err(void("has expired"));
+        }
+        match certified.revoked.contains(&shown.fingerprint) {
+            Ok(false) => {}
+            Ok(true) => return Err(void("was revoked")),
+            Err(why) => {
+                tracing::error!(why, "which certificates were revoked is not known: none counts");
+                return Err(Problem::new(Code::Unavailable, "which certificates were revoked is not known now")
+                    .with_hint("the service's log says what is wrong with the file `revoked`"));
+            }
+        }
+        let (fingerprint, is_ours, until) = (shown.fingerprint.clone(), shown.is_ours, shown.until);
+        Ok(Some(Known { who, proof: Proof::Certificate { fingerprint, is_ours, until } }))
+    }
+
     /// A session for a browser: what it keeps, and for how long. Nothing of it is kept here.
     pub fn begin_session(&self, known: &Known, now: Moment) -> (String, Duration) {
-        let until = now.after(BROWSER_SESSION);
-        let cookie = Cookie { who: known.who.clone(), until };
+        let longest = now.after(BROWSER_SESSION);
+        let (until, certificate, is_given) = match &known.proof {
+            Proof::Token => (longest, None, false),
+            Proof::Certificate { fingerprint, is_ours, until } => {
+                (longest.min(*until), Some(fingerprint.clone()), !is_ours)
+            }
+        };
+        let cookie = Cookie { who: known.who.clone(), until, certificate, is_given };
         // It is made of texts and numbers: nothing of it can fail to be written.
         let said = serde_json::to_vec(&cookie).unwrap_or_default();
         let tag = self.sessions.tag(&self.parts(&cookie, &said));
@@ -122,7 +215,20 @@ impl People {
         if !self.sessions.is_tag(&self.parts(&cookie, &said), &tag) || cookie.until <= now {
             return None;
         }
-        Some(Known { who: cookie.who, proof: Proof::Token })
+        let Cookie { who, until, certificate, is_given } = cookie;
+        let proof = match certificate {
+            None => Proof::Token,
+            Some(fingerprint) => {
+                let certified = self.certified.as_ref()?;
+                let has_role = !is_given || certified.is_given(who.role, &who.name);
+                // In doubt it was revoked.
+                if !has_role || certified.revoked.contains(&fingerprint).unwrap_or(true) {
+                    return None;
+                }
+                Proof::Certificate { fingerprint, is_ours: !is_given, until }
+            }
+        };
+        Some(Known { who, proof })
     }
 
     fn token_of(&self, role: Role) -> &Digest {
@@ -133,7 +239,10 @@ impl People {
     }
 
     fn parts<'a>(&'a self, cookie: &Cookie, said: &'a [u8]) -> [&'a [u8]; 3] {
-        [BROWSER, said, self.token_of(cookie.who.role).as_str().as_bytes()]
+        // A token's digest and the authorities' stand in the same place: which it is, is in what is said.
+        let authorities = self.certified.as_ref().filter(|_| cookie.certificate.is_some());
+        let proof = authorities.map_or(self.token_of(cookie.who.role), |certified| &certified.authorities);
+        [BROWSER, said, proof.as_str().as_bytes()]
     }
 }
 
@@ -200,5 +309,62 @@ mod tests {
         for nonsense in ["", ".", "x", "a.b", &"a".repeat(MAX_COOKIE + 1), &format!("{said}.")] {
             assert_eq!(people.by_session(nonsense, NOW), None, "{nonsense}");
         }
+    }
+
+    fn shown(is_ours: bool, uri: &str, dns: &str, until: Moment) -> Shown {
+        let (fingerprint, key) = (tokens::sha256(uri.as_bytes()), tokens::sha256(b"key"));
+        Shown { fingerprint, key, is_ours, until, uris: vec![uri.into()], names: vec![dns.into()] }
+    }
+
+    /// People with certificates, of a service with this authority, which gives this name a role.
+    fn certified(folder: &std::path::Path, data: &str, operator: &str) -> People {
+        let data = Folder::open(&folder.join(data)).unwrap();
+        let clients = Clients::open(&super::super::Authority::open(&data, NOW).unwrap(), None).unwrap();
+        let config = config::Clients { operators: vec![operator.into()], ..config::Clients::default() };
+        let nobody = tokens::sha256(b"nobody's");
+        let people = People::new(nobody.clone(), nobody, SessionKey::new(&[7; 32]));
+        people.with_certificates(Certified::new(&clients, &config, folder.join("revoked")))
+    }
+
+    #[test]
+    fn a_session_begun_with_a_certificate_ends_with_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let people = certified(temporary.path(), "data", "ci.example.com");
+        let soon = NOW.after(Duration::from_secs(60));
+        let ada = shown(true, "urn:z-orchestrator:role:operator:ada", "ci.example.org", soon);
+        let known = people.by_certificate(&ada, NOW).unwrap().unwrap();
+        assert_eq!((known.who.role, known.who.name.as_str()), (Role::Operator, "ada"));
+        assert_eq!(people.by_certificate(&ada, soon).unwrap_err().code, Code::Unauthorized);
+        let (cookie, length) = people.begin_session(&known, NOW);
+        assert_eq!(length, Duration::from_secs(60));
+        assert_eq!(people.by_session(&cookie, NOW), Some(known.clone()));
+        assert_eq!(people.by_session(&cookie, soon), None);
+        // Another authority, or none: its certificates are not known any more.
+        assert_eq!(certified(temporary.path(), "other", "ci.example.com").by_session(&cookie, NOW), None);
+        let nobody = tokens::sha256(b"nobody's");
+        let without = People::new(nobody.clone(), nobody, SessionKey::new(&[7; 32]));
+        assert_eq!((without.by_session(&cookie, NOW), without.by_certificate(&ada, NOW)), (None, Ok(None)));
+        std::fs::write(temporary.path().join("revoked"), ada.fingerprint.as_str()).unwrap();
+        assert_eq!(people.by_certificate(&ada, NOW).unwrap_err().code, Code::Unauthorized);
+        assert_eq!(people.by_session(&cookie, NOW), None);
+    }
+
+    #[test]
+    fn a_name_in_anothers_certificate_has_the_role_that_the_configuration_gives_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let people = certified(temporary.path(), "data", "ci.example.com");
+        let far = NOW.after(BROWSER_SESSION * 2);
+        let role = "urn:z-orchestrator:role:operator:eve";
+        let theirs = shown(false, role, "ci.example.com", far);
+        let known = people.by_certificate(&theirs, NOW).unwrap().unwrap();
+        assert_eq!((known.who.role, known.who.name.as_str()), (Role::Operator, "ci.example.com"));
+        assert_eq!(people.by_certificate(&shown(false, role, "eve.example.com", far), NOW), Ok(None));
+        // The same name in ours gives nothing, and an agent's is nobody's.
+        let ours = shown(true, "urn:z-orchestrator:attempt:r-1:1", "ci.example.com", far);
+        assert_eq!(people.by_certificate(&ours, NOW), Ok(None));
+        let (cookie, length) = people.begin_session(&known, NOW);
+        assert_eq!(length, BROWSER_SESSION);
+        assert_eq!(people.by_session(&cookie, NOW).unwrap().who, known.who);
+        assert_eq!(certified(temporary.path(), "data", "else.example.com").by_session(&cookie, NOW), None);
     }
 }

@@ -9,11 +9,13 @@
 //!       └──── death known ─────────── lost ──── Start, where the reservation of the next attempt shuts the silent one out
 //! ```
 
-use protocol::Digest;
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{LauncherKind, Outcome, What};
+use protocol::{Digest, RunId};
 
 use super::Moment;
+use agent::Process;
+
 use super::record::{AttemptRecord, CancelOrder, Ending, Record, State};
 
 mod agent;
@@ -41,11 +43,14 @@ pub fn decide(record: &Record, input: &Input, now: Moment, rules: &Rules) -> Res
             deciding.not_launched(*attempt, reason, *retryable, *counts);
         }
         Input::Token { digest } => deciding.token(digest)?,
-        Input::Enrol { token, nonce, agent, server } => deciding.enrol(token, nonce, agent, server.as_ref())?,
+        Input::Enrol { token, nonce, client_key, agent, server } => {
+            deciding.enrol(token, &Process { nonce, client_key, agent }, server.as_ref())?;
+        }
         Input::Report { attempt, events } => deciding.report(*attempt, events)?,
         Input::Expired { attempt } => deciding.expired(*attempt),
         Input::Died { attempt, how, retryable } => deciding.died(*attempt, how, *retryable),
         Input::ConfirmDeath { attempt } => deciding.confirm_death(*attempt)?,
+        Input::Revoke { attempt, reason } => deciding.revoke(*attempt, reason)?,
         Input::Cancel { reason, ending } => deciding.cancel(reason, *ending)?,
         Input::Retry => deciding.retry()?,
     }
@@ -263,6 +268,12 @@ impl Deciding {
 
 fn refuse(code: Code, detail: impl Into<String>) -> Refusal {
     Box::new(Problem::new(code, detail))
+}
+
+/// That nothing counts which an attempt shows.
+pub fn revoked(run: &RunId, attempt: u32) -> Problem {
+    Problem::new(Code::Revoked, format!("attempt {attempt} of run {run} was revoked"))
+        .with_hint("write nothing more; its run says who has revoked it, and why")
 }
 
 fn conflict(record: &Record, what: &str) -> Refusal {

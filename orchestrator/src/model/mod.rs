@@ -8,7 +8,7 @@ mod retry;
 pub mod schedule;
 mod view;
 
-pub use decide::{Answer, Decision, Effect, Input, Refusal, Rules, created, decide, only_progress};
+pub use decide::{Answer, Decision, Effect, Input, Refusal, Rules, created, decide, only_progress, revoked};
 pub use moment::Moment;
 pub use record::{AttemptRecord, CancelOrder, Ending, IdempotencyKey, Record, State, target_key};
 pub use retry::BackOff;

@@ -179,9 +179,15 @@ pub struct AttemptRecord {
     /// Digest of the nonce of the process that has enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<Digest>,
+    /// Digest of that process's client key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<Digest>,
     /// When it enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled: Option<Moment>,
+    /// When a person revoked it: nothing that its agent shows counts from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Moment>,
     /// Program and version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
@@ -210,7 +216,9 @@ impl Default for AttemptRecord {
             ended: None,
             token: None,
             nonce: None,
+            client_key: None,
             enrolled: None,
+            revoked: None,
             agent: None,
             handle: None,
             next_index: 0,

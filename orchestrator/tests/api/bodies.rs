@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 use orchestrator::api::Limits;
 use serde_json::{Value, json};
 
-use crate::fake::{ENROLMENT, OPERATOR, SESSION, order};
+use crate::fake::{ENROLMENT, KEY, OPERATOR, SESSION, order};
 use crate::house::{House, request};
 
 const EVENTS: &str = "/v1/agent/runs/r-1/attempts/1/events";
@@ -109,7 +109,9 @@ async fn a_report_is_refused_when_it_is_malformed_or_has_too_much() {
 #[tokio::test]
 async fn an_agent_enrols() {
     let house = House::plain(Limits::default()).await;
-    let enrol = |agent: &str| json!({"nonce": "n".repeat(43), "agent": agent, "server": "lpar-1"}).to_string();
+    let enrol = |agent: &str| {
+        json!({"nonce": "n".repeat(43), "client_key": KEY, "agent": agent, "server": "lpar-1"}).to_string()
+    };
     let answer = house.post_as(ENROLMENT, "/v1/agent/enrol", enrol("z-provisioner 0.1.0")).await;
     assert_eq!((answer.status, &answer.json()["session"]), (StatusCode::CREATED, &json!(SESSION)));
     house.post_as(SESSION, "/v1/agent/enrol", enrol("z")).await.must_be_problem("unauthorized", "enrolment token");

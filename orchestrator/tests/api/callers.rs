@@ -4,8 +4,8 @@ use hyper::{Method, StatusCode};
 use orchestrator::api::Limits;
 use serde_json::json;
 
-use crate::fake::{ENROLMENT, OPERATOR, OTHERS, SESSION, VIEWER};
-use crate::house::{DOCUMENT, House, request};
+use crate::fake::{ENROLMENT, KEY, OPERATOR, OTHERS, SESSION, VIEWER};
+use crate::house::{DOCUMENT, House, SHOWN, request};
 
 /// Every operation: its method, its path with names filled in, and whom it is for (`None`: everybody).
 fn operations() -> Vec<(Method, String, Option<String>)> {
@@ -31,7 +31,7 @@ async fn without_the_right_token_nothing_is_answered_but_what_is_open() {
             continue;
         };
         // Whose enrolment token it is, is known only once the body has been read.
-        let enrol = json!({"nonce": "n".repeat(43), "agent": "z"}).to_string();
+        let enrol = json!({"nonce": "n".repeat(43), "client_key": KEY, "agent": "z"}).to_string();
         let body = if scheme == "enrolment" { enrol } else { "{}".to_owned() };
         let ask = |token| request(method.clone(), &path, token, Some(body.clone().into()));
         let missing = house.ask(ask(None)).await;
@@ -70,6 +70,16 @@ async fn an_agent_speaks_for_its_own_attempt_alone() {
     house.post_as(SESSION, &lease("r-2", 1), "{}").await.must_be_problem("forbidden", "another attempt");
     house.post_as(SESSION, &lease("r-1", 2), "{}").await.must_be_problem("attempt-over", "attempt 2");
     assert_eq!(house.fake.asked(), ["renew r-1 1"]);
+    // With another's key, or with none, the token is not enough.
+    for (shown, code) in [("another", "forbidden"), ("nothing", "unauthorized")] {
+        for what in ["lease", "events"] {
+            let path = format!("/v1/agent/runs/r-1/attempts/1/{what}");
+            let mut ask = request(Method::POST, &path, Some(SESSION), Some(r#"{"events": []}"#.into()));
+            ask.headers_mut().insert(SHOWN, shown.parse().unwrap());
+            house.ask(ask).await.must_be_problem(code, "client certificate");
+        }
+    }
+    assert!(house.fake.asked().is_empty());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{EnrolmentToken, Glance, Happening, NewRun, Run, RunPage, RunState, StateChanged, What};
 use protocol::event::Progress;
-use protocol::{RunId, Token};
+use protocol::{Digest, RunId, Token};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -25,6 +25,14 @@ pub const ENROLMENT: &str = "enrolment-enrolment-enrolment-enrolment-enr";
 pub const SESSION: &str = "session-session-session-session-session-ses";
 /// The session of another run.
 pub const OTHERS: &str = "others--others--others--others--others--oth";
+
+/// A client key.
+pub const KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li_hp_m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q";
+
+/// The digest of the key that the agent of run `r-1` has.
+pub fn client_key() -> Digest {
+    format!("sha256:{}", "5".repeat(64)).try_into().unwrap()
+}
 
 pub fn id(text: &str) -> RunId {
     RunId::try_from(text.to_owned()).unwrap()
@@ -201,6 +209,11 @@ impl Service for Fake {
         answer(there(run))
     }
 
+    fn revoke<'a>(&'a self, run: &'a RunId, attempt: u32, reason: &'a str) -> Answer<'a, Run> {
+        self.note(format!("revoke {run} {attempt} {reason}"));
+        answer(there(run))
+    }
+
     fn token<'a>(&'a self, run: &'a RunId) -> Answer<'a, EnrolmentToken> {
         let token = Token::try_from(ENROLMENT.to_owned()).unwrap();
         answer(there(run).map(|there| EnrolmentToken { run: there.run, attempt: 1, token }))
@@ -219,11 +232,24 @@ impl Service for Fake {
             lease: TERMS,
             spec: "{}".into(),
             ticket: "{}".into(),
+            certificate: "-----BEGIN CERTIFICATE-----".into(),
         }))
     }
 
-    fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, session: &'a Token) -> Answer<'a, Agent> {
+    fn agent<'a>(
+        &'a self,
+        run: &'a RunId,
+        attempt: u32,
+        session: &'a Token,
+        key: Option<&'a Digest>,
+    ) -> Answer<'a, Agent> {
+        if key.is_some_and(|key| *key != client_key()) {
+            return answer(Err(Problem::new(Code::Forbidden, "the client certificate is not that of the attempt")));
+        }
         answer(match (run.as_str(), attempt, session.reveal()) {
+            ("r-1", 1, SESSION) if key.is_none() => {
+                Err(Problem::new(Code::Unauthorized, "the session token came without its client certificate"))
+            }
             ("r-1", 1, SESSION) => Ok(Agent { run: run.clone(), attempt }),
             ("r-1", 2, SESSION) => Err(Problem::new(Code::AttemptOver, "attempt 2 is over")),
             (_, _, SESSION | OTHERS) => Err(Problem::new(Code::Forbidden, "the session is of another attempt")),

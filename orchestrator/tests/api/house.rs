@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use axum::middleware::{Next, from_fn};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use orchestrator::api::{Limits, Settings, document, router, serve};
-use orchestrator::identity::{People, SessionKey, tokens};
+use orchestrator::api::{Limits, Settings, Tls, document, router, serve};
+use orchestrator::identity::{Authority, Clients, Folder, People, SessionKey, Shown, tokens};
+use orchestrator::model::Moment;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -20,7 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::fake::{Fake, OPERATOR, VIEWER};
+use crate::fake::{Fake, OPERATOR, VIEWER, client_key};
 
 /// How long anything may take that should happen at once.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -48,16 +50,21 @@ impl House {
         let private = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
         let config = rustls::ServerConfig::builder().with_no_client_auth();
         let config = config.with_single_cert(vec![certificate.clone()], private).unwrap();
-        Self::open(limits, Some((Arc::new(config), certificate))).await
+        let folder = tempfile::tempdir().unwrap();
+        let data = Folder::open(&folder.path().join("data")).unwrap();
+        let clients = Clients::open(&Authority::open(&data, Moment::of_wall_clock()).unwrap(), None).unwrap();
+        let tls = Tls { config: Arc::new(config), clients: Arc::new(clients) };
+        Self::open(limits, Some((tls, certificate))).await
     }
 
-    async fn open(limits: Limits, tls: Option<(Arc<rustls::ServerConfig>, CertificateDer<'static>)>) -> Self {
+    async fn open(limits: Limits, tls: Option<(Tls, CertificateDer<'static>)>) -> Self {
         let fake = Arc::new(Fake::default());
         let drain = CancellationToken::new();
         let digest = |token: &str| tokens::digest(&token.to_owned().try_into().unwrap());
         let people = People::new(digest(OPERATOR), digest(VIEWER), SessionKey::new(&[7; 32]));
         let app =
             router(fake.clone(), Settings { people: people.into(), limits: limits.clone(), drain: drain.clone() });
+        let app = app.layer(from_fn(shows));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (config, certificate) = tls.unzip();
@@ -106,6 +113,23 @@ impl House {
         stream.write_all(text.as_bytes()).await.unwrap();
         read_to_end(&mut stream).await
     }
+}
+
+/// Whose key a request comes with, as TLS would say; the right one's where nothing is said.
+pub const SHOWN: &str = "x-shown";
+
+async fn shows(mut request: axum::extract::Request, next: Next) -> axum::response::Response {
+    let key = match request.headers().get(SHOWN).map(|value| value.as_bytes()) {
+        None => Some(client_key()),
+        Some(b"another") => Some(tokens::sha256(b"another")),
+        Some(_) => None,
+    };
+    if let Some(key) = key {
+        let (fingerprint, until) = (tokens::sha256(b"certificate"), Moment::of_wall_clock().after(SOON));
+        let shown = Shown { fingerprint, key, is_ours: true, until, uris: Vec::new(), names: Vec::new() };
+        orchestrator::api::show(&mut request, shown);
+    }
+    next.run(request).await
 }
 
 /// What comes until the connection ends, however it ends.

@@ -4,15 +4,15 @@ use orchestrator::identity::Who;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{
-    Cancel, ConfirmDeath, EnrolmentToken, Fleet, Happening, NewRun, Nothing, Run, RunPage, RunProgress,
+    Cancel, ConfirmDeath, EnrolmentToken, Fleet, Happening, NewRun, Nothing, Revoke, Run, RunPage, RunProgress,
 };
 use protocol::event::{Event, KINDS};
-use protocol::{BusId, Digest, Label, Lun, RunId, ServerName, Token, Wwid, Wwpn};
+use protocol::{BusId, ClientKey, Digest, Label, Lun, RunId, ServerName, Token, Wwid, Wwpn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::fake::{OPERATOR, SESSION, order, progress, run};
+use crate::fake::{KEY, OPERATOR, SESSION, order, progress, run};
 
 /// Values with the names of their schemas, and whether they are valid.
 pub fn instances() -> Vec<(&'static str, Value, bool)> {
@@ -172,6 +172,9 @@ fn runs(all: &mut Instances) {
     refused::<Nothing>(all, "Nothing", json!({"x": 1}));
     real::<ConfirmDeath>(all, "ConfirmDeath", json!({"attempt": 1}));
     refused::<ConfirmDeath>(all, "ConfirmDeath", json!({}));
+    real::<Revoke>(all, "Revoke", json!({"attempt": 1}));
+    real::<Revoke>(all, "Revoke", json!({"attempt": 7, "reason": "the medium was lost"}));
+    refused::<Revoke>(all, "Revoke", json!({"reason": "the medium was lost"}));
     real::<EnrolmentToken>(all, "EnrolmentToken", json!({"run": "r-1", "attempt": 1, "token": OPERATOR}));
     refused::<EnrolmentToken>(all, "EnrolmentToken", json!({"run": "r-1", "attempt": 1, "token": "short"}));
 }
@@ -282,14 +285,15 @@ fn events(all: &mut Instances) {
 }
 
 fn agents(all: &mut Instances) {
-    let enrol = json!({"run": "r-1", "nonce": SESSION, "agent": "z-provisioner 0.1.0", "server": "lpar-1"});
+    let enrol =
+        json!({"run": "r-1", "nonce": SESSION, "client_key": KEY, "agent": "z-provisioner 0.1.0", "server": "lpar-1"});
     real::<Enrol>(all, "Enrol", enrol.clone());
-    real::<Enrol>(all, "Enrol", json!({"nonce": SESSION, "agent": "z"}));
+    real::<Enrol>(all, "Enrol", json!({"nonce": SESSION, "client_key": KEY, "agent": "z"}));
+    refused::<Enrol>(all, "Enrol", json!({"nonce": SESSION, "agent": "z"}));
     refused::<Enrol>(all, "Enrol", with(enrol.clone(), "/nonce", json!("short")));
     refused::<Enrol>(all, "Enrol", with(enrol, "/key", json!("x")));
     let terms = json!({"seconds": 60, "renew_after": 20});
-    let enrolled =
-        json!({"run": "r-1", "attempt": 1, "session": SESSION, "lease": terms, "spec": "{}", "ticket": "{}"});
+    let enrolled = json!({"run": "r-1", "attempt": 1, "session": SESSION, "lease": terms, "spec": "{}", "ticket": "{}", "certificate": ""});
     real::<Enrolled>(all, "Enrolled", enrolled.clone());
     refused::<Enrolled>(all, "Enrolled", with(enrolled, "/lease/seconds", json!(-1)));
     real::<Orders>(all, "Orders", json!({"next": 12}));
@@ -334,4 +338,5 @@ fn texts(all: &mut Instances) {
     of::<ServerName>(all, "ServerName", "lpar-17");
     of::<Label>(all, "Label", "san-a");
     of::<Token>(all, "Token", SESSION);
+    of::<ClientKey>(all, "ClientKey", KEY);
 }

@@ -170,7 +170,7 @@ async fn a_peer_has_only_so_many_connections_and_all_have() {
 #[tokio::test]
 async fn a_caller_that_asks_too_often_waits_and_others_do_not() {
     let slow = Rate { per_second: 1, burst: 5 };
-    let house = House::plain(Limits { per_caller: slow, ..Limits::default() }).await;
+    let house = House::plain(Limits { per_caller: slow, per_person: slow, ..Limits::default() }).await;
     for _ in 0..5 {
         assert_eq!(house.get("/v1/runs").await.status, StatusCode::OK);
     }
@@ -180,7 +180,11 @@ async fn a_caller_that_asks_too_often_waits_and_others_do_not() {
     // A wrong token is not the operator's, and an agent is somebody else.
     let wrong = house.ask(request(Method::GET, "/v1/runs", Some("x"), None)).await;
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(house.post_as(SESSION, "/v1/agent/runs/r-1/attempts/1/lease", "{}").await.status, StatusCode::OK);
+    let renew = || house.post_as(SESSION, "/v1/agent/runs/r-1/attempts/1/lease", "{}");
+    for _ in 0..5 {
+        assert_eq!(renew().await.status, StatusCode::OK);
+    }
+    renew().await.must_be_problem("too-many", "retry_after");
 
     let house = House::plain(Limits { per_peer: slow, ..Limits::default() }).await;
     for _ in 0..5 {

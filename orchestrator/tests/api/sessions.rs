@@ -97,9 +97,9 @@ async fn another_site_can_do_nothing_with_a_session() {
         &[("origin", "null")],
     ] {
         let answer = house.ask(browser(Method::POST, "/v1/runs/r-1/cancel", &cookie, theirs)).await;
-        answer.must_be_problem("forbidden", "not from a page of this service");
+        answer.must_be_problem("forbidden", "not for a page of this service");
         let answer = house.ask(browser(Method::DELETE, "/v1/session", &cookie, theirs)).await;
-        answer.must_be_problem("forbidden", "not from a page of this service");
+        answer.must_be_problem("forbidden", "not for a page of this service");
     }
     assert_eq!(house.fake.asked().len(), 3);
     // What a header says goes before what a cookie says, and two cookies say nothing.

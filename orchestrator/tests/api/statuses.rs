@@ -60,8 +60,16 @@ async fn actions_on_a_run() {
     assert_eq!(house.ask(bare).await.status, StatusCode::OK);
     assert_eq!(house.post("/v1/runs/r-1/confirm-death", r#"{"attempt": 2}"#).await.status, StatusCode::OK);
     assert_eq!(house.post("/v1/runs/r-1/token", "{}").await.json()["attempt"], 1);
+    for body in [r#"{"attempt": 2}"#, r#"{"attempt": 2, "reason": "lost"}"#] {
+        assert_eq!(house.post("/v1/runs/r-1/revoke", body).await.status, StatusCode::OK);
+    }
+    let (plain, why) = ("revoke r-1 2 by operator token", "revoke r-1 2 by operator token: lost");
     let off = "cancel r-1: called off by operator token";
-    assert_eq!(house.fake.asked(), [off, off, off, "cancel r-1: the wrong image", "retry r-1", "confirm r-1 2"]);
+    assert_eq!(
+        house.fake.asked(),
+        [off, off, off, "cancel r-1: the wrong image", "retry r-1", "confirm r-1 2", plain, why]
+    );
+    house.post("/v1/runs/r-1/revoke", r#"{"attempt": 0}"#).await.must_be_problem("bad-request", "`attempt`");
 
     let long = format!(r#"{{"reason": "{}"}}"#, "x".repeat(1025));
     house.post("/v1/runs/r-1/cancel", long).await.must_be_problem("bad-request", "`reason` has 1025 bytes");

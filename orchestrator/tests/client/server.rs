@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orchestrator::client::{Client, Times};
-use orchestrator::identity::{Certificates, Folder, Source, tokens};
+use orchestrator::identity::{Authority, Certificates, Clients, Folder, Source, tokens};
 use orchestrator::model::Moment;
 use protocol::Token;
 use rustls_pki_types::ServerName;
@@ -89,10 +89,11 @@ impl Server {
         let names = vec![ServerName::try_from("127.0.0.1").unwrap()];
         let source = Source::Own { folder: Arc::clone(&data), names };
         let certificates = Arc::new(Certificates::open(source, Moment::of_wall_clock()).unwrap());
+        let clients = Clients::open(&Authority::open(&data, Moment::of_wall_clock()).unwrap(), None).unwrap();
         let token = tokens::random().unwrap();
         data.write_secret("operator.token", format!("{}\n", token.reveal()).as_bytes()).unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let acceptor = TlsAcceptor::from(Arc::new(certificates.server_config().unwrap()));
+        let acceptor = TlsAcceptor::from(Arc::new(certificates.server_config(&clients).unwrap()));
         let task = tokio::spawn(serve(listener, acceptor, script, Arc::clone(&requests)));
         Server { url, folder, token, requests, task }
     }

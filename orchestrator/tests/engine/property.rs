@@ -38,6 +38,8 @@ enum Step {
     Thaw(u8),
     Kill(u8),
     Cancel(u8),
+    /// A person shuts the current attempt out.
+    Revoke(u8),
     Retry(u8),
     /// A person cuts the server off, and vouches for it.
     Confirm(u8),
@@ -65,6 +67,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => n.clone().prop_map(Step::Thaw),
         2 => n.clone().prop_map(Step::Kill),
         3 => n.clone().prop_map(Step::Cancel),
+        1 => n.clone().prop_map(Step::Revoke),
         1 => n.clone().prop_map(Step::Retry),
         2 => n.clone().prop_map(Step::Confirm),
         1 => (n, 0..4_u32).prop_map(|(of, attempt)| Step::ConfirmWrongly(of, attempt)),
@@ -204,6 +207,14 @@ impl Play {
             Step::Cancel(of) => {
                 if let Some(run) = self.run(*of) {
                     let _ = self.world.engine.cancel(&run, "no longer wanted").await;
+                }
+            }
+            Step::Revoke(of) => {
+                if let Some(run) = self.run(*of)
+                    && let Some(found) = self.found(&run).await
+                    && let Some(attempt) = found.attempts.last()
+                {
+                    let _ = self.world.engine.revoke(&run, attempt.attempt, "by somebody").await;
                 }
             }
             Step::Retry(of) => {

@@ -57,6 +57,8 @@ async fn an_attempt_enrols_once_and_the_same_process_may_ask_again() {
     let again = world.engine.enrol(&agent.token, agent.enrol.clone()).await.unwrap();
     assert_eq!(again, agent.enrolled);
     assert_eq!(code(world.agent(agent.token.clone()).await), Code::AlreadyEnrolled);
+    let with_another_key = protocol::control::Enrol { client_key: client_key(77), ..agent.enrol.clone() };
+    assert_eq!(code(world.engine.enrol(&agent.token, with_another_key).await), Code::AlreadyEnrolled);
     assert_eq!(code(world.agent(token("of nobody")).await), Code::Unauthorized);
 }
 
@@ -70,6 +72,7 @@ async fn a_token_is_for_one_run_and_one_server() {
     let enrol = |run: Option<&protocol::RunId>, server: Option<&str>| protocol::control::Enrol {
         run: run.cloned(),
         nonce: crate::world::token("n"),
+        client_key: client_key(77),
         agent: "a".into(),
         server: server.map(|server| server.to_owned().try_into().unwrap()),
     };
@@ -78,8 +81,14 @@ async fn a_token_is_for_one_run_and_one_server() {
     world.engine.enrol(&token, enrol(Some(&run), Some("s1"))).await.unwrap();
     // A session is of one attempt of one run.
     let agent = world.enrol(&other).await.unwrap();
-    assert_eq!(code(world.engine.agent(&run, 1, &agent.enrolled.session).await), Code::Unauthorized);
-    assert_eq!(code(world.engine.agent(&other, 2, &agent.enrolled.session).await), Code::Unauthorized);
+    let (session, key) = (&agent.enrolled.session, world.settings.credentials.digest_of_key(&agent.enrol.client_key));
+    assert_eq!(code(world.engine.agent(&run, 1, session, Some(&key)).await), Code::Unauthorized);
+    assert_eq!(code(world.engine.agent(&other, 2, session, Some(&key)).await), Code::Unauthorized);
+    // And of nobody without the key that has enrolled.
+    world.engine.agent(&other, 1, session, Some(&key)).await.unwrap();
+    assert_eq!(code(world.engine.agent(&other, 1, session, None).await), Code::Unauthorized);
+    let stranger = world.settings.credentials.digest_of_key(&client_key(77));
+    assert_eq!(code(world.engine.agent(&other, 1, session, Some(&stranger)).await), Code::Forbidden);
 }
 
 #[tokio::test(start_paused = true)]
@@ -510,4 +519,63 @@ async fn launches_that_fail_are_tried_again() {
     let found = world.run(&run).await;
     assert_eq!(found.attempts[0].outcome, Some(Outcome::NotLaunched));
     assert_eq!(world.enrol(&run).await.unwrap().enrolled.attempt, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_attempt_is_lost_at_once_and_nothing_of_it_counts_any_more() {
+    let mut world = World::new().await;
+    let run = world.create(&device("s1", "/dev/a")).await;
+    world.settle().await;
+    let mut agent = world.enrol(&run).await.unwrap();
+    assert_eq!(code(world.engine.revoke(&run, 2, "by ada").await), Code::Conflict);
+    let lost = world.engine.revoke(&run, 1, "by ada: a copy is about").await.unwrap();
+    assert_eq!(lost.state, RunState::Lost);
+    assert!(
+        lost.reason.contains("attempt 1 was revoked by ada: a copy is about; its agent is being killed"),
+        "{lost:?}"
+    );
+    assert_eq!(code(agent.renew(&world).await), Code::Revoked);
+    assert_eq!(code(agent.send(&world, finished()).await), Code::Revoked);
+    assert_eq!(code(world.engine.enrol(&agent.token, agent.enrol.clone()).await), Code::Revoked);
+    // Its launcher has killed it, and the next one is another.
+    world.settle().await;
+    world.crash().await;
+    world.wait(30).await;
+    let mut next = world.enrol(&run).await.unwrap();
+    assert_eq!(next.enrolled.attempt, 2);
+    assert_eq!(code(agent.renew(&world).await), Code::Revoked);
+    assert_eq!(code(world.engine.enrol(&agent.token, agent.enrol.clone()).await), Code::Revoked);
+    // One that is over can be revoked too, as often as one likes: nothing else changes.
+    for _ in 0..2 {
+        assert_eq!(world.engine.revoke(&run, 1, "by ada").await.unwrap().state, RunState::Running);
+    }
+    next.send(&world, finished()).await.unwrap();
+    assert_eq!(code(agent.renew(&world).await), Code::Revoked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_agent_of_a_machine_is_not_believed_dead() {
+    let mut world = World::new().await;
+    // Before it has enrolled nothing can be written: the run goes on.
+    let run = world.create(&external("s1", "/dev/a")).await;
+    world.settle().await;
+    let token = world.engine.token(&run).await.unwrap().token;
+    let queued = world.engine.revoke(&run, 1, "by ada").await.unwrap();
+    assert_eq!((queued.state, queued.attempts[0].outcome.clone()), (RunState::Queued, Some(Outcome::NotLaunched)));
+    assert_eq!(code(world.agent(token).await), Code::Revoked);
+    world.wait(30).await;
+    // One that runs may write until its lease is over, and longer if it is frozen: a person must know better.
+    let agent = world.enrol(&run).await.unwrap();
+    world.engine.revoke(&run, 2, "by ada").await.unwrap();
+    world.wait(LEASE + GRACE + 60).await;
+    world.is(&run, RunState::Lost).await;
+    assert_eq!(code(agent.renew(&world).await), Code::Revoked);
+    assert_eq!(world.engine.confirm_death(&run, 2).await.unwrap().state, RunState::Queued);
+    // Where a reservation shuts it out, its successor need not wait for anybody.
+    let fenced = world.create(&lun("s2", "3600a")).await;
+    world.settle().await;
+    world.enrol(&fenced).await.unwrap();
+    world.engine.revoke(&fenced, 1, "by ada").await.unwrap();
+    world.wait(30).await;
+    assert_eq!(world.enrol(&fenced).await.unwrap().enrolled.attempt, 2);
 }

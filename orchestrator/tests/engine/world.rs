@@ -15,7 +15,7 @@ use protocol::control::agent::{Enrol, Enrolled, Report, Terms};
 use protocol::control::run::{LauncherKind, NewRun, Run, RunState};
 use protocol::control::{Lease, Orders, Problem};
 use protocol::event::{Body, Event, Phase};
-use protocol::{Digest, RunId, Token};
+use protocol::{ClientKey, Digest, RunId, Token};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -132,6 +132,11 @@ fn hash(text: &str) -> u128 {
     of(0) << 64 | of(1)
 }
 
+/// The client key of a process.
+pub fn client_key(number: u64) -> ClientKey {
+    format!("MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE{number:0>85}A").try_into().unwrap()
+}
+
 pub fn token(text: &str) -> Token {
     format!("{:0>43}", format!("{:x}", hash(text))).try_into().unwrap()
 }
@@ -157,6 +162,14 @@ impl Credentials for Plain {
 
     fn is_same(&self, one: &Token, other: &Token) -> bool {
         one == other
+    }
+
+    fn digest_of_key(&self, key: &ClientKey) -> Digest {
+        self.digest_of(key.as_str())
+    }
+
+    fn certificate(&self, run: &RunId, attempt: u32, key: &ClientKey) -> Result<String, String> {
+        Ok(format!("certificate of {run} {attempt} over {key}"))
     }
 
     fn ticket(&self, record: &Record, _: &str, _: &Token) -> Result<String, String> {
@@ -246,7 +259,8 @@ impl World {
     pub async fn agent(&mut self, token: Token) -> Result<Agent, Problem> {
         self.nonces += 1;
         let nonce = self::token(&format!("nonce {}", self.nonces));
-        let enrol = Enrol { run: None, nonce, agent: "z-provisioner test".into(), server: None };
+        let client_key = client_key(self.nonces);
+        let enrol = Enrol { run: None, nonce, client_key, agent: "z-provisioner test".into(), server: None };
         let enrolled = self.engine.enrol(&token, enrol.clone()).await?;
         Ok(Agent { token, enrol, enrolled, index: 0 })
     }
@@ -278,7 +292,8 @@ pub struct Agent {
 impl Agent {
     pub async fn who(&self, world: &World) -> Result<orchestrator::engine::Agent, Problem> {
         let Enrolled { run, attempt, session, .. } = &self.enrolled;
-        world.engine.agent(run, *attempt, session).await
+        let key = world.settings.credentials.digest_of_key(&self.enrol.client_key);
+        world.engine.agent(run, *attempt, session, Some(&key)).await
     }
 
     pub fn event(&mut self, body: Body) -> Event {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::text::{RunId, ServerName, Token};
+use crate::text::{ClientKey, RunId, ServerName, Token};
 
 /// Largest body of a report, in bytes.
 pub const MAX_REPORT: usize = 1 << 20;
@@ -25,6 +25,8 @@ pub struct Enrol {
     pub run: Option<RunId>,
     /// 32 random bytes of this process, which the ticket echoes.
     pub nonce: Token,
+    /// The public half of a key that this process has made: the service issues a certificate over it, and binds the ticket to it.
+    pub client_key: ClientKey,
     /// Program and version, at most 256 bytes.
     #[cfg_attr(feature = "schema", schema(max_length = 256))]
     pub agent: String,
@@ -41,7 +43,7 @@ pub struct Enrolled {
     pub run: RunId,
     /// The attempt, which is also its fencing epoch.
     pub attempt: u32,
-    /// What the agent authenticates with from now on.
+    /// What the agent authenticates with from now on, besides its certificate.
     pub session: Token,
     /// How long it may write.
     pub lease: Terms,
@@ -49,6 +51,8 @@ pub struct Enrolled {
     pub spec: String,
     /// The ticket: a DSSE envelope, as text.
     pub ticket: String,
+    /// The certificate over `client_key` (PEM), which the agent shows from now on. It is good as long as the ticket.
+    pub certificate: String,
 }
 
 /// How long an agent may write without hearing from the service. It counts from before it asked, on a clock that never jumps.

@@ -35,10 +35,12 @@ words! {
     Code {
         /// 400: the request makes no sense.
         BadRequest = "bad-request",
-        /// 401: no token, or one that is not known.
+        /// 401: no token and no certificate, or one that is not known.
         Unauthorized = "unauthorized",
-        /// 403: the token is not for this.
+        /// 403: the token or the certificate is not for this.
         Forbidden = "forbidden",
+        /// 403: a person has revoked the attempt; an agent that hears this writes nothing more.
+        Revoked = "revoked",
         /// 404: there is no such thing.
         NotFound = "not-found",
         /// 405: not with this method.
@@ -74,7 +76,7 @@ impl Code {
         Some(match self {
             Code::BadRequest => 400,
             Code::Unauthorized => 401,
-            Code::Forbidden => 403,
+            Code::Forbidden | Code::Revoked => 403,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
             Code::Timeout => 408,
@@ -93,8 +95,9 @@ impl Code {
     pub fn title(&self) -> &str {
         match self {
             Code::BadRequest => "the request makes no sense",
-            Code::Unauthorized => "no token, or one that is not known",
-            Code::Forbidden => "the token is not for this",
+            Code::Unauthorized => "nothing proves who asks, or what does is not known",
+            Code::Forbidden => "whoever asks may not do this",
+            Code::Revoked => "the attempt was revoked",
             Code::NotFound => "there is no such thing",
             Code::MethodNotAllowed => "not with this method",
             Code::Timeout => "the request took too long",

@@ -345,6 +345,20 @@ pub struct ConfirmDeath {
     pub attempt: u32,
 }
 
+/// That an attempt is to be shut out at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Revoke {
+    /// The attempt. It guards against revoking another one.
+    #[cfg_attr(feature = "schema", schema(minimum = 1))]
+    pub attempt: u32,
+    /// Why, in words, at most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(max_length = 1024))]
+    pub reason: Option<String>,
+}
+
 /// Nothing but the request itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]

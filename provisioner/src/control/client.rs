@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use super::address::Address;
+use super::key::Key;
 use super::trouble::{Refusal, Trouble};
 
 /// How long a request may take, connection and answer included.
@@ -105,6 +106,18 @@ impl Client {
     pub(super) fn another(&self, timeout: Duration) -> Self {
         let (address, tls, dial) = (Arc::clone(&self.address), self.tls.clone(), Arc::clone(&self.dial));
         Client { address, tls, dial, timeout: timeout.min(TRY), kept: Mutex::default() }
+    }
+
+    /// Another one for the same service, which shows this certificate (PEM) over this key on connections of its own, where they are TLS.
+    ///
+    /// # Errors
+    /// As of [`Key::shown`].
+    pub(super) fn showing(&self, certificate: &str, key: &Key) -> Result<Self> {
+        let mut other = self.another(self.timeout);
+        if let Some(Tls(connector)) = &self.tls {
+            other.tls = Some(Tls(TlsConnector::from(Arc::new(key.shown(connector.config(), certificate)?))));
+        }
+        Ok(other)
     }
 
     /// Where the service is.

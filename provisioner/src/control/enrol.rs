@@ -95,7 +95,9 @@ fn refused(trouble: Trouble, named: &Named) -> Error {
             format!("the token is another run's or server's: compare {} and {} with it", named.run, named.server)
         }
         Some(Code::AlreadyEnrolled) => format!("{}; a new attempt gets a new token", named.used),
-        Some(Code::AttemptOver) => "see what became of the run at the service; a new attempt gets a new token".into(),
+        Some(Code::AttemptOver | Code::Revoked) => {
+            "see what became of the run at the service; a new attempt gets a new token".into()
+        }
         _ => format!("see what the service's log says of it, and whether {} names the right one", named.service),
     };
     error.with_retry(Retry::Permanent).with_hint(hint)
@@ -113,13 +115,26 @@ mod tests {
 
     fn enrolled() -> Enrolled {
         let lease = Terms { seconds: 60, renew_after: 20 };
-        Enrolled { run: run_id("r"), attempt: 1, session: token("s"), lease, spec: "{}".into(), ticket: "t".into() }
+        Enrolled {
+            run: run_id("r"),
+            attempt: 1,
+            session: token("s"),
+            lease,
+            spec: "{}".into(),
+            ticket: "t".into(),
+            certificate: "c".into(),
+        }
+    }
+
+    fn application() -> Enrol {
+        let client_key = super::super::key::Key::new().unwrap().public().unwrap();
+        Enrol { run: None, nonce: token("n"), client_key, agent: "a".into(), server: None }
     }
 
     async fn enrol(service: &Service, within: u64) -> Result<(Enrolled, Duration)> {
         let client = service.client().another(Duration::from_secs(1));
         let (token, within) = (token("e"), Duration::from_secs(within));
-        let enrol = Enrol { run: None, nonce: super::super::testing::token("n"), agent: "a".into(), server: None };
+        let enrol = application();
         let applicant = Applicant { client: &client, token: &token, enrol: &enrol, within, named: Named::OPTIONS };
         applicant.enrol(&|_| (), &CancellationToken::new()).await
     }
@@ -139,7 +154,7 @@ mod tests {
         assert_eq!((heard.len(), heard[0].path.as_str()), (4, PATH));
         assert_eq!(heard[0].authorization.as_deref(), Some(format!("Bearer {}", "e".repeat(43)).as_str()));
         assert!(heard.iter().all(|heard| heard.body["nonce"] == "n".repeat(43)), "{heard:?}");
-        assert_eq!(heard[0].body.as_object().unwrap().len(), 2, "nothing is said that is not known");
+        assert_eq!(heard[0].body.as_object().unwrap().len(), 3, "nothing is said that is not known");
         // The first may have been heard, the second was not granted, the third may have been.
         let after = counted - before;
         assert!(
@@ -167,6 +182,7 @@ mod tests {
             (Code::Forbidden, "--run and --server"),
             (Code::AlreadyEnrolled, "the other process"),
             (Code::AttemptOver, "what became of the run"),
+            (Code::Revoked, "what became of the run"),
         ] {
             let replied = code.clone();
             let service = Service::start(move |_, _| problem(replied.clone()));
@@ -229,7 +245,7 @@ mod tests {
     async fn it_can_be_cancelled() {
         let service = Service::start(|_, _| problem(Code::NotYet));
         let (client, cancel, token) = (service.client(), CancellationToken::new(), token("e"));
-        let enrol = Enrol { run: None, nonce: super::super::testing::token("n"), agent: "a".into(), server: None };
+        let enrol = application();
         let applicant = Applicant {
             client: &client,
             token: &token,

@@ -7,6 +7,7 @@
 mod address;
 mod client;
 mod enrol;
+mod key;
 pub mod lease;
 mod named;
 mod orders;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::address::Address;
 use super::client::Client;
 use super::enrol::Applicant;
+use super::key::Key;
 use super::lease::Lease;
 use super::named::Named;
 use super::orders::Obedience;
@@ -96,14 +97,16 @@ impl Session {
         let client = Client::new(address, ca.transpose()?.as_ref().map(|pem| &pem[..]), Dial::new(&options.source))?;
         let trust = trust(&options.ticket_keys, named.ticket_keys)?;
         let token = read_token(&options.token, named.token)?;
-        let (run, server) = (options.run.clone(), options.server.clone());
-        let enrol = Enrol { run, nonce: random::token()?, agent: AGENT.into(), server };
+        let (run, server, key) = (options.run.clone(), options.server.clone(), Key::new()?);
+        let enrol = Enrol { run, nonce: random::token()?, client_key: key.public()?, agent: AGENT.into(), server };
         let applicant =
             Applicant { client: &client, token: &token, enrol: &enrol, within: options.enrol_within, named };
         let (enrolled, asked) = applicant.enrol(say, cancel).await?;
         let (run, server, now) = (enrol.run.as_ref(), enrol.server.as_ref(), seconds_since_1970()?);
-        let known = Known { trust: &trust, nonce: &enrol.nonce, run, server, now, named };
+        let client_key = key.digest();
+        let known = Known { trust: &trust, nonce: &enrol.nonce, client_key: &client_key, run, server, now, named };
         let spec = ticket::verify(&enrolled, known)?;
+        let client = client.showing(&enrolled.certificate, &key)?;
         Ok(Self::new(spec, enrolled, asked, client))
     }
 

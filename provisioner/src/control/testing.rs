@@ -145,6 +145,29 @@ pub(super) fn dial() -> Dial {
     Dial::new(&SourceOptions::default())
 }
 
+/// A certificate over a client key, by nobody in particular.
+pub(super) fn certificate_over(client_key: &str) -> String {
+    use base64::Engine;
+    use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm};
+
+    struct Point(Vec<u8>);
+
+    impl PublicKeyData for Point {
+        fn der_bytes(&self) -> &[u8] {
+            &self.0
+        }
+
+        fn algorithm(&self) -> &'static SignatureAlgorithm {
+            &PKCS_ECDSA_P256_SHA256
+        }
+    }
+
+    let mut der = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(client_key).unwrap();
+    let point = Point(der.split_off(26));
+    let issuer = Issuer::new(CertificateParams::new(Vec::new()).unwrap(), KeyPair::generate().unwrap());
+    CertificateParams::new(Vec::new()).unwrap().signed_by(&point, &issuer).unwrap().pem()
+}
+
 /// A token of this letter alone.
 pub(super) fn token(letter: &str) -> Token {
     Token::try_from(letter.repeat(Token::LEN)).unwrap()

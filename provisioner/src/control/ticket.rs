@@ -24,6 +24,8 @@ pub struct Known<'a> {
     pub trust: &'a Trust,
     /// The nonce that this process has made.
     pub nonce: &'a Token,
+    /// SHA-256 of the client key that this process has made, as a ticket writes it.
+    pub client_key: &'a str,
     /// The run it was started for, where it was told.
     pub run: Option<&'a RunId>,
     /// The server it runs on, where it was told.
@@ -89,10 +91,8 @@ fn check_process(ticket: &Ticket, enrolled: &Enrolled, known: Known<'_>) -> Resu
     if let Some(server) = known.server {
         same("its server", ticket.server.as_str(), &format!("{} says", known.named.server), server.as_str())?;
     }
-    if ticket.client_key.is_some() {
-        return Err(refused("it is bound to a client key, and this agent has none"));
-    }
-    Ok(())
+    let bound = ticket.client_key.as_ref().map_or("none", |key| key.as_str());
+    same("the client key that it is bound to (by SHA-256)", bound, "this process has made", known.client_key)
 }
 
 fn check_time(ticket: &Ticket, now: u64) -> Result<()> {
@@ -142,6 +142,7 @@ mod tests {
 
     const WWID: &str = "36001405aaaaaaaaaaaaaaaaaaaaaaaaa";
     const NOW: u64 = 1_000_000;
+    const CLIENT_KEY: &str = "sha256:3333333333333333333333333333333333333333333333333333333333333333";
 
     fn spec() -> Value {
         json!({
@@ -159,6 +160,7 @@ mod tests {
             "version": 1, "run": "r-1", "epoch": 2, "server": "s-1", "spec": Digest::of(spec.as_bytes()).to_string(),
             "image": format!("sha256:{}", "1".repeat(64)), "wwids": [WWID],
             "not_before": NOW - 10, "expires": NOW + 600, "nonce": "n".repeat(43),
+            "client_key": CLIENT_KEY,
         })
     }
 
@@ -184,17 +186,16 @@ mod tests {
     fn enrolled(spec: String, ticket: Vec<u8>) -> Enrolled {
         let lease = protocol::control::agent::Terms { seconds: 60, renew_after: 20 };
         let ticket = String::from_utf8(ticket).unwrap();
-        Enrolled { run: run_id("r-1"), attempt: 2, session: token("s"), lease, spec, ticket }
+        let certificate = String::new();
+        Enrolled { run: run_id("r-1"), attempt: 2, session: token("s"), lease, spec, ticket, certificate }
     }
 
     fn check(enrolled: &Enrolled, key: &SecretKey, now: u64) -> Result<RunSpec> {
         let trust = Trust::new(vec![key.public()], 1).unwrap();
         let server = ServerName::try_from("s-1".to_owned()).unwrap();
         let (run, nonce) = (run_id("r-1"), token("n"));
-        verify(
-            enrolled,
-            Known { trust: &trust, nonce: &nonce, run: Some(&run), server: Some(&server), now, named: Named::OPTIONS },
-        )
+        let (run, server, named) = (Some(&run), Some(&server), Named::OPTIONS);
+        verify(enrolled, Known { trust: &trust, nonce: &nonce, client_key: CLIENT_KEY, run, server, now, named })
     }
 
     #[test]
@@ -212,7 +213,7 @@ mod tests {
         let digests: [(&str, Value, &str); 3] = [
             ("spec", json!(other), "the run spec that it covers"),
             ("image", json!(other), "its image is sha256:2222"),
-            ("client_key", json!(other), "bound to a client key"),
+            ("client_key", json!(other), "bound to (by SHA-256) is sha256:2222"),
         ];
         let others = [
             ("version", json!(2), "its version is 2, this agent reads 1"),
@@ -224,6 +225,7 @@ mod tests {
             ("not_before", json!(NOW + 301), "is not good yet, by 1 s more"),
             ("expires", json!(NOW - 302), "has expired, by 2 s more"),
             ("nonce", json!("m".repeat(43)), "its nonce is another process's"),
+            ("client_key", Value::Null, "bound to (by SHA-256) is none, this process has made sha256:3333"),
             ("nonce", json!("short"), "makes no sense"),
             ("not_after", json!(7), "makes no sense: unknown field"),
             ("server", Value::Null, "makes no sense: missing field"),

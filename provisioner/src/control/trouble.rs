@@ -87,10 +87,10 @@ impl Trouble {
         }
     }
 
-    /// Whether nothing is heard from this agent any more: its attempt is over, or its session is not known, or not for this. Only the
+    /// Whether nothing is heard from this agent any more: its attempt is over or was revoked, or its session is not known, or not for this. Only the
     /// service itself can say so: something in between that answers 403 has no say.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.code(), Some(Code::AttemptOver | Code::Unauthorized | Code::Forbidden))
+        matches!(self.code(), Some(Code::AttemptOver | Code::Revoked | Code::Unauthorized | Code::Forbidden))
     }
 
     /// As an error: of the source, with what the service says is to be done.

@@ -4,4 +4,5 @@
 mod agents;
 mod kills;
 mod store;
+mod strangers;
 mod time;

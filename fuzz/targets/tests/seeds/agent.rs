@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::Seeds;
 
+const KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li_hp_m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q";
+
 /// Adds them.
 pub fn add(seeds: &mut Seeds) {
     enrolments(seeds);
@@ -14,9 +16,9 @@ pub fn add(seeds: &mut Seeds) {
 fn enrolments(seeds: &mut Seeds) {
     let mut add = |name: &str, value: Value| seeds.add("enrol", name, value.to_string());
     let nonce = "n".repeat(43);
-    let whole = json!({"run": "r-fuzz", "nonce": nonce, "agent": "z-provisioner 0.1.0", "server": "lpar-17"});
+    let whole = json!({"run": "r-fuzz", "nonce": nonce, "client_key": KEY, "agent": "z-provisioner 0.1.0", "server": "lpar-17"});
     add("whole.json", whole.clone());
-    add("least.json", json!({"nonce": nonce, "agent": "a"}));
+    add("least.json", json!({"nonce": nonce, "client_key": KEY, "agent": "a"}));
     let mut with = |name: &str, key: &str, value: Value| {
         let mut changed = whole.clone();
         changed[key] = value;
@@ -28,6 +30,7 @@ fn enrolments(seeds: &mut Seeds) {
     with("long-agent.json", "agent", json!("x".repeat(300)));
     with("controls.json", "agent", json!("\u{1b}[2J\u{0}"));
     with("short-nonce.json", "nonce", json!("short"));
+    with("no-key.json", "client_key", json!(KEY.replace("MFkw", "MFkx")));
     with("unknown-key.json", "surprise", json!(true));
     with("null.json", "nonce", Value::Null);
     with("no-text.json", "agent", json!(["a"]));

@@ -50,6 +50,7 @@ pub(super) fn problem(code: Option<&Code>) -> Problem {
     problem
 }
 
+const CLIENT_KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li_hp_m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q";
 const TOKEN: &str = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I";
 
 fn order() -> Value {
@@ -120,6 +121,7 @@ fn all() -> Vec<(&'static str, Value)> {
         ("Cancel", json!({"reason": "the wrong image"})),
         ("Nothing", json!({})),
         ("ConfirmDeath", json!({"attempt": 2})),
+        ("Revoke", json!({"attempt": 1, "reason": "the medium was lost"})),
         ("EnrolmentToken", json!({"run": "r-7f3k2m", "attempt": 1, "token": TOKEN})),
         (
             "Enrolled",
@@ -129,10 +131,14 @@ fn all() -> Vec<(&'static str, Value)> {
                 "session": TOKEN,
                 "lease": terms,
                 "spec": "{\"run\":\"r-7f3k2m\",\"epoch\":1,…}",
+                "certificate": "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n",
                 "ticket": "{\"payload\":\"…\",\"payloadType\":\"application/vnd.z-provisioner.ticket.v1+json\",\"signatures\":[…]}",
             }),
         ),
-        ("Enrol", json!({"nonce": TOKEN, "agent": "z-provisioner 0.1.0", "server": "lpar-17"})),
+        (
+            "Enrol",
+            json!({"nonce": TOKEN, "client_key": CLIENT_KEY, "agent": "z-provisioner 0.1.0", "server": "lpar-17"}),
+        ),
         (
             "Report",
             json!({"events": [{

@@ -1,4 +1,4 @@
-//! `run cancel`, `retry`, `confirm-death`, `token`: what a person does about runs.
+//! `run cancel`, `retry`, `confirm-death`, `revoke`, `token`: what a person does about runs.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, IsTerminal, Write};
@@ -51,6 +51,20 @@ pub(super) struct ConfirmDeathArgs {
     yes: bool,
 }
 
+/// Arguments of `revoke`.
+#[derive(clap::Args)]
+pub(super) struct RevokeArgs {
+    /// The run
+    #[arg(value_parser = run_id)]
+    run: RunId,
+    /// The attempt
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: u32,
+    /// Why, for those who look at it later
+    #[arg(long)]
+    reason: Option<String>,
+}
+
 /// Arguments of `token`.
 #[derive(clap::Args)]
 pub(super) struct TokenArgs {
@@ -78,6 +92,13 @@ pub(super) async fn retry(args: &RetryArgs, client: &Client, screen: &Screen) ->
         outcome.heard(run, client.retry(run).await, screen);
     }
     outcome.end()
+}
+
+/// Revokes an attempt.
+pub(super) async fn revoke(args: &RevokeArgs, client: &Client, screen: &Screen) -> Result<ExitCode> {
+    let run = client.revoke(&args.run, args.attempt, args.reason.as_deref()).await?;
+    screen.lines(&now(&run));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What came of several runs: the last error is the command's, those before it are told at once.

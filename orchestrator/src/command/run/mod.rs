@@ -18,7 +18,7 @@ use protocol::{BadText, RunId, Token};
 
 use super::screen::Screen;
 use super::{logging, no_core_dumps, signals};
-use crate::client::{Client, DEFAULT_URL};
+use crate::client::{Client, DEFAULT_URL, Proof};
 use crate::config::default_data;
 use crate::error::{Context, Error, Result};
 use crate::identity::{CA, OPERATOR_TOKEN, bounded};
@@ -49,9 +49,15 @@ struct Service {
     /// The certificates (PEM) by which it is known. Default: ca.pem in its data folder
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// The operator's token. Default: operator.token in its data folder
-    #[arg(long, global = true, value_name = "FILE")]
+    /// The operator's token, or a viewer's. Default: operator.token in its data folder
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "certificate")]
     operator_token: Option<PathBuf>,
+    /// A client certificate (PEM), instead of a token
+    #[arg(long, global = true, value_name = "FILE", requires = "certificate_key")]
+    certificate: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(long, global = true, value_name = "FILE", requires = "certificate")]
+    certificate_key: Option<PathBuf>,
     /// The service's data folder, where those two are looked for. Default: that of a service that this user has started
     #[arg(long, global = true, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -76,6 +82,8 @@ enum Command {
     Retry(act::RetryArgs),
     /// Vouches that the silent agent of a lost run is powered off or cut off from the storage
     ConfirmDeath(act::ConfirmDeathArgs),
+    /// Revokes an attempt: its token, its session and its certificate count no more, and it is taken for lost
+    Revoke(act::RevokeArgs),
     /// Makes an enrolment token for a machine that boots the medium. Those before it are void
     Token(act::TokenArgs),
 }
@@ -109,6 +117,7 @@ async fn carry_out(args: &Args, screen: &Screen) -> Result<ExitCode> {
             Command::Cancel(args) => act::cancel(args, &service.client()?, screen).await,
             Command::Retry(args) => act::retry(args, &service.client()?, screen).await,
             Command::ConfirmDeath(args) => act::confirm_death(args, &service.client()?, screen).await,
+            Command::Revoke(args) => act::revoke(args, &service.client()?, screen).await,
             Command::Token(args) => act::token(args, &service.client()?, screen).await,
         }
     };
@@ -128,17 +137,34 @@ impl Service {
                 None => Ok(self.data.clone().map_or_else(default_data, Ok)?.join(name)),
             }
         };
-        let (ca, token) = (file(&self.ca, CA)?, file(&self.operator_token, OPERATOR_TOKEN)?);
+        let ca = file(&self.ca, CA)?;
         let pem = read(&ca, MAX_CA, "--ca FILE names the certificates by which the service is known: its ca.pem")?;
-        let line = read(&token, MAX_TOKEN, "--operator-token FILE names the operator's token")?;
-        let text = std::str::from_utf8(&line).unwrap_or_default().trim().to_owned();
-        let token = Token::try_from(text)
-            .map_err(|error| Error::usage(format!("the operator's token in {}: {error}", token.display())))?;
-        Client::new(url.as_deref().unwrap_or(DEFAULT_URL), &pem, token).map_err(|error| match error.hint() {
+        let proof = match (&self.certificate, &self.certificate_key) {
+            (Some(certificate), Some(key)) => of_certificate(certificate, key)?,
+            _ => of_token(&file(&self.operator_token, OPERATOR_TOKEN)?)?,
+        };
+        Client::new(url.as_deref().unwrap_or(DEFAULT_URL), &pem, proof).map_err(|error| match error.hint() {
             None => Error::usage(format!("{}: {error}", ca.display())),
             Some(_) => error,
         })
     }
+}
+
+fn of_token(path: &Path) -> Result<Proof> {
+    let line = read(path, MAX_TOKEN, "--operator-token FILE names the operator's token")?;
+    let text = std::str::from_utf8(&line).unwrap_or_default().trim().to_owned();
+    let token = Token::try_from(text);
+    let token = token.map_err(|error| Error::usage(format!("the token in {}: {error}", path.display())))?;
+    Ok(token.into())
+}
+
+fn of_certificate(certificate: &Path, key: &Path) -> Result<Proof> {
+    let pem = read(certificate, MAX_CA, "--certificate FILE names a client certificate")?;
+    let secret = read(key, MAX_CA, "--certificate-key FILE names the key of --certificate")?;
+    Proof::certificate(&pem, &secret).map_err(|error| {
+        Error::usage(format!("{} and {}: {error}", certificate.display(), key.display()))
+            .with_hint("give the two files that z-orchestrator certificate has written, PREFIX.pem and PREFIX.key")
+    })
 }
 
 /// A whole file that the command line names, of at most `most` bytes.

@@ -6,7 +6,7 @@ use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary,
 use protocol::{Digest, ServerName};
 
 use super::super::record::{AttemptRecord, Record, State};
-use super::{Answer, Deciding, Refusal, conflict, refuse};
+use super::{Answer, Deciding, Refusal, conflict, refuse, revoked};
 
 /// Bytes of one attempt's events that are stored, besides its end. A chatterbox must not fill the store.
 const MAX_STORED: u64 = 4 << 20;
@@ -14,6 +14,13 @@ const MAX_STORED: u64 = 4 << 20;
 const MAX_EVENT: usize = 64 << 10;
 /// Largest index: what JSON's readers still count exactly.
 const MAX_INDEX: u64 = 1 << 53;
+
+/// The process that enrols.
+pub(super) struct Process<'a> {
+    pub(super) nonce: &'a Digest,
+    pub(super) client_key: &'a Digest,
+    pub(super) agent: &'a str,
+}
 
 /// Whether the current attempt, which ends, was silent before.
 struct WasSilent(bool);
@@ -100,14 +107,16 @@ impl Deciding {
     pub(super) fn enrol(
         &mut self,
         token: &Digest,
-        nonce: &Digest,
-        agent: &str,
+        process: &Process<'_>,
         server: Option<&ServerName>,
     ) -> Result<(), Refusal> {
         let record = &self.decision.record;
         if let Some(server) = server.filter(|server| *server != record.server()) {
             let detail = format!("the token is for server {}, and the agent says it runs on {server}", record.server());
             return Err(refuse(Code::Forbidden, detail));
+        }
+        if let Some(of) = record.attempts.iter().find(|of| of.revoked.is_some() && of.token.as_ref() == Some(token)) {
+            return Err(Box::new(revoked(&record.run, of.number)));
         }
         let current = record.current().filter(|current| current.token.as_ref() == Some(token));
         let Some(current) = current else {
@@ -118,8 +127,10 @@ impl Deciding {
             return Err(refuse(Code::Unauthorized, "the enrolment token is not valid, or not any more"));
         };
         let attempt = current.number;
+        let is_same =
+            current.nonce.as_ref() == Some(process.nonce) && current.client_key.as_ref() == Some(process.client_key);
         match (&current.nonce, record.state) {
-            (Some(known), State::Running) if known == nonce => {
+            (Some(_), State::Running) if is_same => {
                 self.decision.answer = Answer::Attempt(attempt);
                 return Ok(());
             }
@@ -136,10 +147,11 @@ impl Deciding {
         }
         let now = self.now;
         if let Some(current) = self.record().attempts.last_mut() {
-            (current.nonce, current.enrolled) = (Some(nonce.clone()), Some(now));
-            current.agent = Some(agent.to_owned());
+            (current.nonce, current.enrolled) = (Some(process.nonce.clone()), Some(now));
+            current.client_key = Some(process.client_key.clone());
+            current.agent = Some(process.agent.to_owned());
         }
-        self.enter(State::Running, format!("{agent} has enrolled"));
+        self.enter(State::Running, format!("{} has enrolled", process.agent));
         self.decision.answer = Answer::Attempt(attempt);
         Ok(())
     }

@@ -54,6 +54,8 @@ pub enum Input {
         token: Digest,
         /// Digest of its nonce.
         nonce: Digest,
+        /// Digest of its client key.
+        client_key: Digest,
         /// Program and version.
         agent: String,
         /// The server it believes to be on.
@@ -84,6 +86,13 @@ pub enum Input {
     ConfirmDeath {
         /// The attempt.
         attempt: u32,
+    },
+    /// A person shuts an attempt out at once.
+    Revoke {
+        /// The attempt.
+        attempt: u32,
+        /// Who, and why.
+        reason: String,
     },
     /// It is to end.
     Cancel {

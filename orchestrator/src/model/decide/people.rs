@@ -1,4 +1,4 @@
-//! What people bring: tokens they ask for, cancellations, retries, and what they vouch for.
+//! What people bring: tokens they ask for, cancellations, revocations, retries, and what they vouch for.
 
 use protocol::Digest;
 use protocol::control::problem::Code;
@@ -60,6 +60,28 @@ impl Deciding {
                 };
                 self.enter(state, format!("{reason}; {waits}"));
             }
+        }
+        Ok(())
+    }
+
+    pub(super) fn revoke(&mut self, attempt: u32, reason: &str) -> Result<(), Refusal> {
+        let (now, state) = (self.now, self.state());
+        let record = &self.decision.record;
+        let Some(at) = record.attempts.iter().position(|of| of.number == attempt) else {
+            return Err(conflict(record, &format!("it has had {} attempts, and none is {attempt}", record.attempt())));
+        };
+        if record.attempts.get(at).is_some_and(|of| of.revoked.is_some()) {
+            return Ok(());
+        }
+        if let Some(of) = self.record().attempts.get_mut(at) {
+            of.revoked = Some(now);
+        }
+        let why = format!("was revoked {reason}");
+        match state {
+            State::Launching => self.not_launched(attempt, &format!("attempt {attempt} {why}"), true, true),
+            State::Running => self.lose(attempt, &why),
+            // It is lost already, or over: all that changes is what it may say.
+            _ => {}
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 use std::net::TcpListener;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use envelope::{Role, SecretKey};
 use imgstream::digest::Digest;
 use imgstream::error::Kind;
@@ -71,21 +73,31 @@ impl Site {
                 "image": {"name": "debian", "sources": [source], "trust": [anchor]},
                 "target": {"device": target},
             });
-            good(&enrolled(&spec.to_string(), &heard.body["nonce"], &key))
+            good(&enrolled(&spec.to_string(), &heard.body, &key))
         })
     }
 }
 
-fn enrolled(spec: &str, nonce: &serde_json::Value, key: &SecretKey) -> Enrolled {
+fn enrolled(spec: &str, asked: &serde_json::Value, key: &SecretKey) -> Enrolled {
+    let client_key = URL_SAFE_NO_PAD.decode(asked["client_key"].as_str().unwrap()).unwrap();
     let now = seconds_since_1970().unwrap();
     let ticket = json!({
         "version": 1, "run": "r-1", "epoch": 1, "server": "s-1", "spec": Digest::of(spec.as_bytes()).to_string(),
-        "not_before": now, "expires": now + 60, "nonce": nonce,
+        "not_before": now, "expires": now + 60, "nonce": asked["nonce"],
+        "client_key": Digest::of(&client_key).to_string(),
     });
     let ticket = envelope::sign(Role::Ticket, ticket.to_string().as_bytes(), key);
     let lease = Terms { seconds: SECONDS, renew_after: 1 };
     let ticket = String::from_utf8(ticket).unwrap();
-    Enrolled { run: run_id("r-1"), attempt: 1, session: token("s"), lease, spec: spec.into(), ticket }
+    Enrolled {
+        run: run_id("r-1"),
+        attempt: 1,
+        session: token("s"),
+        lease,
+        spec: spec.into(),
+        ticket,
+        certificate: String::new(),
+    }
 }
 
 fn orders(heard: &Heard) -> Orders {
@@ -158,13 +170,15 @@ async fn a_run_that_loses_its_lease_in_any_phase_ends_as_that() {
 
 #[tokio::test]
 async fn an_attempt_that_is_over_in_the_middle_ends_and_nobody_wants_to_hear_of_it() {
-    let (site, (_listener, source)) = (Site::new(), silent_source());
-    let service = site.service(&source, |_| told(&Problem::new(Code::AttemptOver, "attempt 2 has begun")));
-    let session = begin(&site.options(&service.url)).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(8), run(&session, &site.files(), 60)).await.unwrap();
-    assert!(failure(&ended).message.contains("attempt 2 has begun"), "{ended:?}");
-    let error = ended.told.unwrap_err();
-    assert!(error.to_string().contains("does not want it") && error.retry() == Retry::Permanent, "{error}");
+    for code in [Code::AttemptOver, Code::Revoked] {
+        let (site, (_listener, source)) = (Site::new(), silent_source());
+        let service = site.service(&source, move |_| told(&Problem::new(code.clone(), "attempt 2 has begun")));
+        let session = begin(&site.options(&service.url)).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(8), run(&session, &site.files(), 60)).await.unwrap();
+        assert!(failure(&ended).message.contains("attempt 2 has begun"), "{ended:?}");
+        let error = ended.told.unwrap_err();
+        assert!(error.to_string().contains("does not want it") && error.retry() == Retry::Permanent, "{error}");
+    }
 }
 
 #[tokio::test]
