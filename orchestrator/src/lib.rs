@@ -17,6 +17,7 @@ pub mod keys;
 pub mod launch;
 pub mod metrics;
 pub mod model;
+mod page;
 pub mod policy;
 pub mod service;
 pub mod store;

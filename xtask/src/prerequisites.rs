@@ -64,7 +64,7 @@ const VENV: Package = (
 /// Scrapes the service's metrics, and judges their names.
 const PROMETHEUS: Package = ("prometheus", &["prometheus"]);
 
-/// For the benchmark's page, which is looked at as its readers do.
+/// For the pages, the benchmark's and the service's, which are looked at as their readers do.
 const BROWSER: Package = ("chromium", &["chromium", "chromium-browser", "google-chrome", "chromium-headless-shell"]);
 
 const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
@@ -119,6 +119,8 @@ pub enum Lane {
     Vm,
     /// The Python environment alone.
     Python,
+    /// The service's page in a browser.
+    Page,
     /// Instruction counts alone.
     Counts,
     /// The benchmarks, ours beside the peers'.
@@ -145,6 +147,7 @@ impl Lane {
                 .chain([SERVERS[0], FILE_SYSTEMS[0]])
                 .collect(),
             Self::Python => vec![READER, VENV],
+            Self::Page => vec![READER, VENV, BROWSER, SERVERS[3], NAMESPACES],
             Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }

@@ -2,7 +2,8 @@
 //!
 //! A request goes this way: `serve` (a connection and what it may cost) → `pace` (how often its peer may ask) → `caller` and `session` (who
 //! it is, and whether it may) → `path`, `body` (what it says) → a handler in `runs`, `agent` or `watch` → the engine. Whatever goes wrong on the way
-//! is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one call.
+//! is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one call; the page's
+//! files, which `page` has, do not.
 
 mod agent;
 mod body;
@@ -115,6 +116,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         limits,
     }));
     router
+        .merge(crate::page::routes())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(from_fn_with_state(api.clone(), caller::pace))
@@ -176,8 +178,8 @@ async fn tell(State(api): State<Api>, request: Request, next: Next) -> Response 
     api.metrics.answered(method.as_str(), &path, status, began.elapsed());
     tracing::debug!(?peer, %method, path, status, milliseconds, "answered");
     let headers = response.headers_mut();
-    // Answers have tokens in them, and what a run is now it is not in a minute.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Answers have tokens in them, and what a run is now it is not in a minute. The page's files say themselves what holds for them.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -22,6 +22,7 @@ pub fn view(record: &Record, queued: Option<Wait>, progress: Option<Progress>) -
         run: record.run.clone(),
         state: record.state.into(),
         reason: record.reason.clone(),
+        since: record.since.to_string(),
         server: record.server().clone(),
         launcher: record.order.launcher,
         image: record.order.image.name.clone(),

@@ -67,6 +67,7 @@ pub fn progress(bytes: u64) -> Progress {
     .unwrap()
 }
 
+#[derive(Default)]
 pub struct Fake {
     pub told: Mutex<Vec<Told>>,
     /// How far runs are, and the look after which they got there.
@@ -80,21 +81,6 @@ pub struct Fake {
     pub longest: AtomicUsize,
     pub broken: AtomicBool,
     changes: watch::Sender<(u64, u64)>,
-}
-
-impl Default for Fake {
-    fn default() -> Self {
-        Fake {
-            told: Mutex::default(),
-            progress: Mutex::default(),
-            looks: AtomicUsize::default(),
-            asked: Mutex::default(),
-            reads: AtomicUsize::default(),
-            longest: AtomicUsize::default(),
-            broken: AtomicBool::default(),
-            changes: watch::Sender::default(),
-        }
-    }
 }
 
 impl Fake {

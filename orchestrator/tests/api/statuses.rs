@@ -123,7 +123,7 @@ async fn lists_are_narrowed() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_problems_too() {
     let house = House::plain(Limits::default()).await;
-    house.get("/").await.must_be_problem("not-found", "/openapi.json");
+    house.get("/v1").await.must_be_problem("not-found", "/openapi.json");
     house.get("/v1/runs/r-1/attempts").await.must_be_problem("not-found", "/v1/runs/r-1/attempts");
     let answer = house.ask(request(Method::DELETE, "/v1/runs", Some(OPERATOR), None)).await;
     answer.must_be_problem("method-not-allowed", "DELETE");

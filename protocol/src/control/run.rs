@@ -290,6 +290,9 @@ pub struct Run {
     /// Why it is there.
     #[serde(default)]
     pub reason: String,
+    /// Since when it is in that state (RFC 3339, UTC). Empty from services that did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub since: String,
     /// The server.
     pub server: ServerName,
     /// Who starts its agents.
