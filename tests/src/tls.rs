@@ -128,6 +128,11 @@ impl Client {
 }
 
 impl Said {
+    /// Its body, as it came.
+    pub fn text(&self) -> &str {
+        &self.body
+    }
+
     /// Its body.
     ///
     /// # Panics

@@ -5,6 +5,7 @@ mod agents;
 mod keys;
 mod kills;
 mod metrics;
+mod secrets;
 mod store;
 mod strangers;
 mod time;

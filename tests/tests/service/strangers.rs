@@ -55,22 +55,22 @@ fn client(lab: &Lab, name: &str, by: &Authority, dns: &[&str], uri: &str, days: 
 }
 
 /// What `z-orchestrator certificate` issues, and its fingerprint.
-fn issued(lab: &Lab, service: &Service, name: &str, role: &str) -> ((PathBuf, PathBuf), String) {
+pub(super) fn issued(lab: &Lab, service: &Service, name: &str, role: &str) -> ((PathBuf, PathBuf), String) {
     let prefix = lab.path(name);
     let issuing = Run::orchestrator().arg("certificate").arg(name).arg("--role").arg(role);
     let fingerprint = issuing.arg("--out").arg(&prefix).arg("--data").arg(service.dir()).text();
     ((prefix.with_extension("pem"), prefix.with_extension("key")), fingerprint.trim().to_owned())
 }
 
-fn shown(service: &Service, (certificate, key): &(PathBuf, PathBuf)) -> Client {
+pub(super) fn shown(service: &Service, (certificate, key): &(PathBuf, PathBuf)) -> Client {
     Client::new(service.url(), &service.dir().join("ca.pem")).showing(certificate, key)
 }
 
-fn nobody(service: &Service) -> Client {
+pub(super) fn nobody(service: &Service) -> Client {
     Client::new(service.url(), &service.dir().join("ca.pem"))
 }
 
-fn token(service: &Service, file: &str) -> String {
+pub(super) fn token(service: &Service, file: &str) -> String {
     std::fs::read_to_string(service.dir().join(file)).unwrap().trim().to_owned()
 }
 
@@ -201,7 +201,7 @@ fn a_viewer_cancels_nothing_whatever_it_shows() {
 }
 
 /// A run whose agent this test plays.
-fn order(server: &str) -> Value {
+pub(super) fn order(server: &str) -> Value {
     json!({
         "server": server,
         "launcher": "external",
@@ -211,18 +211,23 @@ fn order(server: &str) -> Value {
 }
 
 /// An agent that has enrolled: what it said and was answered, and what it shows.
-struct Agent {
-    run: String,
-    token: String,
+pub(super) struct Agent {
+    pub(super) run: String,
+    pub(super) token: String,
     enrol: String,
-    answer: Value,
-    client: Client,
+    pub(super) answer: Value,
+    pub(super) client: Client,
 }
 
 impl Agent {
     fn enrol(lab: &Lab, service: &Service, server: &str) -> Agent {
+        Self::enrol_for(lab, service, server, &order(server))
+    }
+
+    /// With this order, which must be an external one. Its files are named by the server.
+    pub(super) fn enrol_for(lab: &Lab, service: &Service, server: &str, order: &Value) -> Agent {
         let (run, file, key) =
-            (service.create(lab, &order(server)), lab.path(&format!("{server}.token")), KeyPair::generate().unwrap());
+            (service.create(lab, order), lab.path(&format!("{server}.token")), KeyPair::generate().unwrap());
         service.until(&run, &["launching"], 10);
         service.client("token --out").arg(&file).arg(&run).done().ok();
         let token = std::fs::read_to_string(&file).unwrap().trim().to_owned();
@@ -237,7 +242,7 @@ impl Agent {
         Agent { run, token, enrol, answer, client: shown(service, &files) }
     }
 
-    fn path(&self, what: &str) -> String {
+    pub(super) fn path(&self, what: &str) -> String {
         format!("/v1/agent/runs/{}/attempts/1/{what}", self.run)
     }
 
