@@ -19,6 +19,7 @@ pub const KEK: &str = "kek.key";
 
 /// Largest text that is read, in bytes.
 pub(super) const MAX_TEXT: usize = 256;
+const NOT_READ: &str = "give it to the service's user, mode 600. Where others may have read it, the keys sealed with it are known to whoever has the store as well: destroy them and install anew. Do not remove it: without it they open for nobody";
 /// What its id is computed over, before the key.
 const ID_LABEL: &[u8] = b"z-orchestrator key-encryption key v1\n";
 
@@ -42,7 +43,9 @@ impl Kek {
             return Self::parse(&program::output(program, arguments)?, named);
         }
         let path = folder.file(KEK);
-        if let Some(text) = folder.read_secret(KEK, MAX_TEXT)? {
+        // Not what is right for other secrets: nobody may be told to remove this one.
+        let known = folder.read_secret(KEK, MAX_TEXT).map_err(|error| error.with_hint(NOT_READ))?;
+        if let Some(text) = known {
             return Self::parse(&text, || path.display().to_string());
         }
         let kek = Self::generate()?;
@@ -151,7 +154,10 @@ mod tests {
         let error = Kek::open(&Keys::default(), &folder).unwrap_err();
         assert!(error.hint().is_some() && !error.to_string().contains("not a key"), "{error}");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(Kek::open(&Keys::default(), &folder).unwrap_err().to_string().contains("others may read"));
+        let error = Kek::open(&Keys::default(), &folder).unwrap_err();
+        assert!(
+            error.to_string().contains("others may read") && error.hint().is_some_and(|hint| hint.contains("Do not"))
+        );
     }
 
     #[test]
