@@ -78,7 +78,7 @@ pub(super) async fn of_run(
 
 /// Watch all runs
 ///
-/// Server-sent events: `state` and `agent` as of one run, and, at most once a second, `fleet` without an `id`, with a `Fleet`: how far runs
+/// Server-sent events: `state`, `agent` and `key` as of one run, and, at most once a second, `fleet` without an `id`, with a `Fleet`: how far runs
 /// are that got on since the last time, and the first time all that are running; of very many, in several events. Without `Last-Event-ID`
 /// they begin with what happens next.
 #[utoipa::path(

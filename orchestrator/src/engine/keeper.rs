@@ -45,7 +45,8 @@ pub struct KeeperError {
 impl From<KeeperError> for Problem {
     fn from(error: KeeperError) -> Self {
         tracing::error!(%error, hint = error.hint, "a key");
-        let problem = Problem::new(Code::Unavailable, error.what).with_hint(error.hint);
+        // Not `unavailable`: with that nobody knows whether something was done, and here nothing was.
+        let problem = Problem::new(Code::KeyShut, error.what).with_hint(error.hint);
         if error.may_pass { problem.retry_after(5) } else { problem }
     }
 }

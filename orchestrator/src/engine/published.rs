@@ -212,10 +212,10 @@ impl Published {
             }
             let moves = live.progress.since(0, |progress| progress.rates).filter(|_| record.state == State::Running);
             if let Some(moves) = moves {
-                rates.source += moves.source;
-                rates.decode += moves.decode;
-                rates.write += moves.write;
-                rates.read_back += moves.read_back;
+                rates.source = rates.source.saturating_add(moves.source);
+                rates.decode = rates.decode.saturating_add(moves.decode);
+                rates.write = rates.write.saturating_add(moves.write);
+                rates.read_back = rates.read_back.saturating_add(moves.read_back);
             }
         }
         Tally { states, waits: waiting, rates }

@@ -54,6 +54,11 @@ impl Kek {
         Ok(kek)
     }
 
+    /// Whether [`Self::open`] would make a new one.
+    pub fn is_to_be_made(config: &Keys, folder: &Folder) -> bool {
+        config.file.is_none() && config.command.is_empty() && !folder.file(KEK).exists()
+    }
+
     fn of_file(path: &Path) -> Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let name = path.display();

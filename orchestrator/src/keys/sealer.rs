@@ -87,7 +87,7 @@ impl Sealer {
                 "the key of run {run} does not open under the key-encryption key {}, which it was sealed with: what is stored of it was changed, or is another run's",
                 self.id
             ),
-            hint: "restore the store from a backup of before that; or destroy the key and install anew: z-orchestrator run destroy-key, then run retry".into(),
+            hint: "restore the store from a backup of before that; or destroy the key (z-orchestrator run destroy-key) and install anew".into(),
             may_pass: false,
         }
         };

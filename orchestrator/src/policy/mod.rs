@@ -19,6 +19,8 @@ use rules::Rules;
 
 /// The data folder's own.
 pub const POLICY: &str = "policy.json";
+/// What is added to its name to say that it was there.
+const SEEN: &str = ".seen";
 /// Largest file that is read, in bytes.
 const MAX_POLICY: usize = 1 << 20;
 
@@ -26,8 +28,10 @@ const MAX_POLICY: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Policy {
     path: PathBuf,
-    /// Whether there must be a file. Once one was there it must stay: a policy does not end because a file is lost.
+    /// Whether there must be a file. Once one was there it must stay, also over a restart: a policy does not end because a file is lost.
     demanded: bool,
+    /// That one was there.
+    mark: PathBuf,
     read: Mutex<Option<Read>>,
 }
 
@@ -41,7 +45,10 @@ struct Read {
 impl Policy {
     /// The policy in this file. `demanded`: no run is created without it.
     pub fn new(path: PathBuf, demanded: bool) -> Self {
-        Policy { path, demanded, read: Mutex::default() }
+        let mut mark = path.clone().into_os_string();
+        mark.push(SEEN);
+        let mark = PathBuf::from(mark);
+        Policy { demanded: demanded || mark.exists(), path, mark, read: Mutex::default() }
     }
 
     /// Where it is.
@@ -71,10 +78,21 @@ impl Policy {
                 Ok(rules) => tracing::info!(images = rules.len(), "the policy for images is {}", self.path.display()),
                 Err(why) => tracing::error!("the policy for images {}: {why}", self.path.display()),
             }
+            if read.is_none() && !self.demanded {
+                self.remember();
+            }
             *read = Some(Read { bytes: bytes.to_vec(), rules: rules.clone() });
             rules
         });
         rules.map(Some)
+    }
+
+    /// Leaves a mark beside the file. Where that cannot be done it is remembered as long as this process lives.
+    fn remember(&self) {
+        let text = "a policy was here, and is demanded; whoever wants none removes this file as well\n";
+        if let Err(error) = std::fs::write(&self.mark, text) {
+            tracing::warn!(%error, "{} cannot be written: a policy that is lost is not missed after a restart", self.mark.display());
+        }
     }
 
     /// Completes an order by what the policy says, and the rule that it then obeys.

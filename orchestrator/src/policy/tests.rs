@@ -133,3 +133,16 @@ fn a_policy_does_not_end_because_its_file_is_lost() {
     bed.refused(json!({"trust": [key('f')]}), Code::Policy, "No such file");
     Bed::new(true).refused(json!({"trust": [key('f')]}), Code::Policy, "No such file");
 }
+
+#[test]
+fn a_policy_that_is_lost_is_missed_after_a_restart_as_well() {
+    let bed = Bed::with(two_of_three());
+    bed.policy.look().unwrap();
+    std::fs::remove_file(bed.folder.path().join(POLICY)).unwrap();
+    let again = Bed { policy: Policy::new(bed.folder.path().join(POLICY), false), ..bed };
+    again.refused(json!({"trust": [key('a')]}), Code::Policy, "cannot be used");
+    // Whoever wants none says so.
+    std::fs::remove_file(again.folder.path().join("policy.json.seen")).unwrap();
+    let without = Bed { policy: Policy::new(again.folder.path().join(POLICY), false), ..again };
+    assert_eq!(without.policy.look().unwrap(), None);
+}

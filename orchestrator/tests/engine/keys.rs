@@ -134,8 +134,51 @@ async fn what_cannot_be_opened_is_not_marked_as_given() {
     let (world, run, agent) = running().await;
     world.desk.0.lock().unwrap().shut = true;
     let problem = agent.key(&world).await.unwrap_err();
-    assert_eq!((problem.code, problem.hint.as_deref()), (Code::Unavailable, Some("open it")));
-    assert_eq!(code(world.engine.show_key(&run, "ada").await), Code::Unavailable);
+    assert_eq!((problem.code, problem.hint.as_deref()), (Code::KeyShut, Some("open it")));
+    assert_eq!(code(world.engine.show_key(&run, "ada").await), Code::KeyShut);
     world.desk.0.lock().unwrap().shut = false;
     assert_eq!(agent.key(&world).await.unwrap(), world.engine.show_key(&run, "ada").await.unwrap().key);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_called_off_while_its_agent_finishes_is_no_success_without_its_key() {
+    let (world, run, mut agent) = running().await;
+    agent.key(&world).await.unwrap();
+    world.engine.cancel(&run, "called off").await.unwrap();
+    agent.send(&world, finished()).await.unwrap();
+    let shown = world.run(&run).await;
+    assert_eq!(shown.state, RunState::Cancelled, "{}", shown.reason);
+    assert!(shown.reason.contains("under the key that is destroyed") && shown.summary.is_some(), "{}", shown.reason);
+    // It can be tried again, and gets another one.
+    assert_eq!(world.engine.retry(&run).await.unwrap().key.unwrap().destroyed, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_late_can_be_called_off_as_well_and_its_key_goes() {
+    let mut world = World::new().await;
+    let mut order = encrypted(device("s1", "/dev/a"));
+    order["deadline"] = json!(30);
+    let run = world.create(&order).await;
+    world.settle().await;
+    let agent = world.enrol(&run).await.unwrap();
+    while !world.run(&run).await.cancel {
+        world.wait(5).await;
+        agent.renew(&world).await.unwrap();
+    }
+    assert!(world.run(&run).await.key.unwrap().destroyed.is_none(), "late alone is no reason");
+    world.engine.cancel(&run, "called off").await.unwrap();
+    assert!(world.run(&run).await.key.unwrap().destroyed.is_some());
+    assert_eq!(code(world.engine.show_key(&run, "ada").await), Code::KeyGone);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_destroys_the_key_of_a_disk_that_is_done_is_told_what_is_left() {
+    let (world, run, mut agent) = running().await;
+    agent.send(&world, finished()).await.unwrap();
+    world.engine.show_key(&run, "ada").await.unwrap();
+    let hint = |problem: Problem| problem.hint.unwrap_or_default();
+    assert!(hint(world.engine.show_key(&run, "ada").await.unwrap_err()).contains("a new run"));
+    world.engine.destroy_key(&run, "ada").await.unwrap();
+    assert!(hint(world.engine.show_key(&run, "ada").await.unwrap_err()).contains("a new run"));
+    assert_eq!(code(world.engine.retry(&run).await), Code::Conflict);
 }

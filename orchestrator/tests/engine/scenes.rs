@@ -579,3 +579,20 @@ async fn a_revoked_agent_of_a_machine_is_not_believed_dead() {
     world.wait(30).await;
     assert_eq!(world.enrol(&fenced).await.unwrap().enrolled.attempt, 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_on_its_way_when_an_attempt_was_revoked_is_not_heard() {
+    let mut world = World::new().await;
+    let run = world.create(&encrypted(external("s1", "/dev/a"))).await;
+    world.settle().await;
+    let mut agent = world.enrol(&run).await.unwrap();
+    // Its request was authenticated, and its body is still to come.
+    let who = agent.who(&world).await.unwrap();
+    world.engine.revoke(&run, 1, "by ada").await.unwrap();
+    for body in [progress(1), warning("w"), failed("image", true), finished()] {
+        let report = Report { events: vec![agent.event(body)] };
+        assert_eq!(code(world.engine.report(&who, report).await), Code::Revoked);
+    }
+    assert_eq!(code(world.engine.release_key(&who).await), Code::Revoked);
+    world.is(&run, RunState::Lost).await;
+}

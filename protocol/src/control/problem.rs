@@ -63,6 +63,8 @@ words! {
         KeyShown = "key-shown",
         /// 410: the run's key is destroyed.
         KeyGone = "key-gone",
+        /// 409: the key of the disk cannot be opened; nothing was marked as given or shown.
+        KeyShut = "key-shut",
         /// 410: the attempt is over; an agent that hears this writes nothing more.
         AttemptOver = "attempt-over",
         /// 413: the body is too large.
@@ -92,6 +94,7 @@ impl Code {
             | Code::KeyReused
             | Code::AlreadyEnrolled
             | Code::NotYet
+            | Code::KeyShut
             | Code::KeyReleased
             | Code::KeyShown => 409,
             Code::AttemptOver | Code::KeyGone => 410,
@@ -121,6 +124,7 @@ impl Code {
             Code::NotYet => "it is not this run's turn yet",
             Code::KeyReleased => "the attempt was given the key already",
             Code::KeyShown => "the key was shown already",
+            Code::KeyShut => "the key cannot be opened",
             Code::KeyGone => "the key is destroyed",
             Code::AttemptOver => "the attempt is over",
             Code::TooLarge => "the body is too large",

@@ -24,6 +24,8 @@ pub const DEADLINE: std::ops::RangeInclusive<u64> = 1..=2_592_000;
 pub const MAX_REASON: usize = 1024;
 /// Longest idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+/// Longest word of a glance, in bytes.
+pub const MAX_WORD: usize = 64;
 /// Most runs of one page of a list.
 pub const MAX_PAGE: u32 = 1000;
 
@@ -475,15 +477,20 @@ impl Glance {
         let rates = &progress.rates;
         Glance {
             run,
-            phase: progress.phase.clone(),
-            step: progress.step.clone(),
+            phase: brief(&progress.phase, progress.phase.name()),
+            step: brief(&progress.step, progress.step.name()),
             bytes: progress.bytes,
             total_bytes: progress.total_bytes,
             rate: if progress.step == Step::ReadBack { rates.read_back } else { rates.write },
-            limited_by: progress.limited_by.clone(),
+            limited_by: progress.limited_by.as_ref().map(|stage| brief(stage, stage.name())),
             eta_seconds: progress.eta_seconds,
         }
     }
+}
+
+/// A word as it is, or its beginning, where an agent has made up a long one: there are thousands of glances in one event.
+fn brief<W: Clone + From<String>>(word: &W, name: &str) -> W {
+    if name.len() <= MAX_WORD { word.clone() } else { name.chars().take(MAX_WORD / 4).collect::<String>().into() }
 }
 
 /// What happened.

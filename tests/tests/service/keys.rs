@@ -55,7 +55,8 @@ fn a_key_is_shown_once_opens_under_its_kek_alone_and_is_destroyed_for_good() {
     service.stop();
     write_kek(&kek, 2);
     service.go();
-    let refused = service.client("key").arg(&other).done().exits(5).says("was sealed with the key-encryption key");
+    let refused = service.client("key").arg(&other).done().exits(4).says("was sealed with the key-encryption key");
+    assert!(refused.stderr.contains("give the service that key back"), "{}", refused.stderr);
     assert!(!is_key(refused.stdout.trim()), "a key was made up");
     assert!(service.show(&other)["key"]["shown"].is_null());
     service.stop();
@@ -218,4 +219,38 @@ fn a_service_killed_between_its_decision_and_its_answer_gives_the_key_to_the_nex
     let shown = service.show(&run);
     assert_eq!(shown["key"]["released"], json!([1, 2]), "{shown:#}\n{}", ended.stderr);
     assert!(!ended.stderr.contains("the key was"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_service_that_has_lost_its_kek_does_not_start_with_another_and_no_attempt_is_burnt() {
+    let lab = Lab::new();
+    let image = lab.pack_bytes(&sample::noise(7, MIB as usize), "--chunk-size 64KiB");
+    let target = Target::device(&lab, 40 * MIB, "");
+    let mut service = service(&lab, &image);
+    let mut order = order(&image, "lpar-1", image.dir.to_str().unwrap(), &target);
+    (order["target"]["layout"], order["launcher"]) = (json!("whole"), json!("external"));
+    let run = service.create(&lab, &order);
+    service.stop();
+    let kek = service.dir().join("kek.key");
+    std::fs::remove_file(&kek).unwrap();
+    service.serve().done().exits(4).says("is lost, and the key of run").says("restore it from a backup");
+    assert!(!kek.exists(), "none was made");
+
+    // Somebody says that it is lost for good: its run fails once, with what to do.
+    write_kek(&kek, 9);
+    service.go();
+    let token = lab.fresh("token");
+    service.client("token").arg(&run).arg("--out").arg(&token).done().ok();
+    let file = |name: &str| service.dir().join(name);
+    let agent = Run::provisioner().arg("run").arg("--orchestrator").arg(service.url());
+    let agent = agent.arg("--orchestrator-ca").arg(file("ca.pem")).arg("--ticket-key").arg(file("ticket.pub"));
+    let ended = agent.arg("--trust").arg(&image.key.public).arg("--token").arg(token).done().exits(5);
+    let ended = ended.says("the key was not given").says("key-shut");
+    assert!(ended.stderr.contains("give the service that key back"), "{}", ended.stderr);
+    target.is_untouched();
+    let failed = service.until(&run, &["failed", "launching"], 30);
+    assert_eq!((&failed["state"], &failed["key"]["released"]), (&json!("failed"), &Value::Null), "{failed:#}");
+    service.client("destroy-key --yes").arg(&run).done().ok();
+    service.client("retry").arg(&run).done().ok();
+    shown(&service, &run);
 }

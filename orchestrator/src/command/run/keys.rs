@@ -37,7 +37,7 @@ pub(super) async fn show(args: &KeyArgs, client: &Client) -> Result<ExitCode> {
     let shown = client.key(&args.run).await.map_err(|error| match error.retry() {
         // What was marked and not heard is not said again.
         Some(_) => error.with_hint(format!(
-            "look whether it was shown: z-orchestrator run show {}; if it was, nobody has it: destroy it and install anew",
+            "look whether it was shown: z-orchestrator run show {}; if it was, nobody has it, and the disk cannot be opened: z-orchestrator run destroy-key, and install anew",
             args.run
         )),
         None => error,

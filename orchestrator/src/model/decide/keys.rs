@@ -5,7 +5,7 @@ use protocol::control::problem::{Code, Problem};
 use protocol::control::run::What;
 
 use super::super::record::{Deed, KeyRecord, Record, Sealed, State};
-use super::{Answer, Deciding, Effect, Refusal, conflict, refuse};
+use super::{Answer, Deciding, Effect, Refusal, conflict, refuse, revoked};
 
 /// Who makes keys.
 const SERVICE: &str = "the service";
@@ -29,9 +29,18 @@ fn key(record: &Record) -> Result<(&KeyRecord, &Sealed), Refusal> {
     let gone = || {
         let by = key.destroyed.as_ref().map_or_else(String::new, |by| format!(" by {} at {}", by.by, by.at));
         let problem = Problem::new(Code::KeyGone, format!("the key of run {run} was destroyed{by}"));
-        Box::new(problem.with_hint(format!("`z-orchestrator run retry {run}` installs anew, under a new key")))
+        Box::new(problem.with_hint(anew(record)))
     };
     Ok((key, key.sealed.as_ref().ok_or_else(gone)?))
+}
+
+/// How a disk whose key nobody has gets another.
+fn anew(record: &Record) -> String {
+    match record.state {
+        // It may have been handed over long ago: whoever installs it anew says so by an order of its own.
+        State::Succeeded => "a new run (`z-orchestrator run create`) installs anew, under a new key".into(),
+        _ => format!("`z-orchestrator run retry {}` installs anew, under a new key", record.run),
+    }
 }
 
 impl Deciding {
@@ -41,6 +50,9 @@ impl Deciding {
         let (_, sealed) = key(record)?;
         let sealed = sealed.clone();
         let is_current = record.state == State::Running && record.attempt() == attempt;
+        if let Some(of) = record.attempts.iter().find(|of| of.number == attempt && of.revoked.is_some()) {
+            return Err(Box::new(revoked(&record.run, of.number)));
+        }
         let open = record.current().filter(|current| is_current && current.outcome.is_none());
         let Some(current) = open else {
             let detail = format!("attempt {attempt} of run {} is not the one that runs", record.run);
@@ -72,9 +84,10 @@ impl Deciding {
         if let Some(Deed { at, by, .. }) = &key.shown {
             let detail = format!("the key of run {} was shown to {by} at {at}", record.run);
             let problem = Problem::new(Code::KeyShown, detail);
-            return Err(Box::new(problem.with_hint(
-                "it is shown once: whoever has it keeps it. Where nobody has, destroy it and install anew: z-orchestrator run destroy-key, then run retry",
-            )));
+            return Err(Box::new(problem.with_hint(format!(
+                "it is shown once: whoever has it keeps it. Where nobody has, the disk cannot be opened: z-orchestrator run destroy-key; then {}",
+                anew(record)
+            ))));
         }
         let deed = Deed { at: self.now, by: by.to_owned(), reason: None };
         if let Some(key) = &mut self.record().luks_key {

@@ -38,8 +38,11 @@ impl Deciding {
         if state.is_over() {
             return Err(conflict(&self.decision.record, "there is nothing to cancel"));
         }
-        if self.decision.record.cancel.is_some() {
-            return Ok(());
+        match &self.decision.record.cancel {
+            // It is to end already, because it is late: now somebody calls it off as well, and its key goes.
+            Some(order) if order.ending == Ending::Failed && ending == Ending::Cancelled => {}
+            Some(_) => return Ok(()),
+            None => {}
         }
         let order = CancelOrder { since: self.now, reason: reason.to_owned(), ending };
         let record = self.record();
@@ -77,10 +80,14 @@ impl Deciding {
         if record.attempts.get(at).is_some_and(|of| of.revoked.is_some()) {
             return Ok(());
         }
+        // What it was given it has.
+        let has_key = record.attempts.get(at).is_some_and(|of| of.key_released.is_some());
+        let but =
+            if has_key { "; it has the key of the disk: cancel the run and retry it, for another one" } else { "" };
         if let Some(of) = self.record().attempts.get_mut(at) {
             of.revoked = Some(now);
         }
-        let why = format!("was revoked {reason}");
+        let why = format!("was revoked {reason}{but}");
         match state {
             State::Launching => self.not_launched(attempt, &format!("attempt {attempt} {why}"), true, true),
             State::Running => self.lose(attempt, &why),
