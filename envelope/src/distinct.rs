@@ -1,9 +1,10 @@
 //! No key twice in an object of JSON, at any depth: two readers could disagree on which one counts.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Refuses what is not one JSON value, or has a key twice in an object.
 ///
@@ -48,12 +49,11 @@ impl<'de> Visitor<'de> for Distinct {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if seen.contains(&key) {
-                return Err(A::Error::custom(format_args!("the key {key:?} stands twice in one object")));
+        let mut seen = Seen::default();
+        while let Some(Key(key)) = map.next_key()? {
+            if let Some(twice) = seen.add(key) {
+                return Err(A::Error::custom(format_args!("the key {twice:?} stands twice in one object")));
             }
-            seen.insert(key);
             map.next_value_seed(BELOW)?;
         }
         Ok(())
@@ -89,6 +89,58 @@ impl<'de> Visitor<'de> for Distinct {
     }
 }
 
+/// A key, copied only where it is not written plainly.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Keys that are looked through one by one: more are hashed.
+const FEW: usize = 24;
+
+/// The keys of an object so far.
+#[derive(Default)]
+struct Seen<'de> {
+    few: Vec<Cow<'de, str>>,
+    many: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> Seen<'de> {
+    /// Adds a key; gives it back where it is there already.
+    fn add(&mut self, key: Cow<'de, str>) -> Option<Cow<'de, str>> {
+        if self.few.contains(&key) || self.many.contains(&key) {
+            return Some(key);
+        }
+        if self.few.len() < FEW {
+            self.few.push(key);
+        } else {
+            self.many.insert(key);
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +158,14 @@ mod tests {
         ] {
             let refusal = object(text.as_bytes()).unwrap_err().to_string();
             assert!(refusal.contains(says), "{text}: {refusal}");
+        }
+        let keys = |last: usize| {
+            let keys: Vec<String> = (0..100).chain([last]).map(|key| format!("\"key {key}\": 0")).collect();
+            format!("{{{}}}", keys.join(","))
+        };
+        object(keys(100).as_bytes()).unwrap();
+        for (known, says) in [(0, "\"key 0\""), (99, "\"key 99\"")] {
+            assert!(object(keys(known).as_bytes()).unwrap_err().to_string().contains(says));
         }
         assert!(object("[".repeat(10_000).as_bytes()).is_err(), "deep nesting must be refused, not followed");
         let deep = format!("{{\"a\": {}{}}}", "[".repeat(10_000), "]".repeat(10_000));

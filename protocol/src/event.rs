@@ -4,6 +4,10 @@
 //! see a gap. Gaps are allowed where [`Body::priority`] is [`Priority::Low`]; an event of high priority is never dropped.
 //! A reader survives kinds, phases, steps, stages and error kinds it does not know: they are kept as they came.
 
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -127,7 +131,30 @@ impl Serialize for Body {
 impl<'de> Deserialize<'de> for Body {
     /// A known kind must be well formed; an unknown one is kept.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let fields = Map::deserialize(deserializer)?;
+        deserializer.deserialize_map(AnyBody)
+    }
+}
+
+/// Reads a body. Progress, which comes all the time, is read as it stands there, where its kind stands first; all else is kept until
+/// its kind is known.
+struct AnyBody;
+
+impl<'de> Visitor<'de> for AnyBody {
+    type Value = Body;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event's body, an object with a `kind`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Body, A::Error> {
+        let mut fields = Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let value: Value = map.next_value()?;
+            if fields.is_empty() && key == "kind" && value == "progress" {
+                return Progress::deserialize(MapAccessDeserializer::new(map)).map(Body::Progress);
+            }
+            fields.insert(key, value);
+        }
         let kind = fields.get("kind").and_then(Value::as_str);
         let kind = kind.ok_or_else(|| serde::de::Error::custom("an event without a `kind`"))?;
         if !KINDS.contains(&kind) {

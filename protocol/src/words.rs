@@ -4,8 +4,7 @@
 macro_rules! words {
     ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $word_doc:literal])* $variant:ident = $word:literal,)+ }) => {
         $(#[doc = $doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        #[serde(from = "String", into = "String")]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
         pub enum $name {
             $($(#[doc = $word_doc])* $variant,)+
             /// A word this reader does not know.
@@ -25,12 +24,45 @@ macro_rules! words {
             }
         }
 
+        impl $name {
+            fn known(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some($name::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+
         impl From<String> for $name {
             fn from(word: String) -> Self {
-                match word.as_str() {
-                    $($word => $name::$variant,)+
-                    _ => $name::Unknown(word),
+                Self::known(&word).unwrap_or($name::Unknown(word))
+            }
+        }
+
+        // Not by way of `String`: words are read and written ten thousand times a second.
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Word;
+
+                impl serde::de::Visitor<'_> for Word {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("a string")
+                    }
+
+                    fn visit_str<E>(self, word: &str) -> Result<$name, E> {
+                        Ok($name::known(word).unwrap_or_else(|| $name::Unknown(word.to_owned())))
+                    }
                 }
+
+                deserializer.deserialize_str(Word)
             }
         }
 

@@ -18,7 +18,7 @@ pub struct Options {
 }
 
 /// What says that no peer will be run.
-const WITHOUT_PEERS: [&str; 7] = ["scaling", "resume", "pack", "memory", "help", "--help", "-h"];
+const WITHOUT_PEERS: [&str; 8] = ["scaling", "resume", "pack", "memory", "service", "help", "--help", "-h"];
 
 /// The exit code of the benchmarks when everything was measured and something missed its goal.
 const MISSED: i32 = 3;
@@ -27,6 +27,9 @@ const MISSED: i32 = 3;
 pub fn run(options: &Options) -> Outcome<()> {
     if is_in_guest(&options.arguments) {
         return in_guest(&options.arguments);
+    }
+    if is_of_service(&options.arguments) {
+        return of_service(&options.arguments);
     }
     ensure(Lane::Bench)?;
     let mut build = cargo();
@@ -48,6 +51,16 @@ fn in_guest(arguments: &[String]) -> Outcome<()> {
     measure(bench)
 }
 
+/// The same for the orchestrating service, which needs nothing but itself. It is built alone: what it needs of the crates that it shares
+/// must not get into other programs.
+fn of_service(arguments: &[String]) -> Outcome<()> {
+    run_tool(cargo().args(["build", "--release", "-p", "orchestrator"]))?;
+    run_tool(cargo().args(["build", "--release", "-p", "benches"]))?;
+    let mut bench = benches(arguments);
+    bench.env("Z_ORCHESTRATOR_BIN", release_binary("z-orchestrator")?);
+    measure(bench)
+}
+
 fn benches(arguments: &[String]) -> Command {
     let mut bench = cargo();
     bench.args(["run", "--quiet", "--release", "-p", "benches", "--"]).args(arguments);
@@ -56,6 +69,10 @@ fn benches(arguments: &[String]) -> Command {
 
 fn is_in_guest(arguments: &[String]) -> bool {
     arguments.first().is_some_and(|word| word == "guest")
+}
+
+fn is_of_service(arguments: &[String]) -> bool {
+    arguments.first().is_some_and(|word| word == "service")
 }
 
 fn measure(mut bench: Command) -> Outcome<()> {
@@ -80,6 +97,6 @@ mod tests {
     fn peers_are_for_the_comparison_alone() {
         let told = |words: &[&str]| has_peers(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
         assert!(told(&[]) && told(&["write", "--quick"]) && told(&["--size", "1GiB"]));
-        assert!(!told(&["pack"]) && !told(&["write", "--help"]));
+        assert!(!told(&["pack"]) && !told(&["write", "--help"]) && !told(&["service", "--agents", "100"]));
     }
 }

@@ -83,8 +83,9 @@ pub struct Agent {
     run: String,
     session: String,
     renew_after: Duration,
-    reports: Arc<Mutex<Wire>>,
-    lease: Arc<Mutex<Wire>>,
+    /// Connections, made when they are needed.
+    reports: Arc<Mutex<Option<Wire>>>,
+    lease: Arc<Mutex<Option<Wire>>>,
     next: u64,
     /// Indices of the events of high priority that the service has taken.
     taken: Vec<u64>,
@@ -112,25 +113,20 @@ struct Terms {
 }
 
 /// Asks until it is answered; `again` counts what was said more than once.
-async fn ask(net: &Net, wire: &Mutex<Wire>, text: &str, again: impl Fn()) -> Result<Vec<u8>> {
+async fn ask(net: &Net, wire: &Mutex<Option<Wire>>, text: &str, again: impl Fn()) -> Result<Vec<u8>> {
     let mut last = String::new();
     for _ in 0..TRIES {
         let mut wire = wire.lock().await;
-        match wire.ask(text).await {
+        match on(net, &mut wire, text).await {
             Ok((200 | 201, body)) => return Ok(body),
             // Not yet, or too much at once.
             Ok((status @ (409 | 429 | 503), body)) => last = format!("{status}: {}", String::from_utf8_lossy(&body)),
             Ok((status, body)) => {
-                return Err(Failure::new(format!(
-                    "an agent was answered {status}: {}",
-                    String::from_utf8_lossy(&body)
-                )));
+                return Err(Failure::new(format!("an agent was answered {status}: {}", String::from_utf8_lossy(&body))));
             }
             Err(error) => {
                 last = error.to_string();
-                if let Ok(new) = net.connect().await {
-                    *wire = new;
-                }
+                *wire = None;
             }
         }
         drop(wire);
@@ -140,21 +136,30 @@ async fn ask(net: &Net, wire: &Mutex<Wire>, text: &str, again: impl Fn()) -> Res
     Err(Failure::new(format!("an agent was not answered after {TRIES} tries: {last}")))
 }
 
+/// Asks once, on this connection or, where there is none, on a new one.
+async fn on(net: &Net, wire: &mut Option<Wire>, text: &str) -> Result<(u16, Vec<u8>)> {
+    let open = match wire.take() {
+        Some(open) => open,
+        None => net.connect().await?,
+    };
+    wire.insert(open).ask(text).await
+}
+
 impl Agent {
     /// Enrols, and says how it has begun.
     pub async fn enrol(stage: Arc<Stage>, place: Place) -> Result<Self> {
         let Place { number, run, token } = place;
         let key = Key::new()?;
-        let stranger = Mutex::new(stage.net.connect().await?);
+        let stranger = Mutex::default();
         let text = request("POST", "/v1/agent/enrol", &token, "", Some(&words::enrol(&run, number, &key.public())));
         let answer = ask(&stage.net, &stranger, &text, || stage.tally().again += 1).await?;
         drop(stranger);
         let enrolled: Enrolled = serde_json::from_slice(&answer).context("an enrolment's answer")?;
         let net = key.shown(&stage.net, &enrolled.certificate)?;
-        let reports = Arc::new(Mutex::new(net.connect().await?));
+        let reports = Arc::new(Mutex::new(Some(net.connect().await?)));
         let lease = match stage.connections {
             1 => Arc::clone(&reports),
-            _ => Arc::new(Mutex::new(net.connect().await?)),
+            _ => Arc::default(),
         };
         let renew_after = Duration::from_secs(enrolled.lease.renew_after);
         let session = enrolled.session;
@@ -263,7 +268,7 @@ impl Stage {
 }
 
 /// Renews a lease for ever.
-async fn renew(stage: Arc<Stage>, net: Net, wire: Arc<Mutex<Wire>>, text: String, every: Duration) -> Result<()> {
+async fn renew(stage: Arc<Stage>, net: Net, wire: Arc<Mutex<Option<Wire>>>, text: String, every: Duration) -> Result<()> {
     let mut due = Instant::now() + every;
     loop {
         sleep_until(due).await;

@@ -28,7 +28,7 @@ const AHEAD: usize = 16;
 const AT_ONCE: usize = 32;
 /// Agents that end in a second.
 const ENDS: f64 = 500.0;
-/// From the first report of progress until it is measured.
+/// From the first report of progress until it is measured, at most.
 const WARM: Duration = Duration::from_secs(5);
 /// How long the service may take to tell again all that has happened.
 const TELLING: Duration = Duration::from_secs(600);
@@ -141,7 +141,8 @@ async fn measured(house: &House, size: Size) -> Result<Figures> {
 
     eprintln!("  watched");
     let begin = Instant::now() + Duration::from_millis(200);
-    let (measure, seconds) = (begin + WARM, Duration::from_secs(size.seconds));
+    let seconds = Duration::from_secs(size.seconds);
+    let measure = begin + WARM.min(seconds);
     let end = measure + seconds;
     let last = end + Duration::from_secs_f64((size.agents as f64 / ENDS).max(1.0));
     begins.send_replace(Some(Times { begin, measure, end, last }));

@@ -201,6 +201,10 @@ fn be_json<T: Incoming>(headers: &HeaderMap) -> Answered<()> {
 fn parse<T: Incoming>(bytes: &[u8]) -> Answered<T> {
     let refuse = |text: String| Refusal::new(Code::BadRequest, format!("{}: {}", T::WHAT, printable(&text)));
     envelope::distinct::object(bytes).map_err(|error| refuse(error.to_string()))?;
+    // Where in it something is wrong is looked for only when something is.
+    if let Ok(read) = serde_json::from_slice(bytes) {
+        return Ok(read);
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -110,24 +110,30 @@ pub(super) fn peer(address: IpAddr) -> IpAddr {
 /// Counts requests, each caller's on its own.
 pub(super) struct Pace<K: Hash + Eq + Clone> {
     limiter: DefaultKeyedRateLimiter<K>,
-    asked: AtomicU32,
+    /// After how many more requests callers that have been quiet are forgotten.
+    left: AtomicUsize,
 }
 
-/// After how many requests callers that have been quiet are forgotten.
-const FORGET: u32 = 4096;
+/// After how many requests callers that have been quiet are forgotten, at least. Where there are many callers, after some of each: all of
+/// them have to be looked at for that.
+const FORGET: usize = 4096;
+const FORGET_OF_EACH: usize = 8;
 
 impl<K: Hash + Eq + Clone> Pace<K> {
     pub(super) fn new(rate: Rate) -> Self {
         let count = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(count(rate.per_second)).allow_burst(count(rate.burst));
-        Pace { limiter: RateLimiter::keyed(quota), asked: AtomicU32::new(0) }
+        Pace { limiter: RateLimiter::keyed(quota), left: AtomicUsize::new(FORGET) }
     }
 
     /// Whether this caller may ask now; else how long it should wait.
     pub(super) fn ask(&self, caller: &K) -> Result<(), Duration> {
-        if self.asked.fetch_add(1, Ordering::Relaxed) % FORGET == FORGET - 1 {
+        let left = self.left.fetch_sub(1, Ordering::Relaxed);
+        // Whoever comes while it is looked finds it below nothing, and goes on.
+        if left == 1 {
             self.limiter.retain_recent();
             self.limiter.shrink_to_fit();
+            self.left.store(FORGET.max(self.limiter.len() * FORGET_OF_EACH), Ordering::Relaxed);
         }
         self.limiter.check_key(caller).map_err(|not_yet| not_yet.wait_time_from(DefaultClock::default().now()))
     }
@@ -154,7 +160,7 @@ mod tests {
         for caller in 0..2 * FORGET {
             pace.ask(&caller).unwrap();
         }
-        assert!(pace.limiter.len() <= FORGET as usize, "{} callers are kept", pace.limiter.len());
+        assert!(pace.limiter.len() <= FORGET, "{} callers are kept", pace.limiter.len());
     }
 
     #[test]

@@ -27,8 +27,15 @@ pub(super) enum Ask {
 }
 
 impl Ask {
-    pub(super) fn is_report(&self) -> bool {
-        matches!(self, Ask::Input { input, .. } if matches!(**input, Input::Report { .. }))
+    /// How many events it brings.
+    pub(super) fn events(&self) -> usize {
+        match self {
+            Ask::Input { input, .. } => match &**input {
+                Input::Report { events, .. } => events.len(),
+                _ => 0,
+            },
+            _ => 0,
+        }
     }
 }
 

@@ -23,8 +23,8 @@ use crate::store::{Change, Generation, StoreError};
 
 /// Most changes of one transaction.
 const MOST: usize = 256;
-/// Most reports of one transaction: each may be a MiB.
-const MOST_REPORTS: usize = 8;
+/// From how many events on nothing more is taken into a transaction: each may have 64 KiB, and most have a few hundred bytes.
+const MANY_EVENTS: usize = 128;
 /// How often time itself is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -78,10 +78,10 @@ impl Task {
                 // There was no room for all whose turn it is.
                 () = std::future::ready(()), if self.more => is_time = true,
             }
-            let mut reports = asks.iter().filter(|ask| ask.is_report()).count();
-            while asks.len() < MOST && reports < MOST_REPORTS {
+            let mut events: usize = asks.iter().map(Ask::events).sum();
+            while asks.len() < MOST && events < MANY_EVENTS {
                 let Ok(ask) = self.asked.try_recv() else { break };
-                reports += usize::from(ask.is_report());
+                events += ask.events();
                 asks.push(ask);
             }
             if is_time {

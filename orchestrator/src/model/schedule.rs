@@ -40,9 +40,13 @@ pub struct Busy {
 impl Busy {
     /// Takes what a run takes, where it is active.
     pub fn add(&mut self, record: &Record) {
-        if !record.state.is_active() {
-            return;
+        if record.state.is_active() {
+            self.take(record);
         }
+    }
+
+    /// Takes what a run takes once it is active.
+    fn take(&mut self, record: &Record) {
         self.runs += 1;
         self.servers.insert(record.server().clone(), record.run.clone());
         self.targets.insert(record.target_key(), record.run.clone());
@@ -66,13 +70,30 @@ impl Busy {
         one_less(&mut self.fabrics, record.fabric());
     }
 
-    /// Whether no run more can be active.
-    pub fn is_full(&self, limits: &Limits) -> bool {
-        self.runs >= limits.runs
-    }
-
     /// What keeps a run from being started now. `None`: nothing.
     pub fn why_not(&self, record: &Record, limits: &Limits, now: Moment) -> Option<Wait> {
+        Both { is: self, will: &Busy::default() }.why_not(record, limits, now)
+    }
+}
+
+/// What is taken, and what will be by those that were picked just now: the one may be large, and is looked at for each batch.
+#[derive(Clone, Copy)]
+struct Both<'a> {
+    is: &'a Busy,
+    will: &'a Busy,
+}
+
+impl Both<'_> {
+    fn runs(self) -> u32 {
+        self.is.runs + self.will.runs
+    }
+
+    fn is_full(self, limits: &Limits) -> bool {
+        self.runs() >= limits.runs
+    }
+
+    /// See [`Busy::why_not`].
+    fn why_not(self, record: &Record, limits: &Limits, now: Moment) -> Option<Wait> {
         let wait = |what, detail| Some(Wait { what, detail });
         if record.not_before > now {
             return wait(WaitsFor::BackOff, format!("it is tried again at {}", record.not_before));
@@ -81,22 +102,25 @@ impl Busy {
         if record.state == State::Lost {
             return None;
         }
+        let both = [self.is, self.will];
         let target = record.target_key();
-        if let Some(run) = self.servers.get(record.server()) {
+        if let Some(run) = both.into_iter().find_map(|busy| busy.servers.get(record.server())) {
             return wait(WaitsFor::Server, format!("run {run} is active on server {}", record.server()));
         }
-        if let Some(run) = self.targets.get(&target) {
+        if let Some(run) = both.into_iter().find_map(|busy| busy.targets.get(&target)) {
             return wait(WaitsFor::Target, format!("run {run} is active on the same target"));
         }
         if self.is_full(limits) {
-            return wait(WaitsFor::Limit, format!("{} runs are active, and no more may be", self.runs));
+            return wait(WaitsFor::Limit, format!("{} runs are active, and no more may be", self.runs()));
         }
         let fabric = record.fabric();
-        let (busy, limit) = (self.fabrics.get(fabric).copied().unwrap_or(0), limits.of_fabric(fabric));
-        if busy >= limit {
+        let busy: u32 = both.into_iter().filter_map(|busy| busy.fabrics.get(fabric)).sum();
+        if busy >= limits.of_fabric(fabric) {
             return wait(WaitsFor::Fabric, format!("{busy} runs are active on fabric {fabric}, and no more may be"));
         }
-        let full = |host: &String| self.sources.get(host).copied().unwrap_or(0) >= limits.per_source;
+        let full = |host: &String| {
+            both.into_iter().filter_map(|busy| busy.sources.get(host)).sum::<u32>() >= limits.per_source
+        };
         match record.source_hosts().into_iter().find(full) {
             Some(host) => {
                 wait(WaitsFor::Source, format!("{} runs use source {host}, and no more may", limits.per_source))
@@ -161,7 +185,7 @@ pub fn pick<'a>(
     now: Moment,
     most: usize,
 ) -> Vec<RunId> {
-    let mut busy = busy.clone();
+    let mut will = Busy::default();
     let mut picked = Vec::new();
     for run in queue.iter() {
         if picked.len() == most {
@@ -169,13 +193,12 @@ pub fn pick<'a>(
         }
         let Some(record) = find(run) else { continue };
         let is_lost = record.state == State::Lost;
-        if (busy.is_full(limits) && !is_lost) || busy.why_not(record, limits, now).is_some() {
+        let both = Both { is: busy, will: &will };
+        if (both.is_full(limits) && !is_lost) || both.why_not(record, limits, now).is_some() {
             continue;
         }
         if !is_lost {
-            let mut started = record.clone();
-            started.state = State::Launching;
-            busy.add(&started);
+            will.take(record);
         }
         picked.push(run.clone());
     }
