@@ -122,7 +122,10 @@ async fn ask(net: &Net, wire: &Mutex<Option<Wire>>, text: &str, again: impl Fn()
             // Not yet, or too much at once.
             Ok((status @ (409 | 429 | 503), body)) => last = format!("{status}: {}", String::from_utf8_lossy(&body)),
             Ok((status, body)) => {
-                return Err(Failure::new(format!("an agent was answered {status}: {}", String::from_utf8_lossy(&body))));
+                return Err(Failure::new(format!(
+                    "an agent was answered {status}: {}",
+                    String::from_utf8_lossy(&body)
+                )));
             }
             Err(error) => {
                 last = error.to_string();
@@ -268,7 +271,13 @@ impl Stage {
 }
 
 /// Renews a lease for ever.
-async fn renew(stage: Arc<Stage>, net: Net, wire: Arc<Mutex<Option<Wire>>>, text: String, every: Duration) -> Result<()> {
+async fn renew(
+    stage: Arc<Stage>,
+    net: Net,
+    wire: Arc<Mutex<Option<Wire>>>,
+    text: String,
+    every: Duration,
+) -> Result<()> {
     let mut due = Instant::now() + every;
     loop {
         sleep_until(due).await;

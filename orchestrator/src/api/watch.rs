@@ -154,7 +154,7 @@ struct Watcher {
     of: Of,
     /// The place of what was sent last.
     after: i64,
-    /// When it was heard that something was told which is not sent yet.
+    /// When something was told which is not sent yet, the latest of it.
     heard: Option<Instant>,
     /// When that may be sent.
     tell_from: Instant,
@@ -201,7 +201,7 @@ impl Watcher {
                 // Whoever has heard of something and must wait before it is sent need not hear of more.
                 fresh = changes.changed(), if self.heard.is_none() => {
                     let fresh = fresh.ok_or(End::Service)?;
-                    self.heard = fresh.told.then(Instant::now);
+                    self.heard = fresh.told;
                     self.owes |= fresh.progress;
                 }
                 () = sleep_until(self.tell_from), if self.heard.is_some() => {}

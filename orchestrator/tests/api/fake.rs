@@ -16,6 +16,7 @@ use protocol::event::Progress;
 use protocol::{Digest, RunId, Token, UnlockKey};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The operator's token.
 pub const OPERATOR: &str = "operator-operator-operator-operator-operato";
@@ -80,7 +81,8 @@ pub struct Fake {
     pub reads: AtomicUsize,
     pub longest: AtomicUsize,
     pub broken: AtomicBool,
-    changes: watch::Sender<(u64, u64)>,
+    /// When something was told last, and how often a run got on.
+    changes: watch::Sender<(Option<Instant>, u64)>,
 }
 
 impl Fake {
@@ -99,7 +101,7 @@ impl Fake {
             told.push(Told { seq, happening: Happening { run: id(run), time: "2027-01-01T00:00:00Z".into(), what } });
         }
         drop(told);
-        self.changes.send_modify(|count| count.0 += 1);
+        self.changes.send_modify(|count| count.0 = Some(Instant::now()));
     }
 
     /// Makes progress.
@@ -141,7 +143,7 @@ fn there(name: &RunId) -> Result<Run, Problem> {
     }
 }
 
-struct Subscription(watch::Receiver<(u64, u64)>, (u64, u64));
+struct Subscription(watch::Receiver<(Option<Instant>, u64)>, (Option<Instant>, u64));
 
 impl Changes for Subscription {
     fn changed(&mut self) -> BoxFuture<'_, Option<Fresh>> {
@@ -149,7 +151,7 @@ impl Changes for Subscription {
             self.0.changed().await.ok()?;
             let now = *self.0.borrow_and_update();
             let before = std::mem::replace(&mut self.1, now);
-            Some(Fresh { told: now.0 != before.0, progress: now.1 != before.1 })
+            Some(Fresh { told: now.0.filter(|_| now.0 != before.0), progress: now.1 != before.1 })
         })
     }
 }
