@@ -148,6 +148,7 @@ def make():
     lost["waits"]["detail"] = (
         "make sure that the agent of attempt 2 on server lpb04-prod can write no more (deactivate the partition, or cut it off from the "
         f"storage), then: z-orchestrator run confirm-death {lost['run']} --attempt 2")
+    lost["silent"] = [2]
     fleet.attempt(lost, 3100, ended=moment(2400), outcome="not-launched", reason="no agent enrolled within 300 s")
     fleet.attempt(lost, 1900)
     shown = story(fleet)

@@ -14,6 +14,7 @@ import time
 import traceback
 
 import hostile
+import late
 import people
 import screenshots
 import thousand
@@ -27,9 +28,13 @@ class World:
 
     def __init__(self, browser, service):
         self.browser, self.service = browser, service
-        # It says nothing for longer than its lease and the grace, while the others are looked at.
+        # They say nothing for longer than their lease and the grace, while the others are looked at.
         self.silent = service.create("lpar-silent")
-        service.agent(self.silent)
+        self.used_up, self.called_off = (
+            service.create(server, max_attempts=attempts, target={"lun": {"wwid": wwid}, "reservation": "require"})
+            for server, attempts, wwid in [("lpar-used-up", 1, "3600507680a"), ("lpar-called-off", 3, "3600507680b")]
+        )
+        self.agents = [service.agent(run) for run in (self.silent, self.used_up, self.called_off)]
         self.files = {path: self.file(path) for path in ["/", "/page.css", "/page.js", "/icon.svg"]}
 
     def file(self, path):
@@ -55,6 +60,8 @@ CHECKS = [
     people.the_files_are_served_as_the_policy_says, people.paths_that_lead_elsewhere_lead_nowhere, people.whoever_has_a_token_signs_in,
     watching.what_happens_is_shown_without_a_reload, watching.a_run_is_cancelled_with_the_keyboard_alone,
     people.a_viewer_sees_and_changes_nothing, hostile.no_text_becomes_markup, watching.a_death_is_confirmed_by_the_servers_name,
+    watching.the_death_is_confirmed_of_an_attempt_that_has_its_outcome, watching.whoever_cancels_is_told_that_the_key_is_destroyed,
+    late.a_list_that_comes_late_changes_nothing, late.a_story_that_comes_late_changes_nothing,
     watching.the_page_comes_back_after_the_service, thousand.what_is_played_is_what_the_service_says,
     thousand.a_thousand_runs_are_shown_smoothly, thousand.everything_can_be_read_by_everybody,
 ]

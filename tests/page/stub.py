@@ -23,6 +23,7 @@ class Stub:
     def __init__(self, files, runs, stories=None, role="operator", name="operator token"):
         self.files, self.runs, self.stories = files, runs, stories or {}
         self.who, self.watchers, self.lock = {"role": role, "name": name}, [], threading.Lock()
+        self.slow = None
         stub = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -58,7 +59,17 @@ class Stub:
         return self.json(request, run) if run else request.send_error(404)
 
     def json(self, request, value):
-        self.send(request, json.dumps(value).encode(), {"Content-Type": "application/json"})
+        body, slow = json.dumps(value).encode(), self.slow
+        if slow and slow.what in request.path:
+            self.slow = None
+            slow.made.set()
+            slow.let_go.wait(60)
+        self.send(request, body, {"Content-Type": "application/json"})
+
+    def delay(self, what):
+        """The next answer to a path that has this in it is made at once, and under way until it is let go."""
+        self.slow = Slow(what)
+        return self.slow
 
     def send(self, request, body, headers):
         request.send_response(200)
@@ -81,21 +92,27 @@ class Stub:
         if run and run.get("progress"):
             request.wfile.write(event("progress", {"run": run["run"], "progress": run["progress"]}).encode())
         request.wfile.flush()
-        if path == "/v1/events":
-            with self.lock:
-                self.watchers.append(request.wfile)
+        with self.lock:
+            self.watchers.append((path, request.wfile))
         while True:
             time.sleep(3600)
 
-    def tell(self, name, data):
+    def tell(self, name, data, path="/v1/events"):
         text = event(name, data).encode()
         with self.lock:
-            for watcher in list(self.watchers):
+            for watcher in [one for one in self.watchers if one[0] == path]:
                 try:
-                    watcher.write(text)
-                    watcher.flush()
+                    watcher[1].write(text)
+                    watcher[1].flush()
                 except OSError:
                     self.watchers.remove(watcher)
+
+
+class Slow:
+    """An answer that is under way for long."""
+
+    def __init__(self, what):
+        self.what, self.made, self.let_go = what, threading.Event(), threading.Event()
 
 
 def kind_of(happening):

@@ -109,6 +109,63 @@ def a_death_is_confirmed_by_the_servers_name(world):
     service.must("POST", f"/v1/runs/{run}/cancel", {})
 
 
+def the_death_is_confirmed_of_an_attempt_that_has_its_outcome(world):
+    browser, service = world.browser, world.service
+    # Nobody shuts its agent out any more: one run has no attempt left, the other is called off.
+    service.must("POST", f"/v1/runs/{world.called_off}/cancel", {"reason": "no longer wanted"})
+    world.sign_in()
+    for run, server, then in [(world.used_up, "lpar-used-up", "failed"), (world.called_off, "lpar-called-off", "cancelled")]:
+        waits = f"{row(server)}?.innerText.includes('confirm-death {run} --attempt 1')"
+        browser.until(waits, "that a person is waited for", 20)
+        assert service.must("GET", f"/v1/runs/{run}")["attempts"][0]["outcome"] == "lost"
+        browser.evaluate(f"location.hash = '#run/{run}'")
+        browser.until(f"document.getElementById('story-title')?.textContent === '{server}' && document.querySelector('[data-act=confirm-death]')", "the button")
+        browser.click("[data-act=confirm-death]")
+        browser.until("document.getElementById('ask').open", "the question")
+        assert f"attempt 1 of run {run}" in browser.text("#ask-what")
+        browser.type(server)
+        browser.click("#ask-yes")
+        browser.until(f"document.querySelector('.story-state .state').dataset.state === '{then}'", f"that it has {then}")
+        assert not browser.evaluate("document.querySelector('[data-act=confirm-death]')")
+        browser.until("!document.getElementById('ask').open", "that it is done")
+        browser.evaluate("location.hash = '#'")
+    assert browser.complaints() == []
+
+
+def whoever_cancels_is_told_that_the_key_is_destroyed(world):
+    browser, service = world.browser, world.service
+    encrypted = {"target": {"device": "/dev/disk/by-id/encrypted", "layout": "whole"}}
+    world.sign_in()
+
+    def warning(server, **more):
+        """What the question warns of, which stays open."""
+        run = service.create(server, **more)
+        browser.evaluate(f"location.hash = '#run/{run}'")
+        browser.until(f"document.getElementById('story-title')?.textContent === '{server}' && document.querySelector('[data-act=cancel]')", "the button")
+        browser.click("[data-act=cancel]")
+        browser.until("document.getElementById('ask').open", "the question")
+        return run, browser.evaluate("document.getElementById('ask-warning').checkVisibility() && document.getElementById('ask-warning').textContent")
+
+    assert warning("lpar-plain")[1] is False
+    browser.press("Escape")
+    assert warning("lpar-own-key", key="agent", **encrypted)[1] is False, "of an agent's key the service has none"
+    browser.press("Escape")
+    run, said = warning("lpar-keyed", **encrypted)
+    assert "destroyed at once and for good" in said and "never be read again" in said, said
+    browser.press("Escape")
+    browser.until("!document.getElementById('ask').open", "that Escape leads back")
+    service.must("POST", f"/v1/runs/{run}/key", {})
+    browser.until("document.getElementById('timeline').innerText.includes('Key shown') && document.querySelector('.story-side').innerText.includes('; shown ')", "that it was shown")
+    browser.click("[data-act=cancel]")
+    browser.until("document.getElementById('ask').open", "the question")
+    assert "only whoever was shown it" in browser.text("#ask-warning")
+    browser.click("#ask-yes")
+    browser.until("document.querySelector('.story-state .state').dataset.state === 'cancelled'", "that it is cancelled")
+    browser.until("document.querySelector('.story-side').innerText.includes('; destroyed ')", "that the key is destroyed")
+    assert service.must("GET", f"/v1/runs/{run}")["key"]["destroyed"]
+    assert browser.complaints() == []
+
+
 def the_page_comes_back_after_the_service(world):
     browser, service = world.browser, world.service
     run = service.create("lpar-stays")

@@ -36,6 +36,7 @@ pub fn view(record: &Record, queued: Option<Wait>, progress: Option<Progress>) -
         waits: waits(record, queued),
         max_attempts: record.budget,
         attempts: attempts.collect(),
+        silent: record.silent.clone(),
         phase: record.phase.clone(),
         step: record.step.clone(),
         progress: progress.filter(|_| record.state == State::Running),

@@ -146,6 +146,7 @@ fn runs(all: &mut Instances) {
                  "handle": "1234", "outcome": "lost", "reason": "it went silent"},
             ]),
         ),
+        ("silent", json!([1, 2])),
         ("phase", json!("stream")),
         ("step", json!("write")),
         ("progress", serde_json::to_value(progress(10)).unwrap()),

@@ -190,13 +190,17 @@ async fn a_silent_machine_with_a_reservation_is_shut_out_by_its_successor() {
     world.settle().await;
     let mut first = world.enrol(&run).await.unwrap();
     world.wait(LEASE + GRACE + 1).await;
-    world.is(&run, RunState::Lost).await;
+    // It has its outcome, and may still write.
+    let lost = world.run(&run).await;
+    let outcome = lost.attempts[0].outcome.clone();
+    assert_eq!((lost.state, outcome, lost.silent), (RunState::Lost, Some(Outcome::Lost), vec![1]));
     world.wait(11).await;
     let mut second = world.enrol(&run).await.unwrap();
-    assert_eq!(second.enrolled.attempt, 2);
+    assert_eq!((second.enrolled.attempt, world.run(&run).await.silent), (2, vec![1]));
     // Before the second has the target, the first still counts: a failure leads to no third that would not shut it out.
     assert_eq!(code(first.renew(&world).await), Code::AttemptOver);
     second.send(&world, has_target()).await.unwrap();
+    assert!(world.run(&run).await.silent.is_empty());
     first.send(&world, failed("target", true)).await.unwrap_err();
     second.send(&world, finished()).await.unwrap();
     let ended = world.run(&run).await;

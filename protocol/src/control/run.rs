@@ -326,6 +326,10 @@ pub struct Run {
     /// Its attempts, the latest last.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
+    /// The attempts whose agents went silent and are neither known to be dead nor shut out, in order; whatever their outcome. Where a
+    /// person is waited for, the last is the one whose death is to be confirmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<u32>,
     /// The phase that its agent is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,

@@ -72,15 +72,23 @@ function actions(run) {
   const found = [];
   if (!isOver(run.state) && !run.cancel) found.push("cancel");
   if (run.state === "failed" || run.state === "cancelled") found.push("retry");
-  if (run.state === "lost" && silentAttempt(run)) found.push("confirm-death");
+  if (silentAttempt(run)) found.push("confirm-death");
   return found;
 }
 
 const ACTION_WORDS = { cancel: "Cancel run", retry: "Retry run", "confirm-death": "Confirm death" };
 
-/** The attempt whose agent went silent: the last one that has no end. */
+/** The attempt whose agent's death is waited for. It may have its outcome, and may not be the last one. */
 function silentAttempt(run) {
-  return run.attempts?.filter((attempt) => !attempt.outcome).at(-1)?.attempt;
+  const isWaitedFor = run.waits?.for === "person" || run.waits?.for === "death";
+  return isWaitedFor ? run.silent?.at(-1) : undefined;
+}
+
+/** What becomes of the key of a run's disk when the run is called off: the service forgets it with the order, not when the agent obeys. */
+function keyLoss({ key }) {
+  if (key?.source !== "service" || key.destroyed) return "";
+  const rest = key.shown ? "only whoever was shown it can still read what is on the disk." : "what is on the disk under it can never be read again.";
+  return `The key of its disk is destroyed at once and for good: ${rest}`;
 }
 
 function questionFor(action, run) {
@@ -89,6 +97,7 @@ function questionFor(action, run) {
     return {
       title: `Cancel the run of ${run.server}?`,
       what: `Run ${run.run}, which puts ${run.image} onto ${run.target}, is called off. ${run.state === "running" ? "Its agent is told to stop; what it has written does not boot." : run.state === "lost" ? "It ends when its agent is known to be dead." : "No agent writes now."}`,
+      warning: keyLoss(run),
       label: "Reason (optional)", yes: "Cancel the run", no: "Keep it",
       act: (reason) => ask("POST", `${here}/cancel`, reason ? { reason } : {}),
     };

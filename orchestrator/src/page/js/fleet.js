@@ -33,6 +33,8 @@ class Fleet {
   #stale = new Set();
   #frame = 0;
   #asking = false;
+  /** Counts what is asked and what is told. Clocks may be set back; this is not. */
+  #turn = 0;
   #listener = null;
   #timers = [];
   #next = null;
@@ -77,7 +79,7 @@ class Fleet {
     });
     this.#timers = [
       // Where that fails, the stream fails as well, and says so.
-      setInterval(() => this.#isWhole && this.#ask(ACTIVE).catch(() => {}), REFRESH),
+      setInterval(() => this.#isWhole && this.#askActive().catch(() => {}), REFRESH),
       setInterval(() => this.#touchAll(), AGES),
     ];
   }
@@ -121,11 +123,10 @@ class Fleet {
     clearTimeout(this.again);
     this.#early = this.#early ?? [];
     try {
-      await this.#ask(ACTIVE);
-      const page = await ask("GET", `/v1/runs?state=${OVER}&limit=${PAGE}`);
-      page.runs.forEach((run) => this.#take(run));
+      const began = await this.#askList(ACTIVE);
+      const page = await this.#ask(`/v1/runs?state=${OVER}&limit=${PAGE}`);
       if (this.#next === null) this.#next = page.next ?? "";
-      this.#settle();
+      this.#settle(began);
       if (!this.#isOn) return;
       this.#isWhole = true;
       this.on.link("live");
@@ -142,10 +143,10 @@ class Fleet {
     }
   }
 
-  /** What was active when we looked last, and is in none of the lists now, is asked for by name. */
-  #settle() {
+  /** What was active before this turn, and of which nothing has been heard since, is asked for by name: no list has it any more. */
+  #settle(began) {
     for (const run of this.runs.values()) {
-      if (!isOver(run.state) && run.asked !== this.asked) this.#stale.add(run.run);
+      if (!isOver(run.state) && run.turn < began) this.#stale.add(run.run);
     }
     this.#askStale();
   }
@@ -153,9 +154,8 @@ class Fleet {
   /** The next page of those that are over. */
   async older() {
     if (!this.#next) return;
-    const page = await ask("GET", `/v1/runs?state=${OVER}&limit=${PAGE}&page=${encodeURIComponent(this.#next)}`);
     this.#kept = this.#groups.get(GROUPS.at(-1)).order.length + PAGE + KEPT;
-    page.runs.forEach((run) => this.#take(run));
+    const page = await this.#ask(`/v1/runs?state=${OVER}&limit=${PAGE}&page=${encodeURIComponent(this.#next)}`);
     this.#next = page.next ?? "";
     this.#schedule();
   }
@@ -164,22 +164,36 @@ class Fleet {
     return Boolean(this.#next);
   }
 
-  async #ask(states) {
-    const asked = (this.asked ?? 0) + 1;
-    this.asked = asked;
-    let page = "";
-    do {
-      const answer = await ask("GET", `/v1/runs?state=${states}&limit=${PAGE}${page}`);
-      answer.runs.forEach((run) => this.#take({ ...run, asked }));
-      page = answer.next ? `&page=${encodeURIComponent(answer.next)}` : null;
-    } while (page !== null);
+  /** Asks for runs, and takes what comes. */
+  async #ask(path) {
+    const turn = ++this.#turn;
+    const answer = await ask("GET", path);
+    (answer.runs ?? [answer]).forEach((run) => this.#take(run, turn));
+    return answer;
   }
 
-  #take(run) {
+  /** All runs in these states, page by page; the turn at which that began. */
+  async #askList(states) {
+    const began = this.#turn + 1;
+    let page = "";
+    do {
+      const { next } = await this.#ask(`/v1/runs?state=${states}&limit=${PAGE}${page}`);
+      page = next ? `&page=${encodeURIComponent(next)}` : null;
+    } while (page !== null);
+    return began;
+  }
+
+  async #askActive() {
+    this.#settle(await this.#askList(ACTIVE));
+  }
+
+  #take(run, turn) {
     if (!this.#isOn) return;
     const before = this.runs.get(run.run);
-    const taken = { ...run, paths: before?.paths };
-    // An answer is as old as its question; progress that was told meanwhile is newer.
+    // An answer is as old as its question: what was told, or asked and answered, since then is newer.
+    if (before?.turn > turn) return;
+    const taken = { ...run, turn, paths: before?.paths };
+    // An answer without progress does not take away what was told of it.
     if (run.progress) taken.now = sample(run.progress);
     else if (before?.now && run.state === "running") taken.now = before.now;
     this.runs.set(run.run, taken);
@@ -208,7 +222,7 @@ class Fleet {
     this.#stale.add(name);
     if (known) {
       const before = { ...known };
-      Object.assign(known, { state, reason });
+      Object.assign(known, { state, reason, turn: ++this.#turn });
       if (before.state !== state) {
         Object.assign(known, { since: time, waits: undefined, now: undefined, paths: undefined });
         if (isOver(state)) known.ended = time;
@@ -248,12 +262,10 @@ class Fleet {
     this.#stale.clear();
     try {
       if (names.length > FEW) {
-        await this.#ask(ACTIVE);
-        const page = await ask("GET", `/v1/runs?state=${OVER}&limit=${PAGE}`);
-        page.runs.forEach((run) => this.#take(run));
+        await this.#askList(ACTIVE);
+        await this.#ask(`/v1/runs?state=${OVER}&limit=${PAGE}`);
       } else {
-        const found = await Promise.allSettled(names.map((name) => ask("GET", runPath(name))));
-        found.forEach((one) => one.status === "fulfilled" && this.#take(one.value));
+        await Promise.allSettled(names.map((name) => this.#ask(runPath(name))));
       }
     } catch {
       // The connection's loss is told by the stream, and everything is asked for when it is back.

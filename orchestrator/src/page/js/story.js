@@ -28,6 +28,8 @@ class Story {
   #frame = 0;
   #entries = [];
   #shown = "";
+  #asked = 0;
+  #taken = 0;
   run = null;
 
   /** `on`: role(), act(action, run), gone(error), signedOut(). */
@@ -68,9 +70,12 @@ class Story {
   }
 
   async refresh() {
+    const asked = ++this.#asked;
     try {
       const run = await ask("GET", runPath(this.name));
-      if (this.isOver) return;
+      // The answer to a later question may have overtaken it.
+      if (this.isOver || asked < this.#taken) return;
+      this.#taken = asked;
       const now = run.progress ? sample(run.progress) : undefined;
       this.run = { ...run, now };
       this.#paintLater();
