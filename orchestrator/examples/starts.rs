@@ -10,17 +10,19 @@ use std::time::{Duration, Instant};
 
 use orchestrator::engine::{Credentials, Engine, Settings};
 use orchestrator::identity::{Authority, Folder, Keys, SessionKey, TicketKey};
+use orchestrator::keys::{Kek, Sealer};
 use orchestrator::launch::External;
 use orchestrator::model::schedule::Limits;
 use orchestrator::model::{BackOff, Moment, State};
+use orchestrator::policy::Policy;
 use orchestrator::store::{self, Filter, Location};
 use protocol::control::NewRun;
 use protocol::control::agent::Terms;
 use protocol::control::run::LauncherKind;
 use tokio_util::sync::CancellationToken;
 
-fn settings(runs: u32, credentials: &Arc<Keys>) -> Settings {
-    Settings {
+fn settings(runs: u32, credentials: &Arc<Keys>) -> Result<Settings, Box<dyn Error>> {
+    Ok(Settings {
         limits: Limits { runs, per_source: runs, fabrics: Default::default(), per_fabric: runs },
         back_off: BackOff { first: Duration::from_secs(10), most: Duration::from_secs(60) },
         lease: Terms { seconds: 60, renew_after: 15 },
@@ -29,7 +31,10 @@ fn settings(runs: u32, credentials: &Arc<Keys>) -> Settings {
         cancel_within: Duration::from_secs(300),
         launchers: HashMap::from([(LauncherKind::External, Arc::new(External) as _)]),
         credentials: Arc::clone(credentials) as Arc<dyn Credentials>,
-    }
+        metrics: Default::default(),
+        keeper: Arc::new(Sealer::new(&Kek::of([7; Kek::BYTES]))?),
+        policy: Arc::new(Policy::new("/nonexistent/policy.json".into(), false)),
+    })
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let store = store::open(&location).await?;
     let cancel = CancellationToken::new();
-    let (engine, task) = Engine::start(store, settings(runs, &keys), cancel.clone()).await?;
+    let (engine, task) = Engine::start(store, settings(runs, &keys)?, cancel.clone()).await?;
     let read = began.elapsed();
     let waiting = Filter { states: vec![State::Queued], ..Filter::default() };
     let mut watch = engine.watch(None);
@@ -69,7 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn fill(runs: u32, location: &Location, keys: &Arc<Keys>) -> Result<(), Box<dyn Error>> {
     let store = store::open(location).await?;
     let cancel = CancellationToken::new();
-    let (engine, task) = Engine::start(store, settings(0, keys), cancel.clone()).await?;
+    let (engine, task) = Engine::start(store, settings(0, keys)?, cancel.clone()).await?;
     let began = Instant::now();
     let mut creating = tokio::task::JoinSet::new();
     for number in 0..runs {

@@ -53,6 +53,11 @@ pub struct Config {
     pub patience: Patience,
     /// Agents that the service starts on its own machine.
     pub process: Process,
+    /// What the keys of disks are encrypted with while the service keeps them.
+    pub keys: Keys,
+    /// A file (JSON) that says which images may be installed, and whose signatures count. Default: `policy.json` in the data folder, where
+    /// there is one; without, each run says so itself.
+    pub policy: Option<PathBuf>,
     /// Seconds for which an agent that the service starts goes on trying to tell how it ended, 1 to 3600. Default: 300.
     pub report_within: u64,
 }
@@ -72,6 +77,8 @@ impl Default for Config {
             retry: Retry::default(),
             patience: Patience::default(),
             process: Process::default(),
+            keys: Keys::default(),
+            policy: None,
             report_within: 300,
         }
     }
@@ -187,6 +194,17 @@ pub struct Process {
     pub registry_auth: Option<PathBuf>,
     /// More arguments for `z-provisioner run`. Default: none.
     pub args: Vec<String>,
+}
+
+/// Where the key is with which keys of disks are encrypted: 32 random bytes in base64.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// A file with it, which nobody else may read. Default: `kek.key` in the data folder, made at the first start.
+    pub file: Option<PathBuf>,
+    /// A program that writes it to stdout, and its arguments; run once, at the start, for 30 seconds at most. Instead of `file`. Default:
+    /// none.
+    pub command: Vec<String>,
 }
 
 /// `sqlite`, or the URL of a database. A password in it is not shown.

@@ -14,10 +14,12 @@ use crate::api;
 use crate::config::{self, Config};
 use crate::engine::{Engine, Settings};
 use crate::error::{Context, Error, Result};
-use crate::identity::{Certificates, Identity, TICKET_PUBLIC};
+use crate::identity::{Certificates, Folder, Identity, TICKET_PUBLIC};
+use crate::keys::{KEK, Kek, Sealer};
 use crate::launch::{External, Launchers, Process, ProcessSettings};
-use crate::model::{BackOff, Moment};
-use crate::store;
+use crate::metrics::Metrics;
+use crate::model::{BackOff, Moment, Record};
+use crate::store::{self, Filter, Store};
 
 /// How often it is looked whether the certificate has to be renewed.
 const REFRESH: Duration = Duration::from_secs(3600);
@@ -35,7 +37,17 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let store = store::open(&config.location(identity.folder.path())?).await.map_err(|error| {
         Error::unavailable(format!("opening the store: {error}")).with_hint("see that it can be reached and written")
     })?;
+    if Kek::is_to_be_made(&config.keys, &identity.folder) {
+        must_have_sealed_nothing(&*store, &identity.folder).await?;
+    }
+    let sealer = Sealer::new(&Kek::open(&config.keys, &identity.folder)?)?;
+    tracing::info!("keys are sealed with the key-encryption key {}", sealer.id());
+    let policy = config.policy(identity.folder.path());
+    if let Err(why) = policy.look() {
+        tracing::error!("no run is created: the policy for images {}: {why}", policy.path().display());
+    }
     let (listeners, addresses) = listen(&config.listen).await?;
+    let metrics = Metrics::default();
     let settings = Settings {
         limits: config.schedule_limits(),
         back_off: BackOff {
@@ -48,6 +60,9 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         cancel_within: Duration::from_secs(config.patience.cancel),
         launchers: launchers(&config, identity.folder.path(), &addresses)?,
         credentials: identity.keys,
+        metrics: metrics.clone(),
+        keeper: Arc::new(sealer),
+        policy: Arc::new(policy),
     };
     let ending = cancel.child_token();
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())
@@ -55,11 +70,16 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         .map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
     let api_limits = api_limits(&config.limits);
     let drain = cancel.child_token();
-    let api_settings = api::Settings { people: identity.people, limits: api_limits.clone(), drain: drain.clone() };
+    let api_settings = api::Settings {
+        people: identity.people,
+        limits: api_limits.clone(),
+        drain: drain.clone(),
+        metrics: metrics.clone(),
+    };
     let app = api::router(Arc::new(engine), api_settings);
     let config = Arc::new(identity.certificates.server_config(&identity.clients)?);
     let tls = api::Tls { config, clients: identity.clients };
-    let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone()));
+    let mut serving = tokio::spawn(api::serve(listeners, Some(tls), app, api_limits, drain.clone(), metrics));
     tokio::spawn(refresh(identity.certificates, cancel.clone()));
     for address in &addresses {
         tracing::info!("listening on https://{address}");
@@ -110,6 +130,26 @@ fn api_limits(limits: &config::Limits) -> api::Limits {
         per_peer: defaults.per_peer.at_least(per_peer),
         per_person: defaults.per_person.at_least(per_person),
         ..defaults
+    }
+}
+
+/// A new key-encryption key opens nothing that was sealed before: one that is lost is not replaced without a word.
+async fn must_have_sealed_nothing(store: &dyn Store, folder: &Folder) -> Result<()> {
+    const PAGE: u32 = 1000;
+    let mut before = None;
+    loop {
+        let runs = store.list(&Filter::default(), before, PAGE).await;
+        let runs = runs.map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
+        let has_sealed = |record: &&Record| record.luks_key.as_ref().is_some_and(|key| key.sealed.is_some());
+        if let Some(record) = runs.iter().find(has_sealed) {
+            let (kek, run) = (folder.file(KEK), &record.run);
+            return Err(Error::refused(format!("{} is lost, and the key of run {run} was sealed with it", kek.display()))
+                .with_hint("restore it from a backup. Where there is none, put a new one there (`head -c 32 /dev/urandom | base64`, mode 600): what was sealed before is lost then, as docs/operating.md says"));
+        }
+        match runs.last().filter(|_| runs.len() == PAGE as usize) {
+            Some(last) => before = Some(last.seq),
+            None => return Ok(()),
+        }
     }
 }
 

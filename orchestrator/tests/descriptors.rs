@@ -25,7 +25,7 @@ async fn a_server_without_descriptors_waits_quietly_and_goes_on_when_there_are_s
     let address = listener.local_addr().unwrap();
     let drain = CancellationToken::new();
     let app = Router::new().route("/", get(async || "here"));
-    let serving = tokio::spawn(serve(vec![listener], None, app, Limits::default(), drain.clone()));
+    let serving = tokio::spawn(serve(vec![listener], None, app, Limits::default(), drain.clone(), Default::default()));
 
     setrlimit(Resource::RLIMIT_NOFILE, 100, 100).unwrap();
     let mut held: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).take(200).collect();

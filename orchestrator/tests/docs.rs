@@ -1,7 +1,11 @@
 //! `docs/operating.md` names every key of the service's configuration and of a run, every state, every wait and every problem.
 #![allow(clippy::unwrap_used)] // tests
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use orchestrator::config::{Config, Tls};
+use orchestrator::metrics::{Metrics, Now, Tally};
 use orchestrator::model::State;
 use protocol::control::problem::Code;
 use protocol::control::run::{NewRun, WaitsFor};
@@ -55,7 +59,7 @@ fn every_key_of_the_configuration_is_explained() {
 
 #[test]
 fn every_key_of_a_run_is_explained() {
-    let new = r#"{"server":"s","image":{"name":"n","sources":["http://a/"],"trust":["TRUST"]},"target":{"device":"/dev/x"},"deadline":1}"#;
+    let new = r#"{"server":"s","image":{"name":"n","sources":["http://a/"],"trust":["TRUST"]},"target":{"device":"/dev/x","layout":"whole"},"key":"agent","deadline":1}"#;
     let new = NewRun::parse(new.replace("TRUST", &"a".repeat(64)).as_bytes()).unwrap();
     let Value::Object(object) = serde_json::to_value(new).unwrap() else { panic!() };
     let explained = explained("A run");
@@ -70,40 +74,28 @@ fn every_state_wait_and_problem_is_explained() {
     for state in State::ALL {
         assert!(states.contains(&state.name().to_owned()), "{state:?}");
     }
-    let waits = [
-        WaitsFor::Server,
-        WaitsFor::Target,
-        WaitsFor::Limit,
-        WaitsFor::Source,
-        WaitsFor::Fabric,
-        WaitsFor::BackOff,
-        WaitsFor::Agent,
-        WaitsFor::Death,
-        WaitsFor::Person,
-    ];
-    for wait in waits {
+    for wait in WaitsFor::ALL {
         assert!(states.contains(&wait.name().to_owned()), "{wait}");
     }
     let problems = explained("Its interface");
-    for code in [
-        Code::BadRequest,
-        Code::Unauthorized,
-        Code::Forbidden,
-        Code::Revoked,
-        Code::NotFound,
-        Code::MethodNotAllowed,
-        Code::Timeout,
-        Code::Conflict,
-        Code::KeyReused,
-        Code::AlreadyEnrolled,
-        Code::NotYet,
-        Code::AttemptOver,
-        Code::TooLarge,
-        Code::MediaType,
-        Code::TooMany,
-        Code::Unavailable,
-        Code::Internal,
-    ] {
+    for code in Code::ALL {
         assert!(problems.contains(&code.name().to_owned()), "{code}");
     }
+}
+
+#[test]
+fn every_metric_is_explained_and_every_one_explained_is_there() {
+    let metrics = Metrics::default();
+    metrics.answered("GET", "/healthz", 204, Duration::ZERO);
+    let text = metrics.text(&Tally::default(), Now { watchers: 0, store_up: true });
+    let there: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+        .map(|name| if name.ends_with("_build") { format!("{name}_info") } else { name })
+        .collect();
+    let explained: BTreeSet<String> =
+        explained("Its metrics").into_iter().filter(|name| name.contains('_') && !name.starts_with('-')).collect();
+    assert!(there.len() > 15, "{there:?}");
+    assert_eq!(there, explained);
 }

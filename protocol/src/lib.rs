@@ -19,5 +19,5 @@ mod words;
 
 pub use event::{Body, Event, Priority};
 pub use spec::RunSpec;
-pub use text::{BadText, BusId, ClientKey, Digest, Label, Lun, RunId, ServerName, Token, Wwid, Wwpn};
+pub use text::{BadText, BusId, ClientKey, Digest, Label, Lun, RunId, ServerName, Token, UnlockKey, Wwid, Wwpn};
 pub use ticket::Ticket;

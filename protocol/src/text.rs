@@ -1,9 +1,13 @@
 //! Strings with rules: checked once, when they come in, and believed from then on.
 
+mod unlock;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+pub use unlock::UnlockKey;
 
 /// A string broke its rule; the text says which and shows the start of what was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

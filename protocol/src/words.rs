@@ -12,6 +12,9 @@ macro_rules! words {
         }
 
         impl $name {
+            /// Every word that is known here.
+            pub const ALL: &'static [Self] = &[$($name::$variant,)+];
+
             /// The word on the wire.
             pub fn name(&self) -> &str {
                 match self {

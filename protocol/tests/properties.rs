@@ -27,7 +27,7 @@ fn image() -> impl Strategy<Value = ImageSpec> {
     let texts = ("\\PC{1,20}", "\\PC{1,20}", vec("\\PC{0,20}", 1..=MAX_SOURCES), vec("/\\PC{0,9}", 1..=MAX_TRUST));
     (texts, of(digest()), any::<Option<u64>>(), any::<Index>()).prop_map(
         |((name, architecture, sources, trust), digest, min_version, threshold)| {
-            let threshold = 1 + threshold.index(trust.len());
+            let threshold = Some(1 + threshold.index(trust.len()));
             let trust = trust.into_iter().map(Into::into).collect();
             ImageSpec { name, architecture, digest, min_version, sources, trust, threshold }
         },
@@ -85,8 +85,16 @@ fn spec() -> impl Strategy<Value = RunSpec> {
     (run_id(), 1..=MAX_EPOCH, image(), target(), options()).prop_filter_map(
         "it contradicts itself",
         |(run, epoch, image, target, options)| {
-            let spec =
-                RunSpec { run, epoch, image, target, options, ipsec: IpsecDemand::Required, hand_over: HandOver::None };
+            let spec = RunSpec {
+                run,
+                epoch,
+                image,
+                target,
+                key: Default::default(),
+                options,
+                ipsec: IpsecDemand::Required,
+                hand_over: HandOver::None,
+            };
             spec.check().is_ok().then_some(spec)
         },
     )
@@ -144,7 +152,7 @@ proptest! {
         let text = serde_json::to_string(&spec).unwrap();
         if let Ok(found) = RunSpec::parse(&damaged(&text, &edits)) {
             prop_assert!(found.check().is_ok());
-            prop_assert!((1..=found.image.trust.len()).contains(&found.image.threshold));
+            prop_assert!((1..=found.image.trust.len()).contains(&found.image.threshold()));
             prop_assert!(found.target.place().is_some() && found.epoch > 0);
             let again = serde_json::to_string(&found).unwrap();
             prop_assert_eq!(RunSpec::parse(again.as_bytes()), Ok(found));

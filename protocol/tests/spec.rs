@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use protocol::RunSpec;
-use protocol::spec::{Engine, HandOver, Layout, MAX_SPEC, Pbkdf, Place, Reservation, Tail};
+use protocol::control::NewRun;
+use protocol::spec::{Engine, HandOver, KeySource, Layout, MAX_SPEC, Pbkdf, Place, Reservation, Tail};
 use serde_json::{Value, json};
 
 fn smallest() -> Value {
@@ -113,8 +114,7 @@ fn defaults_are_what_the_documentation_says() {
                 "name": "debian-13",
                 "architecture": "s390x",
                 "sources": ["http://10.0.0.1/debian/"],
-                "trust": ["/etc/z/image.pub"],
-                "threshold": 1
+                "trust": ["/etc/z/image.pub"]
             },
             "target": { "device": "/dev/loop0", "layout": "plain", "wipe": false },
             "options": { "engine": "auto", "read_back": true, "resume": false },
@@ -122,6 +122,49 @@ fn defaults_are_what_the_documentation_says() {
             "hand_over": "none"
         })
     );
+    assert_eq!((spec.image.threshold(), spec.key), (1, KeySource::Agent));
+}
+
+#[test]
+fn a_key_of_the_service_needs_something_to_encrypt() {
+    let plain = with("/key", Some(json!("service")));
+    assert!(parse(&plain).unwrap_err().contains("nothing would be encrypted"));
+    let mut spec = with_luks("/discards", json!(false));
+    spec["key"] = json!("service");
+    let read = parse(&spec).unwrap();
+    assert_eq!((read.key, parse(&serde_json::to_value(&read).unwrap())), (KeySource::Service, Ok(read.clone())));
+    spec["key"] = json!("someone");
+    assert!(parse(&spec).unwrap_err().contains("someone"));
+
+    let mut new = spec;
+    ["run", "epoch", "key"].iter().for_each(|key| drop(new.as_object_mut().unwrap().remove(*key)));
+    new["server"] = json!("lpar-7");
+    new["image"]["trust"] = json!(["ab".repeat(32)]);
+    let read = |new: &Value| NewRun::parse(new.to_string().as_bytes());
+    assert_eq!(read(&new).unwrap().key_source(), Some(KeySource::Service), "unless it says otherwise");
+    new["key"] = json!("agent");
+    assert_eq!(read(&new).unwrap().key_source(), Some(KeySource::Agent));
+    new["target"] = json!({ "device": "/dev/loop0" });
+    assert!(read(&new).unwrap_err().to_string().contains("nothing would be encrypted"));
+    new.as_object_mut().unwrap().remove("key");
+    assert_eq!(read(&new).unwrap().key_source(), None);
+}
+
+#[test]
+fn whom_to_trust_may_be_left_to_a_policy() {
+    let mut new = smallest();
+    new.as_object_mut().unwrap().remove("run");
+    new["server"] = json!("lpar-7");
+    new["image"].as_object_mut().unwrap().remove("trust");
+    new["image"]["threshold"] = json!(2);
+    let read = |new: &Value| NewRun::parse(new.to_string().as_bytes());
+    let order = read(&new).unwrap();
+    assert!(order.check_whole().unwrap_err().to_string().contains("`image.trust` names 0 keys"));
+    new["image"]["threshold"] = json!(0);
+    assert!(read(&new).unwrap_err().to_string().contains("`image.threshold`"));
+    new["image"]["threshold"] = json!(2);
+    new["image"]["trust"] = json!(["ab".repeat(32)]);
+    assert!(read(&new).unwrap_err().to_string().contains("`image.threshold` is 2, with 1 trusted keys"));
 }
 
 #[test]
@@ -139,7 +182,7 @@ fn every_field_is_read() {
     });
     let read = parse(&spec).unwrap();
     assert_eq!(read.image.digest.as_ref().unwrap().as_str(), digest);
-    assert_eq!((read.image.min_version, read.image.threshold), (Some(7), 2));
+    assert_eq!((read.image.min_version, read.image.threshold()), (Some(7), 2));
     assert_eq!(read.target.tail, Some(Tail::Discard));
     assert_eq!((read.options.engine, read.options.read_back, read.options.resume), (Engine::Uring, false, true));
     assert_eq!((read.options.connections, read.options.request_size), (Some(8), Some(32 << 20)));

@@ -9,7 +9,7 @@ use protocol::event::{Body, Phase, RunStarted, Summary};
 use protocol::spec::{HandOver, RunSpec};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::Lease;
+use crate::control::{KeyDesk, Mandate};
 use crate::machine::Machine;
 use crate::phase::hand_over::Facts;
 use crate::phase::ipl::Ipl;
@@ -18,12 +18,20 @@ use crate::phase::{hand_over, image, spec, stream, target};
 use crate::report::{Reporter, failure};
 use crate::target::{Ending, Held, Wish};
 
+/// What a run has besides its files, where it has it.
+struct Means<'a> {
+    /// A machine to itself.
+    machine: Option<&'a mut Machine>,
+    /// Where a service gives the key.
+    desk: Option<&'a KeyDesk>,
+}
+
 /// The story. The order is part of the safety: an image that is refused never opens the target, and a target that is refused
 /// is never written. What is opened on the way stands in `held`, which is closed in reverse on every way out of here.
 async fn run(
     spec: &RunSpec,
     files: &Files,
-    mut machine: Option<&mut Machine>,
+    Means { mut machine, desk }: Means<'_>,
     reporter: &Reporter,
     progress: &Arc<Progress>,
     cancel: &CancellationToken,
@@ -31,11 +39,17 @@ async fn run(
 ) -> Result<Summary> {
     let order = reporter.phase(Phase::Spec, async { spec::resolve(spec, files, machine.is_some()) }).await?;
     let (order, key) = order.into_parts();
+    let desk = spec::desk(spec, desk)?;
     let ipsec = order.ipsec.clone();
     if let Some(machine) = machine.as_deref_mut() {
         reporter.phase(Phase::Network, machine.join_for(spec, cancel)).await?;
     }
     let image = reporter.phase(Phase::Image, image::open(order, cancel)).await?;
+    // Not before it is clear that there will be something to write, and never after something was touched.
+    let key = match desk {
+        Some(desk) => Some(desk.ask(cancel).await?),
+        None => key,
+    };
     let wish = Wish { spec, descriptor: image.descriptor(), key: key.as_ref(), reporter, cancel };
     let target = reporter.phase(Phase::Target, target::take(wish, held)).await?;
     // The kernel has it now, where it is needed.
@@ -57,13 +71,13 @@ async fn run(
     Ok(handed_over.summary)
 }
 
-/// Runs, reports the end as the last event, and returns that. `machine` is there where the agent has one to itself, `lease` where a
-/// service has given one: once that is over, nothing is written any more.
+/// Runs, reports the end as the last event, and returns that. `machine` is there where the agent has one to itself, `mandate` where a
+/// service has given one: once its lease is over, nothing is written any more.
 pub async fn attempt(
     spec: &RunSpec,
     files: &Files,
     machine: Option<&mut Machine>,
-    lease: Option<Arc<Lease>>,
+    mandate: Option<Mandate>,
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Body {
@@ -73,8 +87,10 @@ pub async fn attempt(
         target: spec.target.name(),
     }));
     let progress = Arc::new(Progress::default());
+    let (lease, desk) = mandate.map(|Mandate { lease, key }| (lease, key)).unzip();
     let mut held = Held::of(lease);
-    let ended = unless_panicked(run(spec, files, machine, reporter, &progress, cancel, &mut held)).await;
+    let means = Means { machine, desk: desk.as_ref() };
+    let ended = unless_panicked(run(spec, files, means, reporter, &progress, cancel, &mut held)).await;
     let last = match ended {
         Ok(summary) => Body::RunFinished(Box::new(summary)),
         Err(error) => {

@@ -198,6 +198,9 @@ fn what_makes_no_sense_is_refused_and_named() {
     refused("/report", json!({"url": "https://x/"}), "no http:// URL");
     refused("/luks_key", json!("psk"), "`luks_key` is given, but `run.target.layout` is `plain`");
     refused("/run/target/layout", json!("split"), "there is no `luks_key`");
+    let mut run = config()["run"].take();
+    (run["target"]["layout"], run["key"]) = (json!("split"), json!("service"));
+    refused("/run", run, "`run.key` is `service`, and no service has the run");
     refused("/trust/tickets", json!(["psk"]), "`trust`: ");
     refused("/trust/orchestrator_ca", json!("psk"), "holds no certificate");
     refused("/ipsec/auth/psk", json!("short"), "at least 16");

@@ -41,6 +41,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("nginx", "nginx-light"),
     ("openssl", "openssl"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
     ("python3", "python3"),
     ("prlimit", "util-linux"),
     ("setpriv", "util-linux"),

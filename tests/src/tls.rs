@@ -88,6 +88,24 @@ impl Client {
     /// # Errors
     /// There was no answer; TLS says why.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Said, String> {
+        let mut answer = String::new();
+        self.begin(method, path, headers, body)?.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
+        Ok(Said { status, head: head.to_owned(), body: body.to_owned() })
+    }
+
+    /// Sends this request. What is answered comes when it is read.
+    ///
+    /// # Errors
+    /// It could not be sent.
+    pub fn begin(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
         let failed = |error: std::io::Error| error.to_string();
         let tcp = TcpStream::connect(&self.address).map_err(failed)?;
         tcp.set_read_timeout(Some(LIMIT)).map_err(failed)?;
@@ -105,15 +123,16 @@ impl Client {
             request += "content-length: 0\r\n";
         }
         stream.write_all(format!("{request}\r\n{body}").as_bytes()).map_err(failed)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map_err(failed)?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
-        Ok(Said { status, head: head.to_owned(), body: body.to_owned() })
+        Ok(stream)
     }
 }
 
 impl Said {
+    /// Its body, as it came.
+    pub fn text(&self) -> &str {
+        &self.body
+    }
+
     /// Its body.
     ///
     /// # Panics

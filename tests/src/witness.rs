@@ -21,6 +21,19 @@ struct Seen {
     holds: u32,
     /// How often each run was said to be done.
     done: HashMap<String, u32>,
+    /// Who has got which key.
+    keys: Vec<GotKey>,
+}
+
+/// A key that an attempt has got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GotKey {
+    /// The run.
+    pub run: String,
+    /// The attempt.
+    pub attempt: u64,
+    /// The key.
+    pub key: String,
 }
 
 /// A witness. It sees for as long as it is kept.
@@ -63,6 +76,11 @@ impl Witness {
         self.seen.lock().unwrap().done.get(run).copied().unwrap_or(0)
     }
 
+    /// All keys that anybody has got.
+    pub fn keys(&self) -> Vec<GotKey> {
+        self.seen.lock().unwrap().keys.clone()
+    }
+
     /// Demands that no two have ever worked on one target at once.
     ///
     /// # Panics
@@ -75,7 +93,7 @@ impl Witness {
     }
 }
 
-/// Lines: `hold TARGET RUN ATTEMPT`, and `done RUN` before it is let go. Each is answered, so that what was said has been heard.
+/// Lines: `hold TARGET RUN ATTEMPT`, `key RUN ATTEMPT KEY` for each that it gets, and `done RUN` before it is let go. Each is answered, so that what was said has been heard.
 fn hear(stream: &UnixStream, seen: &Mutex<Seen>) {
     let mut held: Option<(String, String)> = None;
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -86,6 +104,11 @@ fn hear(stream: &UnixStream, seen: &Mutex<Seen>) {
                 hold(seen, target, &who, stream);
                 held = Some((target.to_owned(), who));
             }
+            ["key", run, attempt, key] => seen.lock().unwrap().keys.push(GotKey {
+                run: run.to_owned(),
+                attempt: attempt.parse().unwrap_or(0),
+                key: key.to_owned(),
+            }),
             ["done", run] => *seen.lock().unwrap().done.entry(run.to_owned()).or_default() += 1,
             _ => seen.lock().unwrap().violations.push(format!("nobody says {line:?}")),
         }
@@ -136,6 +159,14 @@ impl Worker {
         let worker = Worker(stream);
         worker.say(&format!("hold {} {run} {attempt}", target.replace(' ', "_")))?;
         Ok(worker)
+    }
+
+    /// Says that it has got a key.
+    ///
+    /// # Errors
+    /// When the witness is not there.
+    pub fn key(&self, run: &str, attempt: u32, key: &str) -> std::io::Result<()> {
+        self.say(&format!("key {run} {attempt} {key}"))
     }
 
     /// Says that the work is done.

@@ -30,7 +30,7 @@ fn every_test_that_the_security_document_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let document = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
     // What cargo builds into is passed over by its place: rooms and tests are called `target` as well.
-    let all = "cat $(find . -path ./target -prune -o -path ./fuzz/target -prune -o -name '*.rs' -print)";
+    let all = "cat $(find . -path ./target -prune -o -path ./fuzz/target -prune -o -name '*.rs' -print -o -path './tests/page/*.py' -print)";
     let sources = Run::tool("sh").arg("-c").arg(all).within(root).text();
     let is_name = |word: &&str| {
         word.matches('_').count() >= 2
@@ -40,7 +40,10 @@ fn every_test_that_the_security_document_names_exists() {
     let mut names: Vec<&str> = words.filter(is_name).filter(|word| !word.ends_with('_')).collect();
     names.sort_unstable();
     names.dedup();
-    let missing: Vec<_> = names.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| ["fn", "def"].iter().all(|word| !sources.contains(&format!("{word} {name}("))))
+        .collect();
     assert!(missing.is_empty(), "no such tests: {missing:?}");
     assert!(names.len() > 150, "{} names were found in it", names.len());
     // A test of the target in guests is named with its file.

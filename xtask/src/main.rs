@@ -12,6 +12,7 @@ mod interrupt;
 mod iso;
 mod loopdev;
 mod packages;
+mod page;
 mod peers;
 mod prerequisites;
 mod python;
@@ -63,6 +64,8 @@ enum Chore {
     Test(test::Options),
     /// Make the Python environment that tests use (or find it in the cache) and print its interpreter, for Z_PYTHON
     Python,
+    /// Look at the service's page in a browser, or take its screenshots
+    Page(page::Options),
     /// Boot an s390x guest and run the lines of standard input in it
     Guest(vm::Options),
     /// Record which Debian packages the s390x lanes are made of: today's newest
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Chore::Iso(options) => iso::run(&options),
         Chore::Test(options) => test::run(&options),
         Chore::Python => python(),
+        Chore::Page(options) => page::run(&options),
         Chore::Guest(options) => vm::run(&options),
         Chore::Lock(options) => packages::record(&options),
         Chore::Counts(options) => counts::run(&options),

@@ -61,7 +61,10 @@ const VENV: Package = (
     ],
 );
 
-/// For the benchmark's page, which is looked at as its readers do.
+/// Scrapes the service's metrics, and judges their names.
+const PROMETHEUS: Package = ("prometheus", &["prometheus"]);
+
+/// For the pages, the benchmark's and the service's, which are looked at as their readers do.
 const BROWSER: Package = ("chromium", &["chromium", "chromium-browser", "google-chrome", "chromium-headless-shell"]);
 
 const PEERS: [Package; 2] = [("zstd", &["zstd"]), ("curl", &["curl"])];
@@ -116,6 +119,8 @@ pub enum Lane {
     Vm,
     /// The Python environment alone.
     Python,
+    /// The service's page in a browser.
+    Page,
     /// Instruction counts alone.
     Counts,
     /// The benchmarks, ours beside the peers'.
@@ -128,7 +133,7 @@ impl Lane {
             Self::Demo => DISK.into_iter().chain(DEBIAN).collect(),
             Self::DemoQuick => DISK.to_vec(),
             Self::Test => {
-                let more = [NAMESPACES, LUKS, READER, VENV, BROWSER, COUNTER, CPIO, DATABASE, CLOCK];
+                let more = [NAMESPACES, LUKS, READER, VENV, BROWSER, COUNTER, CPIO, DATABASE, CLOCK, PROMETHEUS];
                 DISK.into_iter().chain(SERVERS).chain(PEERS).chain(FILE_SYSTEMS).chain(NETWORK).chain(more).collect()
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
@@ -142,6 +147,7 @@ impl Lane {
                 .chain([SERVERS[0], FILE_SYSTEMS[0]])
                 .collect(),
             Self::Python => vec![READER, VENV],
+            Self::Page => vec![READER, VENV, BROWSER, SERVERS[3], NAMESPACES],
             Self::Counts => vec![COUNTER],
             Self::Bench => PEERS.into_iter().chain(MEASURES).collect(),
         }

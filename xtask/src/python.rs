@@ -1,4 +1,4 @@
-//! The Python with the validators that tests ask for a second opinion: a virtual environment, made once and kept in the cache.
+//! The Python with the validators that tests ask for a second opinion, of documents and of the page: a virtual environment, made once and kept in the cache.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,11 @@ use crate::fail::Outcome;
 use crate::shell::{capture, line, run, tool};
 
 /// All of it, dependencies included: what was valid yesterday is valid today.
-const PACKAGES: [&str; 20] = [
+const PACKAGES: [&str; 21] = [
     "annotated-types==0.8.0",
     "attrs==26.1.0",
+    // Brings axe-core, which is all that is used of it: it drives no browser here.
+    "axe-playwright-python==0.1.8",
     "jsonschema==4.26.0",
     "jsonschema-path==0.5.0",
     "jsonschema-specifications==2025.9.1",
@@ -36,7 +38,7 @@ pub fn ensure() -> Outcome<PathBuf> {
     let interpreter = capture(tool("python3").args(["-c", "import sys; print(sys.executable, sys.version)"]))?;
     let recipe = format!("{interpreter}{}\n", PACKAGES.join("\n"));
     let folder = cache::entry("python", &recipe, false, |folder| {
-        eprintln!("making a Python environment with openapi-spec-validator and jsonschema (once; cached)");
+        eprintln!("making a Python environment with openapi-spec-validator, jsonschema and axe-core (once; cached)");
         let mut make = tool("python3");
         make.args(["-m", "venv"]).arg(folder);
         eprintln!("$ {}", line(&make));

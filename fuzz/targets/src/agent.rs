@@ -8,9 +8,11 @@ use http_body_util::BodyExt;
 use orchestrator::api::{Answer, Changes, Limits, Rate, Service, Settings, router};
 use orchestrator::engine::{Agent, Fresh};
 use orchestrator::identity::{People, SessionKey};
+use orchestrator::metrics::Tally;
 use orchestrator::model::{self, BackOff, Input, Moment, Record, Rules, State};
 use orchestrator::store::{Filter, Told};
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
+use protocol::control::key::{ReleasedKey, ShownKey};
 use protocol::control::problem::{Code, MEDIA_TYPE, Problem};
 use protocol::control::run::{EnrolmentToken, Glance, NewRun, Run, RunPage};
 use protocol::event::Progress;
@@ -46,6 +48,7 @@ fn post(path: &str, data: &[u8]) -> bool {
             people: Arc::new(People::new(nobody(), nobody(), SessionKey::new(&[0; 32]))),
             limits,
             drain: Default::default(),
+            metrics: Default::default(),
         };
         router(Arc::new(One), settings)
     });
@@ -141,6 +144,15 @@ impl Service for One {
     fn token<'a>(&'a self, _: &'a RunId) -> Answer<'a, EnrolmentToken> {
         nothing()
     }
+    fn release_key<'a>(&'a self, _: &'a Agent) -> Answer<'a, ReleasedKey> {
+        nothing()
+    }
+    fn show_key<'a>(&'a self, _: &'a RunId, _: &'a str) -> Answer<'a, ShownKey> {
+        nothing()
+    }
+    fn destroy_key<'a>(&'a self, _: &'a RunId, _: &'a str) -> Answer<'a, Run> {
+        nothing()
+    }
 
     fn enrol<'a>(&'a self, token: &'a Token, enrol: Enrol) -> Answer<'a, Enrolled> {
         let digest = |text: &str| format!("sha256:{:064x}", text.len()).try_into().expect("a digest");
@@ -202,6 +214,10 @@ impl Service for One {
     fn watch(&self, _: Option<&RunId>) -> Box<dyn Changes> {
         Box::new(Never)
     }
+    fn tally(&self) -> Tally {
+        Tally::default()
+    }
+
     fn ready(&self) -> Answer<'_, ()> {
         nothing()
     }

@@ -4,12 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
+use protocol::control::key::ReleasedKey;
 use protocol::control::run::Nothing;
 
 use super::Api;
 use super::body::Strict;
 use super::caller::{AgentCaller, Enrolling};
-use super::openapi::{Enrolments, Reporting};
+use super::openapi::{Enrolments, Releasing, Reporting};
 use super::problem::Answered;
 
 /// Enrol for an attempt
@@ -66,4 +67,26 @@ pub(super) async fn renew(
     Strict(Nothing {}): Strict<Nothing>,
 ) -> Answered<Json<Lease>> {
     Ok(Json(api.service.renew(&agent).await?))
+}
+
+/// Get the key of the run's disk
+///
+/// Where the run spec says `key: service`. Each attempt is given it once: an answer that was lost costs the attempt, and the next one gets
+/// the key anew.
+#[utoipa::path(
+    post, path = "/v1/agent/runs/{run}/attempts/{attempt}/key", tag = "agents", operation_id = "release_key",
+    security(("session" = [])),
+    params(
+        ("run" = protocol::RunId, Path, description = "The run"),
+        ("attempt" = u32, Path, description = "The attempt", minimum = 1),
+    ),
+    request_body(content = Option<Nothing>, content_type = "application/json"),
+    responses((status = 200, description = "The key", body = ReleasedKey, content_type = "application/json"), Releasing),
+)]
+pub(super) async fn release_key(
+    AgentCaller(agent): AgentCaller,
+    State(api): State<Api>,
+    Strict(Nothing {}): Strict<Nothing>,
+) -> Answered<Json<ReleasedKey>> {
+    Ok(Json(api.service.release_key(&agent).await?))
 }

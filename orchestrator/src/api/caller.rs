@@ -4,11 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
+use futures_util::StreamExt;
+use futures_util::future::ready;
 use protocol::control::problem::{Code, Problem};
 use protocol::{RunId, Token};
 
@@ -53,7 +56,29 @@ impl FromRequestParts<Api> for Viewer {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
-        person(parts, api).map(Viewer)
+        person(parts, api).map(|known| Viewer(known.who))
+    }
+}
+
+/// Whoever may look, and is answered for as long as that lasts.
+pub(super) struct Onlooker(Known);
+
+impl FromRequestParts<Api> for Onlooker {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
+        person(parts, api).map(Onlooker)
+    }
+}
+
+impl Onlooker {
+    /// The answer, which ends with the next piece of it when what proved who it is has ended or was revoked.
+    pub(super) fn bounds(self, api: &Api, answer: Response) -> Response {
+        let people = Arc::clone(&api.people);
+        let (head, body) = answer.into_parts();
+        let pieces = body.into_data_stream();
+        let is_known = move |_: &_| ready(people.still_knows(&self.0, Moment::of_wall_clock()));
+        Response::from_parts(head, Body::from_stream(pieces.take_while(is_known)))
     }
 }
 
@@ -64,7 +89,7 @@ impl FromRequestParts<Api> for Operator {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Answered<Self> {
-        let who = person(parts, api)?;
+        let who = person(parts, api)?.who;
         if who.role != Role::Operator {
             let detail = format!("{} is a {}'s: it may look, and change nothing", who.name, who.role.name());
             return Err(Problem::new(Code::Forbidden, detail)
@@ -91,14 +116,14 @@ impl FromRequestParts<Api> for Signing {
 }
 
 /// Who it is, of the people. What comes first counts, also where something after it would have proven more.
-fn person(parts: &Parts, api: &Api) -> Answered<Who> {
+fn person(parts: &Parts, api: &Api) -> Answered<Known> {
     let known = match (by_certificate(parts, api)?, session::cookie(&parts.headers)?) {
         (Some(known), _) => known,
         (None, Some(cookie)) if !parts.headers.contains_key(AUTHORIZATION) => session::known(parts, cookie, api)?,
         (None, _) => by_token(parts, api)?,
     };
     within_pace(api.persons.ask(&Caller::Person(known.who.clone())))?;
-    Ok(known.who)
+    Ok(known)
 }
 
 /// Whose certificate came with the connection. Browsers show one whoever has made the request, as they send cookies.

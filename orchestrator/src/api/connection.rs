@@ -58,8 +58,14 @@ pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
             let who = End { from, certificate: shown.map(|shown| Certificate(Arc::new(shown))) };
             serve(stream, if is_http2 { builder.http2_only() } else { builder.http1_only() }, who, server).await;
         }
-        Ok(Err(error)) => tracing::debug!(%from, %error, "the TLS handshake failed"),
-        Err(_) => tracing::debug!(%from, "the TLS handshake took too long"),
+        Ok(Err(error)) => {
+            server.metrics.handshake_failed();
+            tracing::debug!(%from, %error, "the TLS handshake failed");
+        }
+        Err(_) => {
+            server.metrics.handshake_failed();
+            tracing::debug!(%from, "the TLS handshake took too long");
+        }
     }
 }
 

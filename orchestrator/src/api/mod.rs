@@ -2,14 +2,17 @@
 //!
 //! A request goes this way: `serve` (a connection and what it may cost) → `pace` (how often its peer may ask) → `caller` and `session` (who
 //! it is, and whether it may) → `path`, `body` (what it says) → a handler in `runs`, `agent` or `watch` → the engine. Whatever goes wrong on the way
-//! is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one call.
+//! is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one call; the page's
+//! files, which `page` has, do not.
 
 mod agent;
 mod body;
 mod caller;
 mod connection;
 mod fleet;
+mod keys;
 mod limits;
+mod metrics;
 mod openapi;
 mod path;
 mod problem;
@@ -45,6 +48,7 @@ pub use serve::{Tls, serve};
 pub use service::{Answer, Changes, Service};
 
 use crate::identity::{People, Shown};
+use crate::metrics::Metrics;
 use caller::{Caller, Peer};
 use limits::Pace;
 use problem::Refusal;
@@ -58,6 +62,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Tells that the service ends: watchers are let go.
     pub drain: CancellationToken,
+    /// Where what is answered is counted.
+    pub metrics: Metrics,
 }
 
 /// What handlers share.
@@ -77,6 +83,7 @@ struct Shared {
     people: Arc<People>,
     limits: Limits,
     drain: CancellationToken,
+    metrics: Metrics,
     peers: Pace<std::net::IpAddr>,
     callers: Pace<Caller>,
     persons: Pace<Caller>,
@@ -96,6 +103,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         service,
         people: settings.people,
         drain: settings.drain,
+        metrics: settings.metrics,
         peers: Pace::new(limits.per_peer),
         callers: Pace::new(limits.per_caller),
         persons: Pace::new(limits.per_person),
@@ -108,12 +116,13 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         limits,
     }));
     router
+        .merge(crate::page::routes())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(from_fn_with_state(api.clone(), caller::pace))
         .layer(from_fn_with_state(api.clone(), answer_in_time))
         .layer(from_fn(problem::no_panic))
-        .layer(from_fn(tell))
+        .layer(from_fn_with_state(api.clone(), tell))
         .with_state(api)
 }
 
@@ -132,12 +141,15 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(runs::confirm_death))
         .routes(routes!(runs::revoke))
         .routes(routes!(runs::token))
+        .routes(routes!(keys::show, keys::destroy))
         .routes(routes!(watch::of_run))
         .routes(routes!(watch::of_all))
         .routes(routes!(session::begin, session::show, session::end))
         .routes(routes!(agent::enrol))
         .routes(routes!(agent::report))
         .routes(routes!(agent::renew))
+        .routes(routes!(agent::release_key))
+        .routes(routes!(metrics::show))
         .routes(routes!(openapi::show))
         .routes(routes!(openapi::lives))
         .routes(routes!(openapi::ready))
@@ -156,17 +168,18 @@ async fn answer_in_time(State(api): State<Api>, request: Request, next: Next) ->
 }
 
 /// Writes a line of log for each request, and what each answer says to caches and browsers.
-async fn tell(request: Request, next: Next) -> Response {
+async fn tell(State(api): State<Api>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let mut response = next.run(request).await;
     let (status, milliseconds) = (response.status().as_u16(), began.elapsed().as_millis());
+    api.metrics.answered(method.as_str(), &path, status, began.elapsed());
     tracing::debug!(?peer, %method, path, status, milliseconds, "answered");
     let headers = response.headers_mut();
-    // Answers have tokens in them, and what a run is now it is not in a minute.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Answers have tokens in them, and what a run is now it is not in a minute. The page's files say themselves what holds for them.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -188,13 +188,21 @@ refusals! {
     /// Of what shows one run.
     Showing: BadRequest Unauthorized NotFound TooMany Internal Unavailable;
     /// Of what creates a run.
-    Creating: BadRequest Unauthorized Forbidden Timeout Conflict KeyReused TooLarge MediaType TooMany Internal Unavailable;
+    Creating: BadRequest Unauthorized Forbidden Policy Timeout Conflict KeyReused KeyShut TooLarge MediaType TooMany Internal Unavailable;
     /// Of what changes a run.
-    Telling: BadRequest Unauthorized Forbidden NotFound Timeout Conflict TooLarge MediaType TooMany Internal Unavailable;
+    Telling: BadRequest Unauthorized Forbidden NotFound Timeout Conflict KeyShut TooLarge MediaType TooMany Internal Unavailable;
     /// Of sessions that begin.
     Beginning: BadRequest Unauthorized Timeout TooLarge MediaType TooMany Internal Unavailable;
     /// Of sessions that end.
     Leaving: BadRequest Forbidden TooMany Internal Unavailable;
+    /// Of what shows a key.
+    Unlocking: BadRequest Unauthorized Forbidden NotFound Timeout Conflict KeyShown KeyShut KeyGone TooLarge MediaType TooMany Internal
+        Unavailable;
+    /// Of what destroys a key.
+    Destroying: BadRequest Unauthorized Forbidden NotFound Conflict KeyGone TooMany Internal Unavailable;
+    /// Of what gives a key to an agent.
+    Releasing: BadRequest Unauthorized Forbidden Revoked NotFound Timeout Conflict KeyReleased KeyShut AttemptOver KeyGone TooLarge MediaType
+        TooMany Internal Unavailable;
     /// Of enrolments.
     Enrolments: BadRequest Unauthorized Forbidden Revoked NotFound Timeout Conflict AlreadyEnrolled NotYet AttemptOver TooLarge MediaType
         TooMany Internal Unavailable;

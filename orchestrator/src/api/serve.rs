@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection;
 use super::limits::{Limits, peer};
 use crate::identity::Clients;
+use crate::metrics::Metrics;
 
 /// How long nothing is accepted when the machine has no more of what a connection needs.
 const BREATH: Duration = Duration::from_millis(100);
@@ -39,6 +40,7 @@ pub(super) struct Server {
     pub(super) tls: Option<Accepting>,
     pub(super) limits: Limits,
     pub(super) drain: CancellationToken,
+    pub(super) metrics: Metrics,
     places: Places,
 }
 
@@ -50,6 +52,7 @@ pub async fn serve(
     app: Router,
     limits: Limits,
     drain: CancellationToken,
+    metrics: Metrics,
 ) {
     let tls = tls.map(|Tls { config, clients }| {
         let mut config = rustls::ServerConfig::clone(&config);
@@ -57,7 +60,7 @@ pub async fn serve(
         Accepting { acceptor: TlsAcceptor::from(Arc::new(config)), clients }
     });
     let places = Places::new(limits.connections, limits.connections_per_peer);
-    let server = Arc::new(Server { app, tls, limits, drain, places });
+    let server = Arc::new(Server { app, tls, limits, drain, metrics, places });
     let loops = listeners.into_iter().map(|listener| accept(listener, server.clone()));
     futures_util::future::join_all(loops).await;
 }
@@ -96,14 +99,17 @@ async fn accept(listener: TcpListener, server: Arc<Server>) {
 fn begin(stream: TcpStream, from: SocketAddr, server: &Arc<Server>, connections: &mut JoinSet<()>) {
     match server.places.take(from.ip()) {
         Ok(place) => {
-            let server = server.clone();
+            let (server, connected) = (server.clone(), server.metrics.connected());
             connections.spawn(async move {
                 connection::run(stream, from, &server).await;
-                drop(place);
+                drop((place, connected));
             });
         }
         // Dropping it tells the other end at once; in a queue it would wait for nothing.
-        Err(full) => tracing::warn!(%from, "a connection was refused: {full}"),
+        Err(full) => {
+            server.metrics.refused();
+            tracing::warn!(%from, "a connection was refused: {full}");
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 use futures_util::future::BoxFuture;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
+use protocol::control::key::{ReleasedKey, ShownKey};
 use protocol::control::problem::Problem;
 use protocol::control::run::{EnrolmentToken, Glance, NewRun, Run, RunPage};
 use protocol::event::Progress;
 use protocol::{Digest, RunId, Token};
 
 use crate::engine::{Agent, Engine, Fresh, Watch};
+use crate::metrics::Tally;
 use crate::store::{Filter, Told};
 
 /// What a method answers.
@@ -40,12 +42,16 @@ pub trait Service: Send + Sync + 'static {
     ) -> Answer<'a, Agent>;
     fn report<'a>(&'a self, agent: &'a Agent, report: Report) -> Answer<'a, Orders>;
     fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease>;
+    fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey>;
+    fn show_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, ShownKey>;
+    fn destroy_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, Run>;
     fn told<'a>(&'a self, after: i64, run: Option<&'a RunId>, limit: u32) -> Answer<'a, Vec<Told>>;
     fn last_told(&self) -> Answer<'_, i64>;
     fn progress(&self, run: &RunId) -> Option<Progress>;
     fn fleet(&self, since: u64) -> (u64, Vec<Glance>);
     fn watch(&self, run: Option<&RunId>) -> Box<dyn Changes>;
     fn ready(&self) -> Answer<'_, ()>;
+    fn tally(&self) -> Tally;
 }
 
 impl Changes for Watch {
@@ -109,6 +115,18 @@ impl Service for Engine {
         Box::pin(Engine::renew(self, agent))
     }
 
+    fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey> {
+        Box::pin(Engine::release_key(self, agent))
+    }
+
+    fn show_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, ShownKey> {
+        Box::pin(Engine::show_key(self, run, by))
+    }
+
+    fn destroy_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, Run> {
+        Box::pin(Engine::destroy_key(self, run, by))
+    }
+
     fn told<'a>(&'a self, after: i64, run: Option<&'a RunId>, limit: u32) -> Answer<'a, Vec<Told>> {
         Box::pin(Engine::told(self, after, run, limit))
     }
@@ -131,5 +149,9 @@ impl Service for Engine {
 
     fn ready(&self) -> Answer<'_, ()> {
         Box::pin(Engine::ready(self))
+    }
+
+    fn tally(&self) -> Tally {
+        Engine::tally(self)
     }
 }

@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::Api;
-use super::caller::Viewer;
+use super::caller::Onlooker;
 use super::fleet::Place;
 use super::openapi::{Showing, Watching};
 use super::path::{Asked, RunPath};
@@ -50,7 +50,7 @@ pub(super) struct Since {
 
 /// Watch a run
 ///
-/// Server-sent events: `state` and `agent`, each with an `id` and a `Happening`, and `progress` without an `id`, with a `RunProgress`.
+/// Server-sent events: `state`, `agent` and `key`, each with an `id` and a `Happening`, and `progress` without an `id`, with a `RunProgress`.
 /// They begin with the run's history, or after `Last-Event-ID`.
 #[utoipa::path(
     get, path = "/v1/runs/{run}/events", tag = "events", operation_id = "watch_run", security(("viewer" = [])),
@@ -62,7 +62,7 @@ pub(super) struct Since {
     responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Showing),
 )]
 pub(super) async fn of_run(
-    _: Viewer,
+    onlooker: Onlooker,
     State(api): State<Api>,
     path: RunPath,
     Asked(since): Asked<Since>,
@@ -72,12 +72,13 @@ pub(super) async fn of_run(
     let changes = api.service.watch(Some(&path.run));
     api.service.run(&path.run).await?;
     let after = place(&api, &headers, &since).await?.unwrap_or(0);
-    watch(api, Some(path.run), after, changes)
+    let answer = watch(api.clone(), Some(path.run), after, changes)?;
+    Ok(onlooker.bounds(&api, answer))
 }
 
 /// Watch all runs
 ///
-/// Server-sent events: `state` and `agent` as of one run, and, at most once a second, `fleet` without an `id`, with a `Fleet`: how far runs
+/// Server-sent events: `state`, `agent` and `key` as of one run, and, at most once a second, `fleet` without an `id`, with a `Fleet`: how far runs
 /// are that got on since the last time, and the first time all that are running; of very many, in several events. Without `Last-Event-ID`
 /// they begin with what happens next.
 #[utoipa::path(
@@ -86,7 +87,7 @@ pub(super) async fn of_run(
     responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Watching),
 )]
 pub(super) async fn of_all(
-    _: Viewer,
+    onlooker: Onlooker,
     State(api): State<Api>,
     Asked(since): Asked<Since>,
     headers: HeaderMap,
@@ -96,7 +97,8 @@ pub(super) async fn of_all(
         Some(after) => after,
         None => api.service.last_told().await?,
     };
-    watch(api, None, after, changes)
+    let answer = watch(api.clone(), None, after, changes)?;
+    Ok(onlooker.bounds(&api, answer))
 }
 
 /// Where a client wants to go on.
@@ -152,7 +154,7 @@ struct Watcher {
     of: Of,
     /// The place of what was sent last.
     after: i64,
-    /// When it was heard that something was told which is not sent yet.
+    /// When something was told which is not sent yet, the latest of it.
     heard: Option<Instant>,
     /// When that may be sent.
     tell_from: Instant,
@@ -199,7 +201,7 @@ impl Watcher {
                 // Whoever has heard of something and must wait before it is sent need not hear of more.
                 fresh = changes.changed(), if self.heard.is_none() => {
                     let fresh = fresh.ok_or(End::Service)?;
-                    self.heard = fresh.told.then(Instant::now);
+                    self.heard = fresh.told;
                     self.owes |= fresh.progress;
                 }
                 () = sleep_until(self.tell_from), if self.heard.is_some() => {}
@@ -296,6 +298,7 @@ pub(super) fn write_told(text: &mut String, told: &Told) {
     let name = match told.happening.what {
         What::State(_) => "state",
         What::Agent(_) => "agent",
+        What::Key(_) => "key",
     };
     write_event(text, name, Some(told.seq), &told.happening);
 }

@@ -151,7 +151,9 @@ const MAX_ASKED: Duration = Duration::from_secs(60);
 fn news(message: &Message) -> Vec<News> {
     let data = &message.data;
     let news = match message.event.as_str() {
-        "state" | "agent" => serde_json::from_str(data).map(|happening| vec![News::Happened(Box::new(happening))]),
+        "state" | "agent" | "key" => {
+            serde_json::from_str(data).map(|happening| vec![News::Happened(Box::new(happening))])
+        }
         "progress" => {
             serde_json::from_str(data).map(|RunProgress { run, progress }| vec![glance(Glance::of(run, &progress))])
         }

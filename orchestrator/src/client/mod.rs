@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
+use protocol::control::key::ShownKey;
 use protocol::control::run::{EnrolmentToken, MAX_IDEMPOTENCY_KEY, Revoke, RunPage};
 use protocol::control::{NewRun, Run};
 use protocol::{RunId, Token};
@@ -232,6 +233,22 @@ impl Client {
     /// The service was not reached or refused it.
     pub async fn token(&self, run: &RunId) -> Result<EnrolmentToken> {
         self.post(run, "token", &Empty {}).await
+    }
+
+    /// The key that unlocks a run's disk. It is shown once: asked once.
+    ///
+    /// # Errors
+    /// The service was not reached or refused it.
+    pub async fn key(&self, run: &RunId) -> Result<ShownKey> {
+        self.post(run, "key", &Empty {}).await
+    }
+
+    /// Makes the service forget the key of a run's disk.
+    ///
+    /// # Errors
+    /// The service was not reached or refused it.
+    pub async fn destroy_key(&self, run: &RunId) -> Result<Run> {
+        self.exchange(Request::new(Method::DELETE, &format!("v1/runs/{run}/key")), MAX_RUN).await?.parse()
     }
 
     /// What happens to a run, from its beginning on; or to all runs, from now on. Nothing is asked before the first [`Events::next`].

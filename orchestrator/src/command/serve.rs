@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Context, Kind, Result};
 
 /// What is logged, by how often `-v` is said.
-const LOGGED: [&str; 2] = ["warn,orchestrator=info", "warn,orchestrator=debug"];
+const LOGGED: [&str; 2] = ["warn,orchestrator=info,audit=info", "warn,orchestrator=debug,audit=info"];
 
 /// Its arguments.
 #[derive(clap::Args)]

@@ -78,7 +78,24 @@ impl Config {
         self.check_clients()?;
         self.check_times()?;
         self.limits.check()?;
-        self.check_process()
+        self.check_process()?;
+        self.check_keys()?;
+        is_path("policy", self.policy.as_deref())
+    }
+
+    fn check_keys(&self) -> Result<()> {
+        let keys = &self.keys;
+        is_path("keys.file", keys.file.as_deref())?;
+        at_most("keys.command", keys.command.len())?;
+        let both = keys.file.is_some() && !keys.command.is_empty();
+        holds(!both, || "`keys.file` and `keys.command` are both given".into(), "give one of them")?;
+        holds(
+            keys.command.first().is_none_or(|program| !program.is_empty()),
+            || "`keys.command` names no program".into(),
+            "name the program first, then its arguments",
+        )?;
+        let tainted = keys.command.iter().any(|argument| argument.contains('\0'));
+        holds(!tainted, || "`keys.command` has an argument with a zero byte".into(), "remove it")
     }
 
     fn check_clients(&self) -> Result<()> {

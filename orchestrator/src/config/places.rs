@@ -13,6 +13,7 @@ use super::{Config, EVERY_FABRIC, FABRIC_LIMIT, Limits, Process, check::check_ur
 use crate::error::{Context, Error, Result};
 use crate::identity::{CA, bounded};
 use crate::model::schedule;
+use crate::policy::{POLICY, Policy};
 use crate::store::Location;
 
 const NAME: &str = "z-orchestrator";
@@ -99,6 +100,11 @@ impl Config {
             "sqlite" => Ok(Location::File(data.join(SQLITE))),
             url => parse("store", url),
         }
+    }
+
+    /// The policy for images. Whoever names its file wants it to be there.
+    pub fn policy(&self, data: &Path) -> Policy {
+        Policy::new(self.policy.clone().unwrap_or_else(|| data.join(POLICY)), self.policy.is_some())
     }
 
     /// The limits as the scheduler takes them.

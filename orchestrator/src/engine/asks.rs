@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use protocol::control::problem::Problem;
-use protocol::control::run::NewRun;
 use protocol::{Digest, RunId};
 use tokio::sync::oneshot;
 
+use super::draft::Draft;
 use super::ending;
 use crate::model::{Answer, Effect, Input, Record};
 use crate::store::Change;
@@ -19,7 +19,7 @@ pub(super) type Created = Result<(Arc<Record>, bool), Problem>;
 /// What the task is asked.
 pub(super) enum Ask {
     /// Create a run.
-    Create { new: Box<NewRun>, key: Option<String>, reply: oneshot::Sender<Created> },
+    Create { draft: Box<Draft>, reply: oneshot::Sender<Created> },
     /// Decide an input. Without a reply, it is the service's own: it is not lost when the store is away.
     Input { run: RunId, input: Box<Input>, reply: Option<oneshot::Sender<Replied>> },
     /// Which run an enrolment token is for.

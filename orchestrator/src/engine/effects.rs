@@ -68,6 +68,7 @@ impl Launching {
             Effect::Launch => self.launch(record),
             Effect::Release { attempt } => self.release(record, attempt),
             Effect::End { attempt, handle } => self.end(record, attempt, handle),
+            Effect::DestroyKey { sealed } => self.engine.forget_elsewhere(record.run.clone(), sealed),
         }
     }
 

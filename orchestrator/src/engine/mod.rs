@@ -9,9 +9,12 @@ mod asks;
 mod chance;
 mod clock;
 mod doubt;
+mod draft;
 mod effects;
 mod fleet;
 mod gauge;
+mod keeper;
+mod keys;
 mod published;
 mod settings;
 mod task;
@@ -22,12 +25,14 @@ use std::sync::Arc;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{EnrolmentToken, Glance, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Run, RunPage};
-use protocol::event::Progress;
+use protocol::event::{Priority, Progress};
+use protocol::spec::KeySource;
 use protocol::{Digest, RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Tally;
 use crate::model::{Answer, Ending, Input, Record, only_progress, revoked};
 use crate::store::{Filter, Shared, StoreError, Told};
 use asks::{Ask, Replied};
@@ -35,6 +40,7 @@ use published::Published;
 use watch::Watchers;
 
 pub use clock::Clock;
+pub use keeper::{Keeper, KeeperError};
 pub use settings::{Credentials, Settings};
 pub use watch::{Fresh, Watch};
 
@@ -94,7 +100,7 @@ impl Engine {
     /// Creates a run; `false` when the key has already made this very one.
     ///
     /// # Errors
-    /// `key-reused`, `bad-request`, `unavailable`.
+    /// `key-reused`, `bad-request`, `policy`, `unavailable`.
     pub async fn create(&self, new: NewRun, key: Option<String>) -> Result<(Run, bool), Problem> {
         new.check().map_err(|error| Problem::new(Code::BadRequest, format!("the run: {error}")))?;
         let fits = |key: &String| (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len());
@@ -102,9 +108,16 @@ impl Engine {
             let detail = format!("an idempotency key has 1 to {MAX_IDEMPOTENCY_KEY} bytes");
             return Err(Problem::new(Code::BadRequest, detail));
         }
+        let draft = self.draft(new, key).await?;
+        let (run, sealed) = (draft.run.clone(), draft.plan.as_ref().ok().and_then(|plan| plan.sealed.clone()));
         let (reply, replied) = oneshot::channel();
-        self.ask(Ask::Create { new: Box::new(new), key, reply }).await?;
-        let (record, is_new) = replied.await.map_err(|_| ending())??;
+        self.ask(Ask::Create { draft: Box::new(draft), reply }).await?;
+        let created = replied.await.map_err(|_| ending())?;
+        // Where another request with this key was first, the key of the disk is nobody's.
+        if let (Ok((_, false)), Some(sealed)) = (&created, sealed) {
+            self.forget_elsewhere(run, sealed);
+        }
+        let (record, is_new) = created?;
         Ok((self.shown(&record), is_new))
     }
 
@@ -141,14 +154,6 @@ impl Engine {
     pub async fn cancel(&self, run: &RunId, reason: &str) -> Result<Run, Problem> {
         let input = Input::Cancel { reason: reason.to_owned(), ending: Ending::Cancelled };
         Ok(self.shown(&self.input(run, input).await?.0))
-    }
-
-    /// Queues a failed or cancelled run again, with a new budget.
-    ///
-    /// # Errors
-    /// `not-found`, `conflict`, `unavailable`.
-    pub async fn retry(&self, run: &RunId) -> Result<Run, Problem> {
-        Ok(self.shown(&self.input(run, Input::Retry).await?.0))
     }
 
     /// A person vouches that the silent agent of a lost run is dead. `attempt` guards against vouching for another one.
@@ -211,6 +216,8 @@ impl Engine {
         // Which answer reaches it nobody knows: the lease counts from the latest.
         self.0.published.renew(&Agent { run: run.clone(), attempt }, &self.0.settings, &self.0.clock)?;
         let mut spec = record.order.spec(run.clone(), attempt);
+        // A run of before the service had keys has none, whatever its order would mean today.
+        spec.key = if record.luks_key.is_some() { KeySource::Service } else { KeySource::Agent };
         // What an attempt before it has written need not be fetched again. The media decide.
         spec.options.resume |= attempt > 1;
         let defect = |error: String| Problem::new(Code::Internal, error);
@@ -265,6 +272,7 @@ impl Engine {
     /// # Errors
     /// `bad-request`, `forbidden`, `too-large`, `attempt-over`, `unavailable`.
     pub async fn report(&self, agent: &Agent, report: Report) -> Result<Orders, Problem> {
+        let made = report.events.iter().filter(|event| event.event.priority() == Priority::Low).count();
         let record = self.record(&agent.run).await?;
         // Nothing but progress changes nothing that is stored.
         let (record, answer) = match only_progress(&record, agent.attempt, &report.events) {
@@ -276,6 +284,7 @@ impl Engine {
             orders.next = next;
             if let Some(progress) = progress {
                 self.0.published.set_progress(agent, *progress);
+                self.0.settings.metrics.progressed(made);
                 self.0.watchers.advance(&agent.run);
             }
         }
@@ -327,6 +336,11 @@ impl Engine {
     /// `unavailable`.
     pub async fn ready(&self) -> Result<(), Problem> {
         self.0.store.ping().await.map_err(|error| problem(&error))
+    }
+
+    /// How many runs are where, at this moment.
+    pub fn tally(&self) -> Tally {
+        self.0.published.tally(&self.0.settings, &self.0.clock)
     }
 
     async fn record(&self, run: &RunId) -> Result<Arc<Record>, Problem> {

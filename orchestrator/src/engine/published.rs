@@ -8,15 +8,16 @@ use protocol::RunId;
 use protocol::control::agent::Lease;
 use protocol::control::agent::Orders;
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{Glance, Run, Wait};
-use protocol::event::Progress;
+use protocol::control::run::{Glance, Run, Wait, WaitsFor};
+use protocol::event::{Progress, Rates};
 use tokio::time::Instant;
 
 use super::gauge::{Gauge, Looks};
 use super::settings::Settings;
 use super::{Agent, Clock};
+use crate::metrics::Tally;
 use crate::model::schedule::Busy;
-use crate::model::{Record, State, view};
+use crate::model::{Record, State, view, waits};
 
 /// A run that is not over.
 #[derive(Debug, Clone)]
@@ -195,12 +196,43 @@ impl Published {
         inner.runs.values().filter(is_late).map(|live| live.record.run.clone()).collect()
     }
 
+    /// How many runs are where, what they wait for, and what their agents move.
+    pub(super) fn tally(&self, settings: &Settings, clock: &Clock) -> Tally {
+        let (inner, now) = (self.read(), clock.now());
+        let mut states: Vec<(State, u64)> =
+            State::ALL.into_iter().filter(|state| !state.is_over()).map(|state| (state, 0)).collect();
+        let mut waiting: Vec<(String, u64)> = WaitsFor::ALL.iter().map(|what| (what.name().to_owned(), 0)).collect();
+        let mut rates = Rates::default();
+        for live in inner.runs.values() {
+            let record = &live.record;
+            one_more(&mut states, &record.state);
+            let queued = if record.may_start() { inner.busy.why_not(record, &settings.limits, now) } else { None };
+            if let Some(wait) = waits(record, queued) {
+                one_more(&mut waiting, &wait.what.name().to_owned());
+            }
+            let moves = live.progress.since(0, |progress| progress.rates).filter(|_| record.state == State::Running);
+            if let Some(moves) = moves {
+                rates.source = rates.source.saturating_add(moves.source);
+                rates.decode = rates.decode.saturating_add(moves.decode);
+                rates.write = rates.write.saturating_add(moves.write);
+                rates.read_back = rates.read_back.saturating_add(moves.read_back);
+            }
+        }
+        Tally { states, waits: waiting, rates }
+    }
+
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Runs> {
         self.runs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Runs> {
         self.runs.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn one_more<K: PartialEq>(counts: &mut [(K, u64)], key: &K) {
+    if let Some((_, count)) = counts.iter_mut().find(|(known, _)| known == key) {
+        *count += 1;
     }
 }
 

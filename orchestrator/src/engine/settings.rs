@@ -6,9 +6,12 @@ use std::time::Duration;
 use protocol::control::agent::Terms;
 use protocol::{ClientKey, Digest, RunId, Token};
 
+use super::keeper::Keeper;
 use crate::launch::Launchers;
+use crate::metrics::Metrics;
 use crate::model::schedule::Limits;
 use crate::model::{BackOff, Record};
+use crate::policy::Policy;
 
 /// All of it.
 #[derive(Clone)]
@@ -29,6 +32,12 @@ pub struct Settings {
     pub launchers: Launchers,
     /// Who makes and checks secrets.
     pub credentials: Arc<dyn Credentials>,
+    /// Where what happens is counted.
+    pub metrics: Metrics,
+    /// Who makes and keeps the keys of disks.
+    pub keeper: Arc<dyn Keeper>,
+    /// Which images may be installed, and whose.
+    pub policy: Arc<Policy>,
 }
 
 /// Makes secrets, digests and tickets. The engine itself knows no cryptography.

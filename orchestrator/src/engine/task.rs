@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{Happening, LauncherKind, NewRun, What};
+use protocol::control::run::{Happening, LauncherKind, What};
 use protocol::{Digest, RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use super::asks::{Ask, Batch, Replied, Reply};
-use super::chance::{Dice, run_id};
+use super::chance::Dice;
+use super::draft::{Draft, Plan};
 use super::effects::Launching;
 use super::fleet::Fleet;
 use crate::model::schedule::pick;
-use crate::model::{Answer, Ending, IdempotencyKey, Input, Record, Rules, State, created, decide};
+use crate::model::{Answer, Ending, IdempotencyKey, Input, KeyRecord, Record, Rules, State, created, decide};
 use crate::store::{Change, Generation, StoreError};
 
 /// Most changes of one transaction.
@@ -125,8 +126,8 @@ impl Task {
     async fn take(&mut self, batch: &mut Batch, ask: Ask) {
         match ask {
             Ask::Input { run, input, reply } => self.decide(batch, run, *input, reply).await,
-            Ask::Create { new, key, reply } => {
-                let created = self.create(batch, *new, key).await;
+            Ask::Create { draft, reply } => {
+                let created = self.create(batch, *draft).await;
                 batch.replies.push(Reply::Created(reply, created));
             }
             Ask::Find { token, reply } => {
@@ -135,11 +136,8 @@ impl Task {
         }
     }
 
-    async fn create(&mut self, batch: &mut Batch, new: NewRun, key: Option<String>) -> Result<(RunId, bool), Problem> {
-        let credentials = &self.engine.0.settings.credentials;
-        let internal = |error: String| Problem::new(Code::Internal, error);
-        let request = serde_json::to_string(&new).map_err(|error| internal(error.to_string()))?;
-        let request = credentials.digest_of(&request);
+    async fn create(&mut self, batch: &mut Batch, draft: Draft) -> Result<(RunId, bool), Problem> {
+        let Draft { run, key, request, plan } = draft;
         if let Some(key) = &key {
             let known = match self.fleet.by_key(key) {
                 Some(record) => Some(record.clone()),
@@ -149,8 +147,7 @@ impl Task {
                 return the_same(batch, known, &request);
             }
         }
-        let token = credentials.new_token().map_err(internal)?;
-        let run = run_id(token.reveal()).map_err(internal)?;
+        let Plan { order: new, policy, sealed } = plan?;
         let now = self.engine.0.clock.now();
         self.seq += 1;
         let record = Record {
@@ -158,6 +155,8 @@ impl Task {
             seq: self.seq,
             version: 1,
             key: key.map(|key| IdempotencyKey { key, request }),
+            luks_key: sealed.map(|sealed| KeyRecord::new(sealed, now, 0)),
+            policy,
             created: now,
             deadline: new.deadline.map(|seconds| now.after(Duration::from_secs(seconds))),
             state: State::Queued,
@@ -176,7 +175,7 @@ impl Task {
             ended: None,
             order: new,
         };
-        let told = vec![created(&record)];
+        let told = created(&record);
         self.put(batch, record, told);
         Ok((run, true))
     }
@@ -264,7 +263,9 @@ impl Task {
             return self.see_whose_store_it_is().await;
         }
         self.stored = tokio::time::Instant::now();
-        match self.engine.0.store.commit(self.generation, &batch.changes).await {
+        let committed = self.engine.0.store.commit(self.generation, &batch.changes).await;
+        self.engine.0.settings.metrics.committed(committed.is_ok(), self.stored.elapsed());
+        match committed {
             Ok(()) => self.conclude(batch),
             Err(StoreError::Superseded) => {
                 self.take_back(batch, &StoreError::Superseded);
@@ -290,6 +291,8 @@ impl Task {
         for change in batch.changes {
             inner.published.show(&change.record, &inner.settings);
             inner.watchers.tell(&change.record.run);
+            change.told.iter().for_each(|told| inner.settings.metrics.told(&told.what));
+            change.told.iter().for_each(super::keys::audit);
             last.insert(change.record.run.clone(), Arc::new(change.record));
         }
         let find = |run: &RunId| last.get(run).cloned().or_else(|| inner.published.get(run));

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use protocol::RunId;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Runs that are watched, or were, from which on those that nobody watches any more are forgotten.
 const FORGET: usize = 1024;
@@ -17,6 +18,8 @@ const FORGET: usize = 1024;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counts {
     told: u64,
+    /// When something was told last.
+    told_at: Option<Instant>,
     progress: u64,
 }
 
@@ -37,8 +40,8 @@ pub struct Watch {
 /// What is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fresh {
-    /// Something was told: read it with [`super::Engine::told`].
-    pub told: bool,
+    /// Something was told, the latest of it then: read it with [`super::Engine::told`].
+    pub told: Option<Instant>,
     /// The run that is watched got on: look at it with [`super::Engine::progress`].
     pub progress: bool,
 }
@@ -54,7 +57,8 @@ impl Watch {
     pub async fn changed(&mut self) -> Option<Fresh> {
         self.counts.changed().await.ok()?;
         let now = *self.counts.borrow_and_update();
-        let fresh = Fresh { told: now.told != self.seen.told, progress: now.progress != self.seen.progress };
+        let told = now.told_at.filter(|_| now.told != self.seen.told);
+        let fresh = Fresh { told, progress: now.progress != self.seen.progress };
         self.seen = now;
         Some(fresh)
     }
@@ -72,8 +76,10 @@ impl Watchers {
 
     /// Something was told about a run.
     pub(super) fn tell(&self, run: &RunId) {
-        self.count(run, |counts| counts.told += 1);
-        self.all.send_modify(|counts| counts.told += 1);
+        let at = Instant::now();
+        let count = |counts: &mut Counts| (counts.told, counts.told_at) = (counts.told + 1, Some(at));
+        self.count(run, count);
+        self.all.send_modify(count);
     }
 
     /// A run got on.
@@ -116,13 +122,14 @@ mod tests {
         let mut all = watchers.subscribe(None);
         watchers.advance(&run);
         watchers.advance(&run);
-        assert_eq!(one.changed().now_or_never(), Some(Some(Fresh { told: false, progress: true })));
+        let heard = |fresh: Option<Option<Fresh>>| fresh.flatten().map(|fresh| (fresh.told.is_some(), fresh.progress));
+        assert_eq!(heard(one.changed().now_or_never()), Some((false, true)));
         assert_eq!(one.changed().now_or_never(), None);
         assert_eq!(all.changed().now_or_never(), None, "progress of one wakes nobody who watches all");
         watchers.tell(&run);
         watchers.advance(&run);
-        assert_eq!(one.changed().now_or_never(), Some(Some(Fresh { told: true, progress: true })));
-        assert_eq!(all.changed().now_or_never(), Some(Some(Fresh { told: true, progress: false })));
+        assert_eq!(heard(one.changed().now_or_never()), Some((true, true)));
+        assert_eq!(heard(all.changed().now_or_never()), Some((true, false)));
         let mut late = watchers.subscribe(Some(&run));
         assert_eq!(late.changed().now_or_never(), None, "what was before is not new");
     }

@@ -64,8 +64,8 @@ pub struct Known {
 /// What a session depends on: it is void without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// The token of their role.
-    Token,
+    /// The token of their role; in a session, until then.
+    Token { until: Option<Moment> },
     /// This certificate, which another authority than our own may have issued.
     Certificate { fingerprint: Digest, is_ours: bool, until: Moment },
 }
@@ -158,7 +158,7 @@ impl People {
         // Both are compared, whichever it is.
         let (operator, viewer) = (of(Role::Operator), of(Role::Viewer));
         let role = operator.or(viewer)?;
-        Some(Known { who: Who { role, name: format!("{} token", role.name()) }, proof: Proof::Token })
+        Some(Known { who: Who { role, name: format!("{} token", role.name()) }, proof: Proof::Token { until: None } })
     }
 
     /// Whose certificate this is. `None` where it is no person's.
@@ -194,7 +194,7 @@ impl People {
     pub fn begin_session(&self, known: &Known, now: Moment) -> (String, Duration) {
         let longest = now.after(BROWSER_SESSION);
         let (until, certificate, is_given) = match &known.proof {
-            Proof::Token => (longest, None, false),
+            Proof::Token { .. } => (longest, None, false),
             Proof::Certificate { fingerprint, is_ours, until } => {
                 (longest.min(*until), Some(fingerprint.clone()), !is_ours)
             }
@@ -217,7 +217,7 @@ impl People {
         }
         let Cookie { who, until, certificate, is_given } = cookie;
         let proof = match certificate {
-            None => Proof::Token,
+            None => Proof::Token { until: Some(until) },
             Some(fingerprint) => {
                 let certified = self.certified.as_ref()?;
                 let has_role = !is_given || certified.is_given(who.role, &who.name);
@@ -229,6 +229,17 @@ impl People {
             }
         };
         Some(Known { who, proof })
+    }
+
+    /// Whether somebody who was known still is: for answers that last. A token is good as long as the process has it, a session until its end.
+    pub fn still_knows(&self, known: &Known, now: Moment) -> bool {
+        match &known.proof {
+            Proof::Token { until } => until.is_none_or(|until| until > now),
+            Proof::Certificate { fingerprint, until, .. } => {
+                let revoked = self.certified.as_ref().map(|certified| certified.revoked.contains(fingerprint));
+                *until > now && revoked == Some(Ok(false))
+            }
+        }
     }
 
     fn token_of(&self, role: Role) -> &Digest {
@@ -277,9 +288,12 @@ mod tests {
         assert!(cookie.len() < 256 && !cookie.contains(operator.reveal()), "{cookie}");
         // Another process with the same files knows it.
         let after = people(&operator, &viewer);
-        assert_eq!(after.by_session(&cookie, NOW), Some(known.clone()));
         let last = NOW.after(BROWSER_SESSION);
-        assert_eq!(after.by_session(&cookie, Moment(last.0 - 1)), Some(known));
+        let session = after.by_session(&cookie, NOW).unwrap();
+        assert_eq!((&session.who, after.by_session(&cookie, Moment(last.0 - 1))), (&known.who, Some(session.clone())));
+        // An answer that lasts ends with it.
+        assert!(after.still_knows(&session, Moment(last.0 - 1)) && !after.still_knows(&session, last));
+        assert!(after.still_knows(&known, last), "a token has no end");
         assert_eq!(after.by_session(&cookie, last), None);
         // The viewer's token was replaced: that is nothing to an operator. Then the operator's was.
         let stranger = tokens::random().unwrap();
@@ -344,7 +358,9 @@ mod tests {
         let nobody = tokens::sha256(b"nobody's");
         let without = People::new(nobody.clone(), nobody, SessionKey::new(&[7; 32]));
         assert_eq!((without.by_session(&cookie, NOW), without.by_certificate(&ada, NOW)), (None, Ok(None)));
+        assert!(people.still_knows(&known, NOW) && !people.still_knows(&known, soon));
         std::fs::write(temporary.path().join("revoked"), ada.fingerprint.as_str()).unwrap();
+        assert!(!people.still_knows(&known, NOW));
         assert_eq!(people.by_certificate(&ada, NOW).unwrap_err().code, Code::Unauthorized);
         assert_eq!(people.by_session(&cookie, NOW), None);
     }

@@ -20,6 +20,7 @@ use super::record::{AttemptRecord, CancelOrder, Ending, Record, State};
 
 mod agent;
 mod input;
+mod keys;
 mod people;
 
 pub use agent::only_progress;
@@ -52,7 +53,10 @@ pub fn decide(record: &Record, input: &Input, now: Moment, rules: &Rules) -> Res
         Input::ConfirmDeath { attempt } => deciding.confirm_death(*attempt)?,
         Input::Revoke { attempt, reason } => deciding.revoke(*attempt, reason)?,
         Input::Cancel { reason, ending } => deciding.cancel(reason, *ending)?,
-        Input::Retry => deciding.retry()?,
+        Input::Retry { key } => deciding.retry(key.as_ref())?,
+        Input::ReleaseKey { attempt } => deciding.release_key(*attempt)?,
+        Input::ShowKey { by } => deciding.show_key(by)?,
+        Input::DestroyKey { by, reason } => deciding.destroy_key(by, reason.as_deref())?,
     }
     if deciding.changed {
         deciding.decision.record.version += 1;
@@ -280,11 +284,12 @@ fn conflict(record: &Record, what: &str) -> Refusal {
     refuse(Code::Conflict, format!("run {} is {}: {what}", record.run, record.state.name()))
 }
 
-/// A run that was just created.
-pub fn created(record: &Record) -> What {
-    What::State(protocol::control::run::StateChanged {
+/// What is told of a run that was just created.
+pub fn created(record: &Record) -> Vec<What> {
+    let state = What::State(protocol::control::run::StateChanged {
         state: State::Queued.into(),
         attempt: 0,
         reason: record.reason.clone(),
-    })
+    });
+    std::iter::once(state).chain(record.luks_key.is_some().then(keys::made)).collect()
 }

@@ -10,6 +10,8 @@ mod view;
 
 pub use decide::{Answer, Decision, Effect, Input, Refusal, Rules, created, decide, only_progress, revoked};
 pub use moment::Moment;
-pub use record::{AttemptRecord, CancelOrder, Ending, IdempotencyKey, Record, State, target_key};
+pub use record::{
+    AttemptRecord, CancelOrder, Deed, Ending, IdempotencyKey, KeyRecord, PolicyPin, Record, Sealed, State, target_key,
+};
 pub use retry::BackOff;
-pub use view::view;
+pub use view::{view, waits};

@@ -1,5 +1,6 @@
 //! A run as it is stored. What is not here does not survive a restart, and must not matter then.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use protocol::control::NewRun;
@@ -87,6 +88,12 @@ pub struct Record {
     /// The key it was created with, and the digest of that request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<IdempotencyKey>,
+    /// The key of its disk, where the service has made one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub luks_key: Option<KeyRecord>,
+    /// The rule for its image, where there was a policy for images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyPin>,
     /// When it was created.
     pub created: Moment,
     /// When it must have ended.
@@ -142,6 +149,76 @@ pub struct IdempotencyKey {
     pub request: Digest,
 }
 
+/// A key that the service has made, sealed by whoever keeps keys: text that means nothing to anybody else.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sealed(String);
+
+impl Sealed {
+    /// What a keeper has made of a key.
+    pub fn new(text: String) -> Self {
+        Sealed(text)
+    }
+
+    /// That text.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealed(…)")
+    }
+}
+
+/// The key of a run's disk, which the service has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// The key. Gone once it is destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
+    /// When it was made.
+    pub made: Moment,
+    /// The last attempt that had another key before this one; 0 where there was none.
+    #[serde(default)]
+    pub after: u32,
+    /// That its owner was shown it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<Deed>,
+    /// That it was destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destroyed: Option<Deed>,
+}
+
+impl KeyRecord {
+    /// A new one, for the attempts after this one.
+    pub fn new(sealed: Sealed, made: Moment, after: u32) -> Self {
+        KeyRecord { sealed: Some(sealed), made, after, shown: None, destroyed: None }
+    }
+}
+
+/// Something that somebody has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deed {
+    /// When.
+    pub at: Moment,
+    /// Who.
+    pub by: String,
+    /// Why, where somebody has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The rule for images that a run was created under. What it says stands in the order; this is for those who ask later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyPin {
+    /// SHA-256 of the rule's text.
+    pub digest: Digest,
+    /// The rule, with the name that it has in the policy.
+    pub rule: String,
+}
+
 /// That a run is to end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelOrder {
@@ -191,6 +268,9 @@ pub struct AttemptRecord {
     /// Program and version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// When it was given the key of the run's disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_released: Option<Moment>,
     /// What its launcher knows it by, also after a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
@@ -220,6 +300,7 @@ impl Default for AttemptRecord {
             enrolled: None,
             revoked: None,
             agent: None,
+            key_released: None,
             handle: None,
             next_index: 0,
             stored_bytes: 0,

@@ -1,9 +1,11 @@
 //! A record as people see it.
 
+use protocol::control::key::{KeyDeed, KeyState};
 use protocol::control::run::{Attempt, LauncherKind, Run, Wait, WaitsFor};
 use protocol::event::Progress;
+use protocol::spec::KeySource;
 
-use super::record::{Record, State};
+use super::record::{Deed, Record, State};
 
 /// What people are shown of a run. `queued`: what keeps it from being started, as far as that is known.
 pub fn view(record: &Record, queued: Option<Wait>, progress: Option<Progress>) -> Run {
@@ -20,6 +22,7 @@ pub fn view(record: &Record, queued: Option<Wait>, progress: Option<Progress>) -
         run: record.run.clone(),
         state: record.state.into(),
         reason: record.reason.clone(),
+        since: record.since.to_string(),
         server: record.server().clone(),
         launcher: record.order.launcher,
         image: record.order.image.name.clone(),
@@ -33,16 +36,43 @@ pub fn view(record: &Record, queued: Option<Wait>, progress: Option<Progress>) -
         waits: waits(record, queued),
         max_attempts: record.budget,
         attempts: attempts.collect(),
+        silent: record.silent.clone(),
         phase: record.phase.clone(),
         step: record.step.clone(),
         progress: progress.filter(|_| record.state == State::Running),
         summary: record.summary.clone(),
         failure: record.failure.clone(),
+        key: key(record),
+        policy: record.policy.as_ref().map(|pin| pin.digest.clone()),
         order: None,
     }
 }
 
-fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
+/// Where the key comes from, and what has become of it.
+fn key(record: &Record) -> Option<KeyState> {
+    let Some(key) = &record.luks_key else {
+        let encrypts = record.order.target.layout.encrypts();
+        return encrypts.then(|| KeyState {
+            source: KeySource::Agent,
+            made: None,
+            released: Vec::new(),
+            shown: None,
+            destroyed: None,
+        });
+    };
+    let deed = |deed: &Deed| KeyDeed { at: deed.at.to_string(), by: deed.by.clone(), reason: deed.reason.clone() };
+    let released = record.attempts.iter().filter(|of| of.number > key.after && of.key_released.is_some());
+    Some(KeyState {
+        source: KeySource::Service,
+        made: Some(key.made.to_string()),
+        released: released.map(|of| of.number).collect(),
+        shown: key.shown.as_ref().map(deed),
+        destroyed: key.destroyed.as_ref().map(deed),
+    })
+}
+
+/// What a run waits for. `queued`: as for [`view`].
+pub fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
     let wait = |what, detail: String| Some(Wait { what, detail });
     match (record.state, record.silent.last()) {
         (State::Queued, _) => queued,

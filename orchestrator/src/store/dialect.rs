@@ -29,7 +29,9 @@ impl Dialect {
         match (self, role) {
             (Dialect::Sqlite, Role::Founder) => "PRAGMA busy_timeout = 4000",
             (Dialect::Sqlite, Role::Writer) => {
-                "PRAGMA busy_timeout = 4000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
+                // What a record has forgotten, such as a sealed key, does not stay in free pages.
+                "PRAGMA busy_timeout = 4000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                 PRAGMA secure_delete = ON"
             }
             (Dialect::Sqlite, Role::Reader) => "PRAGMA busy_timeout = 4000; PRAGMA query_only = ON",
             (Dialect::Postgres, Role::Founder) => "",

@@ -70,9 +70,11 @@ async fn an_agent_speaks_for_its_own_attempt_alone() {
     house.post_as(SESSION, &lease("r-2", 1), "{}").await.must_be_problem("forbidden", "another attempt");
     house.post_as(SESSION, &lease("r-1", 2), "{}").await.must_be_problem("attempt-over", "attempt 2");
     assert_eq!(house.fake.asked(), ["renew r-1 1"]);
-    // With another's key, or with none, the token is not enough.
-    for (shown, code) in [("another", "forbidden"), ("nothing", "unauthorized")] {
-        for what in ["lease", "events"] {
+    // With another's key, or with none, the token is not enough; nor with a certificate that the connection has outlived, or that
+    // somebody else has issued over the right key.
+    let unproven = ["nothing", "expired", "given"].map(|shown| (shown, "unauthorized"));
+    for (shown, code) in [("another", "forbidden")].into_iter().chain(unproven) {
+        for what in ["lease", "events", "key"] {
             let path = format!("/v1/agent/runs/r-1/attempts/1/{what}");
             let mut ask = request(Method::POST, &path, Some(SESSION), Some(r#"{"events": []}"#.into()));
             ask.headers_mut().insert(SHOWN, shown.parse().unwrap());

@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use futures_util::future::BoxFuture;
 use orchestrator::api::{Answer, Changes, Service};
 use orchestrator::engine::{Agent, Fresh};
+use orchestrator::metrics::Tally;
 use orchestrator::store::{Filter, Told};
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
+use protocol::control::key::{ReleasedKey, ShownKey};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{EnrolmentToken, Glance, Happening, NewRun, Run, RunPage, RunState, StateChanged, What};
 use protocol::event::Progress;
-use protocol::{Digest, RunId, Token};
+use protocol::{Digest, RunId, Token, UnlockKey};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The operator's token.
 pub const OPERATOR: &str = "operator-operator-operator-operator-operato";
@@ -65,6 +68,7 @@ pub fn progress(bytes: u64) -> Progress {
     .unwrap()
 }
 
+#[derive(Default)]
 pub struct Fake {
     pub told: Mutex<Vec<Told>>,
     /// How far runs are, and the look after which they got there.
@@ -77,22 +81,8 @@ pub struct Fake {
     pub reads: AtomicUsize,
     pub longest: AtomicUsize,
     pub broken: AtomicBool,
-    changes: watch::Sender<(u64, u64)>,
-}
-
-impl Default for Fake {
-    fn default() -> Self {
-        Fake {
-            told: Mutex::default(),
-            progress: Mutex::default(),
-            looks: AtomicUsize::default(),
-            asked: Mutex::default(),
-            reads: AtomicUsize::default(),
-            longest: AtomicUsize::default(),
-            broken: AtomicBool::default(),
-            changes: watch::Sender::default(),
-        }
-    }
+    /// When something was told last, and how often a run got on.
+    changes: watch::Sender<(Option<Instant>, u64)>,
 }
 
 impl Fake {
@@ -111,7 +101,7 @@ impl Fake {
             told.push(Told { seq, happening: Happening { run: id(run), time: "2027-01-01T00:00:00Z".into(), what } });
         }
         drop(told);
-        self.changes.send_modify(|count| count.0 += 1);
+        self.changes.send_modify(|count| count.0 = Some(Instant::now()));
     }
 
     /// Makes progress.
@@ -153,7 +143,7 @@ fn there(name: &RunId) -> Result<Run, Problem> {
     }
 }
 
-struct Subscription(watch::Receiver<(u64, u64)>, (u64, u64));
+struct Subscription(watch::Receiver<(Option<Instant>, u64)>, (Option<Instant>, u64));
 
 impl Changes for Subscription {
     fn changed(&mut self) -> BoxFuture<'_, Option<Fresh>> {
@@ -161,7 +151,7 @@ impl Changes for Subscription {
             self.0.changed().await.ok()?;
             let now = *self.0.borrow_and_update();
             let before = std::mem::replace(&mut self.1, now);
-            Some(Fresh { told: now.0 != before.0, progress: now.1 != before.1 })
+            Some(Fresh { told: now.0.filter(|_| now.0 != before.0), progress: now.1 != before.1 })
         })
     }
 }
@@ -262,6 +252,21 @@ impl Service for Fake {
         answer(Ok(ORDERS))
     }
 
+    fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey> {
+        self.note(format!("release {} {}", agent.run, agent.attempt));
+        answer(Ok(ReleasedKey { key: UnlockKey::of(&[7; UnlockKey::BYTES]) }))
+    }
+
+    fn show_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, ShownKey> {
+        self.note(format!("show key {run} to {by}"));
+        answer(there(run).map(|there| ShownKey { run: there.run, key: UnlockKey::of(&[7; UnlockKey::BYTES]) }))
+    }
+
+    fn destroy_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, Run> {
+        self.note(format!("destroy key {run} by {by}"));
+        answer(there(run))
+    }
+
     fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease> {
         self.note(format!("renew {} {}", agent.run, agent.attempt));
         answer(Ok(Lease { lease: TERMS, orders: ORDERS }))
@@ -297,6 +302,10 @@ impl Service for Fake {
 
     fn watch(&self, _: Option<&RunId>) -> Box<dyn Changes> {
         Box::new(Subscription(self.changes.subscribe(), *self.changes.borrow()))
+    }
+
+    fn tally(&self) -> Tally {
+        Tally::default()
     }
 
     fn ready(&self) -> Answer<'_, ()> {

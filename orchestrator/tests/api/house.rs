@@ -62,13 +62,18 @@ impl House {
         let drain = CancellationToken::new();
         let digest = |token: &str| tokens::digest(&token.to_owned().try_into().unwrap());
         let people = People::new(digest(OPERATOR), digest(VIEWER), SessionKey::new(&[7; 32]));
-        let app =
-            router(fake.clone(), Settings { people: people.into(), limits: limits.clone(), drain: drain.clone() });
+        let settings = Settings {
+            people: people.into(),
+            limits: limits.clone(),
+            drain: drain.clone(),
+            metrics: Default::default(),
+        };
+        let app = router(fake.clone(), settings);
         let app = app.layer(from_fn(shows));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (config, certificate) = tls.unzip();
-        let serving = tokio::spawn(serve(vec![listener], config, app, limits, drain.clone()));
+        let serving = tokio::spawn(serve(vec![listener], config, app, limits, drain.clone(), Default::default()));
         House { address, fake, drain, serving, certificate }
     }
 
@@ -119,14 +124,18 @@ impl House {
 pub const SHOWN: &str = "x-shown";
 
 async fn shows(mut request: axum::extract::Request, next: Next) -> axum::response::Response {
-    let key = match request.headers().get(SHOWN).map(|value| value.as_bytes()) {
-        None => Some(client_key()),
+    let said = request.headers().get(SHOWN).map(|value| value.as_bytes());
+    let key = match said {
+        None | Some(b"expired" | b"given") => Some(client_key()),
         Some(b"another") => Some(tokens::sha256(b"another")),
         Some(_) => None,
     };
     if let Some(key) = key {
-        let (fingerprint, until) = (tokens::sha256(b"certificate"), Moment::of_wall_clock().after(SOON));
-        let shown = Shown { fingerprint, key, is_ours: true, until, uris: Vec::new(), names: Vec::new() };
+        let now = Moment::of_wall_clock();
+        // One that the connection has outlived, and one of an authority that is not the service's own.
+        let until = if said == Some(b"expired") { now } else { now.after(SOON) };
+        let (fingerprint, is_ours) = (tokens::sha256(b"certificate"), said != Some(b"given"));
+        let shown = Shown { fingerprint, key, is_ours, until, uris: Vec::new(), names: Vec::new() };
         orchestrator::api::show(&mut request, shown);
     }
     next.run(request).await

@@ -2,12 +2,13 @@
 
 use orchestrator::identity::Who;
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
+use protocol::control::key::{KeyEvent, KeyState, ReleasedKey, ShownKey};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{
     Cancel, ConfirmDeath, EnrolmentToken, Fleet, Happening, NewRun, Nothing, Revoke, Run, RunPage, RunProgress,
 };
 use protocol::event::{Event, KINDS};
-use protocol::{BusId, ClientKey, Digest, Label, Lun, RunId, ServerName, Token, Wwid, Wwpn};
+use protocol::{BusId, ClientKey, Digest, Label, Lun, RunId, ServerName, Token, UnlockKey, Wwid, Wwpn};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ pub fn instances() -> Vec<(&'static str, Value, bool)> {
     let mut all = Vec::new();
     orders(&mut all);
     runs(&mut all);
+    keys(&mut all);
     events(&mut all);
     agents(&mut all);
     problems(&mut all);
@@ -55,6 +57,7 @@ fn full_order() -> Value {
             "sources": ["https://images.example/debian-13", "oci://registry.example/debian:13"],
             "trust": ["ab".repeat(32), "cd".repeat(32)], "threshold": 2,
         },
+        "key": "service",
         "target": {
             "lun": {
                 "wwid": "36005076303ffd3270000000000001017", "min_paths": 2, "wait": 90,
@@ -92,6 +95,7 @@ fn orders(all: &mut Instances) {
         ("/server", json!("x".repeat(129))),
         ("/target/wipes", json!(true)),
         ("/target/layout", json!("odd")),
+        ("/key", json!("nobody")),
         ("/target/lun/fcp/0/adapter", json!("0.0.XYZW")),
         ("/target/lun/fcp/1/wwpn", json!("5005076306ffd327")),
         ("/target/luks/pbkdf", json!({"type": "scrypt"})),
@@ -142,11 +146,14 @@ fn runs(all: &mut Instances) {
                  "handle": "1234", "outcome": "lost", "reason": "it went silent"},
             ]),
         ),
+        ("silent", json!([1, 2])),
         ("phase", json!("stream")),
         ("step", json!("write")),
         ("progress", serde_json::to_value(progress(10)).unwrap()),
         ("summary", summary()),
         ("failure", failure()),
+        ("key", key_state()),
+        ("policy", json!(format!("sha256:{}", "ab".repeat(32)))),
         ("order", full_order()),
     ] {
         full[key] = value;
@@ -177,6 +184,32 @@ fn runs(all: &mut Instances) {
     refused::<Revoke>(all, "Revoke", json!({"reason": "the medium was lost"}));
     real::<EnrolmentToken>(all, "EnrolmentToken", json!({"run": "r-1", "attempt": 1, "token": OPERATOR}));
     refused::<EnrolmentToken>(all, "EnrolmentToken", json!({"run": "r-1", "attempt": 1, "token": "short"}));
+}
+
+fn key_state() -> Value {
+    let deed = json!({"at": "2027-01-01T00:00:00Z", "by": "operator token", "reason": "r"});
+    json!({"source": "service", "made": "2027-01-01T00:00:00Z", "released": [1, 2], "shown": deed, "destroyed": deed})
+}
+
+fn keys(all: &mut Instances) {
+    let key = UnlockKey::of(&[7; UnlockKey::BYTES]);
+    real::<ReleasedKey>(all, "ReleasedKey", json!({"key": key}));
+    refused::<ReleasedKey>(all, "ReleasedKey", json!({"key": "AAAA"}));
+    real::<ShownKey>(all, "ShownKey", json!({"run": "r-1", "key": key}));
+    refused::<ShownKey>(all, "ShownKey", json!({"key": key}));
+    for state in [key_state(), json!({"source": "agent"})] {
+        real::<KeyState>(all, "KeyState", state);
+    }
+    refused::<KeyState>(all, "KeyState", json!({}));
+    for event in [
+        json!({"action": "released", "attempt": 1, "by": "attempt 1"}),
+        json!({"action": "destroyed", "by": "x", "reason": "r"}),
+        json!({"action": "lent", "by": "x"}),
+    ] {
+        real::<KeyEvent>(all, "KeyEvent", event.clone());
+        real::<Happening>(all, "Happening", json!({"run": "r-1", "time": "2027-01-01T00:00:00Z", "key": event}));
+    }
+    refused::<KeyEvent>(all, "KeyEvent", json!({"by": "x"}));
 }
 
 fn summary() -> Value {
@@ -339,4 +372,5 @@ fn texts(all: &mut Instances) {
     of::<Label>(all, "Label", "san-a");
     of::<Token>(all, "Token", SESSION);
     of::<ClientKey>(all, "ClientKey", KEY);
+    of::<UnlockKey>(all, "UnlockKey", UnlockKey::of(&[7; UnlockKey::BYTES]).reveal());
 }

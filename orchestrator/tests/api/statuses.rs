@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use orchestrator::api::Limits;
+use protocol::UnlockKey;
 
-use crate::fake::{OPERATOR, order};
+use crate::fake::{OPERATOR, SESSION, order};
 use crate::house::{House, request};
 
 #[tokio::test]
@@ -42,7 +43,7 @@ async fn what_the_engine_refuses_is_handed_on() {
     for path in ["/v1/runs/r-2", "/v1/runs/r-2/events"] {
         house.get(path).await.must_be_problem("not-found", "there is no run r-2");
     }
-    for action in ["cancel", "retry", "token"] {
+    for action in ["cancel", "retry", "token", "key"] {
         house.post(&format!("/v1/runs/r-2/{action}"), "").await.must_be_problem("not-found", "r-2");
         house.post(&format!("/v1/runs/r-over/{action}"), "").await.must_be_problem("conflict", "has succeeded");
     }
@@ -79,6 +80,23 @@ async fn actions_on_a_run() {
 }
 
 #[tokio::test]
+async fn keys_are_given_and_destroyed() {
+    let house = House::plain(Limits::default()).await;
+    let key = UnlockKey::of(&[7; UnlockKey::BYTES]);
+    let shown = house.post("/v1/runs/r-1/key", "").await;
+    assert_eq!((shown.json()["key"].as_str(), shown.header("cache-control")), (Some(key.reveal()), "no-store"));
+    let destroy = |run: &str| request(Method::DELETE, &format!("/v1/runs/{run}/key"), Some(OPERATOR), None);
+    assert_eq!(house.ask(destroy("r-1")).await.json()["run"], "r-1");
+    house.ask(destroy("r-2")).await.must_be_problem("not-found", "r-2");
+    house.ask(destroy("r-over")).await.must_be_problem("conflict", "has succeeded");
+    let release = request(Method::POST, "/v1/agent/runs/r-1/attempts/1/key", Some(SESSION), Some("{}".into()));
+    assert_eq!(house.ask(release).await.json()["key"].as_str(), Some(key.reveal()));
+    let [show, destroyed, .., released] = &house.fake.asked()[..] else { panic!() };
+    assert_eq!((show.as_str(), released.as_str()), ("show key r-1 to operator token", "release r-1 1"));
+    assert_eq!(destroyed, "destroy key r-1 by operator token");
+}
+
+#[tokio::test]
 async fn lists_are_narrowed() {
     let house = House::plain(Limits::default()).await;
     let answer = house.get("/v1/runs?state=queued,running&server=lpar-1&fabric=a&image=b&limit=7&page=41").await;
@@ -105,7 +123,7 @@ async fn lists_are_narrowed() {
 #[tokio::test]
 async fn unknown_paths_and_methods_are_problems_too() {
     let house = House::plain(Limits::default()).await;
-    house.get("/").await.must_be_problem("not-found", "/openapi.json");
+    house.get("/v1").await.must_be_problem("not-found", "/openapi.json");
     house.get("/v1/runs/r-1/attempts").await.must_be_problem("not-found", "/v1/runs/r-1/attempts");
     let answer = house.ask(request(Method::DELETE, "/v1/runs", Some(OPERATOR), None)).await;
     answer.must_be_problem("method-not-allowed", "DELETE");

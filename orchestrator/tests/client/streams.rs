@@ -18,6 +18,7 @@ async fn next(events: &mut Events) -> Result<String> {
         News::Happened(happening) => match happening.what {
             What::State(change) => format!("{} {}", happening.run, change.state),
             What::Agent(event) => format!("{} event {}", happening.run, event.index),
+            What::Key(event) => format!("{} key {}", happening.run, event.action),
         },
         News::Progress(glance) => format!("{} {} %", glance.run, glance.bytes),
         News::Away { .. } => "away".into(),

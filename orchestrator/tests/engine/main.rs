@@ -2,6 +2,7 @@
 //! passes only where a test waits.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
+mod keys;
 mod memory;
 mod property;
 mod scenes;

@@ -1,11 +1,12 @@
 //! Random interleavings of everything that can happen, with crashes, restarts and a store that fails, against the truth: which agents
 //! could be writing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator::model::State;
+use orchestrator::model::{Ending, State};
 use proptest::prelude::*;
 use protocol::RunId;
+use protocol::control::key::{KeyAction, KeyEvent};
 use protocol::control::run::{LauncherKind, NewRun, Run, What};
 use protocol::event::{Body, TargetState};
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ enum Step {
     Renew(u8),
     Report(u8),
     HasTarget(u8),
+    /// It asks for its key.
+    Key(u8),
     Finish(u8),
     Fail(u8, bool),
     /// It gives up a device that may still do what it was told.
@@ -59,6 +62,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => n.clone().prop_map(Step::Renew),
         2 => n.clone().prop_map(Step::Report),
         3 => n.clone().prop_map(Step::HasTarget),
+        4 => n.clone().prop_map(Step::Key),
         3 => n.clone().prop_map(Step::Finish),
         3 => (n.clone(), any::<bool>()).prop_map(|(of, retryable)| Step::Fail(of, retryable)),
         1 => n.clone().prop_map(Step::FailUncertain),
@@ -114,6 +118,10 @@ struct Play {
     agents: Vec<Truth>,
     /// How often each run was retried by a person.
     retries: BTreeMap<RunId, usize>,
+    /// How often each attempt got a key.
+    keys: BTreeMap<(RunId, u32), usize>,
+    /// Runs that were called off for sure, and not tried again since.
+    called_off: BTreeSet<RunId>,
 }
 
 fn order(server: u8, target: u8, kind: u8, attempts: u32) -> Value {
@@ -124,13 +132,21 @@ fn order(server: u8, target: u8, kind: u8, attempts: u32) -> Value {
         _ => external(&server, &format!("/dev/t{target}")),
     };
     new["max_attempts"] = json!(attempts);
-    new
+    // Half of them encrypt, under keys of the service.
+    if target == 1 { encrypted(new) } else { new }
 }
 
 impl Play {
     async fn new() -> Self {
         let world = World::with(|settings, _| settings.limits.runs = 4).await;
-        Play { world, runs: Vec::new(), agents: Vec::new(), retries: BTreeMap::new() }
+        Play {
+            world,
+            runs: Vec::new(),
+            agents: Vec::new(),
+            retries: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            called_off: BTreeSet::new(),
+        }
     }
 
     fn run(&self, of: u8) -> Option<RunId> {
@@ -175,6 +191,7 @@ impl Play {
                 }
             }
             Step::HasTarget(of) => self.has_target(*of).await,
+            Step::Key(of) => self.key(*of).await,
             Step::Finish(of) => self.end(*of, finished()).await,
             Step::Fail(of, retryable) => self.end(*of, failed("source", *retryable)).await,
             Step::FailUncertain(of) => {
@@ -205,8 +222,10 @@ impl Play {
                 }
             }
             Step::Cancel(of) => {
-                if let Some(run) = self.run(*of) {
-                    let _ = self.world.engine.cancel(&run, "no longer wanted").await;
+                if let Some(run) = self.run(*of)
+                    && self.world.engine.cancel(&run, "no longer wanted").await.is_ok()
+                {
+                    self.called_off.insert(run);
                 }
             }
             Step::Revoke(of) => {
@@ -218,10 +237,12 @@ impl Play {
                 }
             }
             Step::Retry(of) => {
-                if let Some(run) = self.run(*of)
-                    && self.world.engine.retry(&run).await.is_ok()
-                {
-                    *self.retries.entry(run).or_default() += 1;
+                if let Some(run) = self.run(*of) {
+                    // One of unknown outcome may have happened.
+                    self.called_off.remove(&run);
+                    if self.world.engine.retry(&run).await.is_ok() {
+                        *self.retries.entry(run).or_default() += 1;
+                    }
                 }
             }
             Step::Confirm(of) => {
@@ -296,6 +317,41 @@ impl Play {
         });
     }
 
+    /// An agent asks for its key, as often as it is told to.
+    async fn key(&mut self, of: u8) {
+        let Some(at) = self.agent(of) else { return };
+        let truth = &self.agents[at];
+        let Ok(_) = truth.agent.key(&self.world).await else { return };
+        let (run, attempt) = (truth.agent.enrolled.run.clone(), truth.agent.enrolled.attempt);
+        assert!(!self.called_off.contains(&run), "the key of {run}, which was called off");
+        assert!(!truth.ended, "attempt {attempt} of {run} is over");
+        let times = self.keys.entry((run.clone(), attempt)).or_default();
+        *times += 1;
+        assert_eq!(*times, 1, "attempt {attempt} of {run} got its key twice");
+    }
+
+    /// What was given is told once, and what is destroyed is nowhere.
+    fn check_keys(&self) {
+        let kept = self.world.memory.0.lock().unwrap();
+        let desk = self.world.desk.0.lock().unwrap();
+        let mut told = BTreeMap::<(RunId, u32), usize>::new();
+        for of in &kept.told {
+            if let What::Key(KeyEvent { action: KeyAction::Released, attempt: Some(attempt), .. }) = &of.happening.what
+            {
+                *told.entry((of.happening.run.clone(), *attempt)).or_default() += 1;
+            }
+        }
+        assert!(told.values().all(|times| *times == 1), "{told:?}");
+        assert!(self.keys.keys().all(|got| told.contains_key(got)), "{:?} of {told:?}", self.keys);
+        for record in kept.runs.values() {
+            let sealed = record.luks_key.as_ref().and_then(|key| key.sealed.as_ref());
+            let is_called_off = record.state == State::Cancelled
+                || record.cancel.as_ref().is_some_and(|order| order.ending == Ending::Cancelled);
+            assert!(!is_called_off || sealed.is_none(), "{record:?}");
+            assert!(sealed.is_none_or(|sealed| desk.keys.contains_key(sealed.text())), "a key was lost: {record:?}");
+        }
+    }
+
     /// An agent takes its target: with a reservation it preempts the keys of those before it.
     async fn has_target(&mut self, of: u8) {
         let Some(at) = self.agent(of) else { return };
@@ -364,6 +420,7 @@ impl Play {
     }
 
     fn check(&self) {
+        self.check_keys();
         let kept = self.world.memory.0.lock().unwrap();
         for record in kept.runs.values() {
             let open = record.attempts.iter().filter(|attempt| attempt.outcome.is_none()).count();

@@ -190,13 +190,17 @@ async fn a_silent_machine_with_a_reservation_is_shut_out_by_its_successor() {
     world.settle().await;
     let mut first = world.enrol(&run).await.unwrap();
     world.wait(LEASE + GRACE + 1).await;
-    world.is(&run, RunState::Lost).await;
+    // It has its outcome, and may still write.
+    let lost = world.run(&run).await;
+    let outcome = lost.attempts[0].outcome.clone();
+    assert_eq!((lost.state, outcome, lost.silent), (RunState::Lost, Some(Outcome::Lost), vec![1]));
     world.wait(11).await;
     let mut second = world.enrol(&run).await.unwrap();
-    assert_eq!(second.enrolled.attempt, 2);
+    assert_eq!((second.enrolled.attempt, world.run(&run).await.silent), (2, vec![1]));
     // Before the second has the target, the first still counts: a failure leads to no third that would not shut it out.
     assert_eq!(code(first.renew(&world).await), Code::AttemptOver);
     second.send(&world, has_target()).await.unwrap();
+    assert!(world.run(&run).await.silent.is_empty());
     first.send(&world, failed("target", true)).await.unwrap_err();
     second.send(&world, finished()).await.unwrap();
     let ended = world.run(&run).await;
@@ -578,4 +582,21 @@ async fn a_revoked_agent_of_a_machine_is_not_believed_dead() {
     world.engine.revoke(&fenced, 1, "by ada").await.unwrap();
     world.wait(30).await;
     assert_eq!(world.enrol(&fenced).await.unwrap().enrolled.attempt, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_on_its_way_when_an_attempt_was_revoked_is_not_heard() {
+    let mut world = World::new().await;
+    let run = world.create(&encrypted(external("s1", "/dev/a"))).await;
+    world.settle().await;
+    let mut agent = world.enrol(&run).await.unwrap();
+    // Its request was authenticated, and its body is still to come.
+    let who = agent.who(&world).await.unwrap();
+    world.engine.revoke(&run, 1, "by ada").await.unwrap();
+    for body in [progress(1), warning("w"), failed("image", true), finished()] {
+        let report = Report { events: vec![agent.event(body)] };
+        assert_eq!(code(world.engine.report(&who, report).await), Code::Revoked);
+    }
+    assert_eq!(code(world.engine.release_key(&who).await), Code::Revoked);
+    world.is(&run, RunState::Lost).await;
 }

@@ -6,16 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, pending};
-use orchestrator::engine::{Credentials, Engine, Settings};
+use orchestrator::engine::{Credentials, Engine, Keeper, KeeperError, Settings};
 use orchestrator::launch::{Death, External, Launched, Launcher, NotLaunched, Order};
 use orchestrator::model::schedule::Limits;
-use orchestrator::model::{BackOff, Record};
+use orchestrator::model::{BackOff, Record, Sealed};
+use orchestrator::policy::Policy;
 use orchestrator::store::StoreError;
 use protocol::control::agent::{Enrol, Enrolled, Report, Terms};
 use protocol::control::run::{LauncherKind, NewRun, Run, RunState};
 use protocol::control::{Lease, Orders, Problem};
 use protocol::event::{Body, Event, Phase};
-use protocol::{ClientKey, Digest, RunId, Token};
+use protocol::{ClientKey, Digest, RunId, Token, UnlockKey};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -177,8 +178,46 @@ impl Credentials for Plain {
     }
 }
 
+/// Keeps keys elsewhere, in memory, and can be told to fail.
+#[derive(Clone, Default)]
+pub struct Desk(pub Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+pub struct Kept {
+    next: u8,
+    /// Keys that were made and not destroyed, by what is sealed.
+    pub keys: HashMap<String, UnlockKey>,
+    /// Nothing opens.
+    pub shut: bool,
+}
+
+impl Keeper for Desk {
+    fn make<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Sealed, KeeperError>> {
+        let mut kept = self.0.lock().unwrap();
+        kept.next = kept.next.wrapping_add(1);
+        let place = format!("{run} {}", kept.next);
+        let key = UnlockKey::of(&[kept.next; UnlockKey::BYTES]);
+        kept.keys.insert(place.clone(), key);
+        async { Ok(Sealed::new(place)) }.boxed()
+    }
+
+    fn open<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<UnlockKey, KeeperError>> {
+        let kept = self.0.lock().unwrap();
+        assert!(sealed.text().starts_with(run.as_str()), "a key of another run");
+        let found = kept.keys.get(sealed.text()).filter(|_| !kept.shut).cloned();
+        let shut = KeeperError { what: "it is shut".into(), hint: "open it".into(), may_pass: true };
+        async { found.ok_or(shut) }.boxed()
+    }
+
+    fn destroy<'a>(&'a self, _: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
+        self.0.lock().unwrap().keys.remove(sealed.text());
+        async { Ok(()) }.boxed()
+    }
+}
+
 /// A world.
 pub struct World {
+    pub desk: Desk,
     pub memory: Memory,
     pub fake: Fake,
     pub settings: Settings,
@@ -194,7 +233,7 @@ impl World {
     }
 
     pub async fn with(adjust: impl FnOnce(&mut Settings, &Fake)) -> Self {
-        let (memory, fake) = (Memory::default(), Fake::default());
+        let (memory, fake, desk) = (Memory::default(), Fake::default(), Desk::default());
         let mut settings = Settings {
             limits: Limits { runs: 100, per_source: 100, fabrics: Default::default(), per_fabric: 100 },
             back_off: BackOff { first: Duration::from_secs(10), most: Duration::from_secs(60) },
@@ -204,13 +243,16 @@ impl World {
             cancel_within: Duration::from_secs(300),
             launchers: HashMap::new(),
             credentials: Arc::new(Plain(Mutex::new(0))),
+            metrics: Default::default(),
+            keeper: Arc::new(desk.clone()),
+            policy: Arc::new(Policy::new("/no/policy".into(), false)),
         };
         settings.launchers.insert(LauncherKind::Process, Arc::new(fake.clone()));
         settings.launchers.insert(LauncherKind::External, Arc::new(External));
         adjust(&mut settings, &fake);
         let cancel = CancellationToken::new();
         let (engine, task) = Engine::start(Arc::new(memory.clone()), settings.clone(), cancel.clone()).await.unwrap();
-        World { memory, fake, settings, engine, task, cancel, nonces: 0 }
+        World { desk, memory, fake, settings, engine, task, cancel, nonces: 0 }
     }
 
     /// The service dies where it stands, and another one starts.
@@ -312,6 +354,11 @@ impl Agent {
         world.engine.report(&who, Report { events }).await
     }
 
+    pub async fn key(&self, world: &World) -> Result<UnlockKey, Problem> {
+        let who = self.who(world).await?;
+        Ok(world.engine.release_key(&who).await?.key)
+    }
+
     pub async fn renew(&self, world: &World) -> Result<Lease, Problem> {
         let who = self.who(world).await?;
         world.engine.renew(&who).await
@@ -374,6 +421,12 @@ pub fn lun(server: &str, wwid: &str) -> Value {
     let mut new = device(server, "/dev/x");
     new["launcher"] = json!("external");
     new["target"] = json!({"lun": {"wwid": wwid}});
+    new
+}
+
+/// The same, encrypted under a key of the service.
+pub fn encrypted(mut new: Value) -> Value {
+    new["target"]["layout"] = json!("whole");
     new
 }
 

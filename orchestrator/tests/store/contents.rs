@@ -1,6 +1,6 @@
 //! What is put in comes out, in its order.
 
-use orchestrator::model::State;
+use orchestrator::model::{KeyRecord, Moment, Sealed, State};
 use orchestrator::store::{Change, Filter, Generation};
 use protocol::control::run::{Happening, What};
 use protocol::event::Event;
@@ -147,4 +147,39 @@ async fn any_number_of_changes_is_one_commit(bed: &Bed) {
     assert_eq!(store.open_runs().await.unwrap(), later.iter().map(|change| change.record.clone()).collect::<Vec<_>>());
     let told = store.told(331, None, 1000).await.unwrap();
     assert!(told.iter().map(|told| &told.happening).eq(later.iter().flat_map(|change| &change.told)));
+}
+
+/// What remains is what SQLite has put into its journal before, until that is written over, or removed when the service ends. PostgreSQL's
+/// dead rows stay until the server removes them.
+#[test]
+fn what_a_record_has_forgotten_is_nowhere_in_the_file() {
+    Bed::sqlite().run(forgotten);
+}
+
+async fn forgotten(bed: &Bed) {
+    let marker = |number: i64| format!("sealed-{number}-{}", "k".repeat(200));
+    let store = bed.open().await;
+    let by = store.take_over().await.unwrap();
+    let sealed: Vec<_> = (1..=50)
+        .map(|number| {
+            let mut record = record(number);
+            record.luks_key = Some(KeyRecord::new(Sealed::new(marker(number)), Moment(1), 0));
+            record
+        })
+        .collect();
+    store.commit(by, &sealed.iter().map(change).collect::<Vec<_>>()).await.unwrap();
+    for record in &sealed {
+        let mut forgotten = next(record, State::Cancelled);
+        forgotten.luks_key.as_mut().unwrap().sealed = None;
+        store.commit(by, &[change(&forgotten)]).await.unwrap();
+    }
+    drop(store);
+    // The last connection that is closed puts the journal's pages into the file, and removes the journal.
+    bed.sql("PRAGMA wal_checkpoint(TRUNCATE)").await;
+    let file = std::fs::read(bed.file()).unwrap();
+    let found = (1..=50).filter(|number| {
+        let marker = marker(*number);
+        file.windows(marker.len()).any(|window| window == marker.as_bytes())
+    });
+    assert_eq!(found.count(), 0, "forgotten keys are still in the file");
 }

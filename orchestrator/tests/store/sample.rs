@@ -26,6 +26,8 @@ pub fn on(seq: i64, server: &str, device: &str) -> Record {
         version: 1,
         order: NewRun::parse(order.as_bytes()).unwrap(),
         key: None,
+        luks_key: None,
+        policy: None,
         created: Moment(1_000 + seq),
         deadline: None,
         state: State::Queued,

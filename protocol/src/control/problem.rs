@@ -41,6 +41,8 @@ words! {
         Forbidden = "forbidden",
         /// 403: a person has revoked the attempt; an agent that hears this writes nothing more.
         Revoked = "revoked",
+        /// 403: the policy for images does not allow it.
+        Policy = "policy",
         /// 404: there is no such thing.
         NotFound = "not-found",
         /// 405: not with this method.
@@ -55,6 +57,14 @@ words! {
         AlreadyEnrolled = "already-enrolled",
         /// 409: it is not this run's turn yet.
         NotYet = "not-yet",
+        /// 409: the attempt was given the run's key already. It is given once.
+        KeyReleased = "key-released",
+        /// 409: the owner was shown the run's key already. It is shown once.
+        KeyShown = "key-shown",
+        /// 410: the run's key is destroyed.
+        KeyGone = "key-gone",
+        /// 409: the key of the disk cannot be opened; nothing was marked as given or shown.
+        KeyShut = "key-shut",
         /// 410: the attempt is over; an agent that hears this writes nothing more.
         AttemptOver = "attempt-over",
         /// 413: the body is too large.
@@ -76,12 +86,18 @@ impl Code {
         Some(match self {
             Code::BadRequest => 400,
             Code::Unauthorized => 401,
-            Code::Forbidden | Code::Revoked => 403,
+            Code::Forbidden | Code::Revoked | Code::Policy => 403,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
             Code::Timeout => 408,
-            Code::Conflict | Code::KeyReused | Code::AlreadyEnrolled | Code::NotYet => 409,
-            Code::AttemptOver => 410,
+            Code::Conflict
+            | Code::KeyReused
+            | Code::AlreadyEnrolled
+            | Code::NotYet
+            | Code::KeyShut
+            | Code::KeyReleased
+            | Code::KeyShown => 409,
+            Code::AttemptOver | Code::KeyGone => 410,
             Code::TooLarge => 413,
             Code::MediaType => 415,
             Code::TooMany => 429,
@@ -98,6 +114,7 @@ impl Code {
             Code::Unauthorized => "nothing proves who asks, or what does is not known",
             Code::Forbidden => "whoever asks may not do this",
             Code::Revoked => "the attempt was revoked",
+            Code::Policy => "the policy for images does not allow it",
             Code::NotFound => "there is no such thing",
             Code::MethodNotAllowed => "not with this method",
             Code::Timeout => "the request took too long",
@@ -105,6 +122,10 @@ impl Code {
             Code::KeyReused => "the idempotency key was used for something else",
             Code::AlreadyEnrolled => "another process has enrolled with this token",
             Code::NotYet => "it is not this run's turn yet",
+            Code::KeyReleased => "the attempt was given the key already",
+            Code::KeyShown => "the key was shown already",
+            Code::KeyShut => "the key cannot be opened",
+            Code::KeyGone => "the key is destroyed",
             Code::AttemptOver => "the attempt is over",
             Code::TooLarge => "the body is too large",
             Code::MediaType => "the body is not of a type that is read here",

@@ -4,9 +4,12 @@ use std::path::Component;
 
 use serde::{Deserialize, Serialize};
 
+use super::key::{KeyEvent, KeyState};
 use crate::event::{Event, Failure, Phase, Progress, Stage, Step, Summary};
-use crate::spec::{HandOver, ImageSpec, IpsecDemand, Options, Place, RunSpec, SpecError, TargetSpec, holds};
-use crate::text::{Label, RunId, ServerName, Token};
+use crate::spec::{
+    HandOver, ImageSpec, IpsecDemand, KeySource, MAX_TRUST, Options, Place, RunSpec, SpecError, TargetSpec, holds,
+};
+use crate::text::{Digest, Label, RunId, ServerName, Token};
 use crate::words::words;
 
 /// Largest request for a run, in bytes.
@@ -21,6 +24,8 @@ pub const DEADLINE: std::ops::RangeInclusive<u64> = 1..=2_592_000;
 pub const MAX_REASON: usize = 1024;
 /// Longest idempotency key, in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 255;
+/// Longest word of a glance, in bytes.
+pub const MAX_WORD: usize = 64;
 /// Most runs of one page of a list.
 pub const MAX_PAGE: u32 = 1000;
 
@@ -35,9 +40,13 @@ pub struct NewRun {
     #[serde(default)]
     pub launcher: LauncherKind,
     /// Which image. `trust` names keys by their id (64 hex digits); the agent knows keys of its own, and uses of these only those named.
+    /// Where the service has a policy for images, what is left out of `trust`, `threshold` and `min_version` is what that says.
     pub image: ImageSpec,
     /// Where it goes. A target has one active run at a time.
     pub target: TargetSpec,
+    /// Where the key of what the layout encrypts comes from; the service, where absent and there is anything to encrypt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeySource>,
     /// How it goes there.
     #[serde(default)]
     pub options: Options,
@@ -82,7 +91,7 @@ impl NewRun {
         Ok(new)
     }
 
-    /// Checks what the types alone do not say.
+    /// Checks what the types alone do not say. Whom to trust may be left out: a policy may say it.
     ///
     /// # Errors
     /// The first value out of bounds, or the first two that contradict each other.
@@ -100,13 +109,36 @@ impl NewRun {
                 stranger.display()
             )));
         }
+        holds(self.key.is_none() || self.target.layout.encrypts(), || {
+            "`key` is given, but `target.layout` is `plain`: nothing would be encrypted".into()
+        })?;
         let run = RunId::try_from("run".to_owned()).map_err(|error| SpecError::new(error.to_string()))?;
-        self.spec(run, 1).check()?;
+        self.spec(run, 1).check_but_trust()?;
+        if self.image.trust.is_empty() {
+            let threshold = self.image.threshold();
+            holds((1..=MAX_TRUST).contains(&threshold), || format!("`image.threshold` must be 1 to {MAX_TRUST}"))?;
+        } else {
+            self.image.check_trust()?;
+        }
         if let Some(Place::Device(device)) = self.target.place() {
             let plain = device.is_absolute() && device.components().all(|part| part != Component::ParentDir);
             holds(plain, || "`target.device` must be an absolute path without `..`".into())?;
         }
         Ok(())
+    }
+
+    /// [`NewRun::check`], and that it says whom to trust.
+    ///
+    /// # Errors
+    /// Those, and that it names no key.
+    pub fn check_whole(&self) -> Result<(), SpecError> {
+        self.check()?;
+        self.image.check_trust()
+    }
+
+    /// Where the key of what the layout encrypts comes from; nothing where nothing is encrypted.
+    pub fn key_source(&self) -> Option<KeySource> {
+        self.target.layout.encrypts().then(|| self.key.unwrap_or(KeySource::Service))
     }
 
     /// The run spec of an attempt.
@@ -116,6 +148,7 @@ impl NewRun {
             epoch,
             image: self.image.clone(),
             target: self.target.clone(),
+            key: self.key_source().unwrap_or_default(),
             options: self.options.clone(),
             ipsec: self.ipsec,
             hand_over: self.hand_over,
@@ -259,6 +292,9 @@ pub struct Run {
     /// Why it is there.
     #[serde(default)]
     pub reason: String,
+    /// Since when it is in that state (RFC 3339, UTC). Empty from services that did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub since: String,
     /// The server.
     pub server: ServerName,
     /// Who starts its agents.
@@ -290,6 +326,10 @@ pub struct Run {
     /// Its attempts, the latest last.
     #[serde(default)]
     pub attempts: Vec<Attempt>,
+    /// The attempts whose agents went silent and are neither known to be dead nor shut out, in order; whatever their outcome. Where a
+    /// person is waited for, the last is the one whose death is to be confirmed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<u32>,
     /// The phase that its agent is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
@@ -305,6 +345,12 @@ pub struct Run {
     /// Why the last attempt failed, where its agent said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Box<Failure>>,
+    /// The key of its disk, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyState>,
+    /// SHA-256 of the rule for its image, where the service had a policy for images when the run was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Digest>,
     /// What was asked for. Left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Box<NewRun>>,
@@ -435,15 +481,20 @@ impl Glance {
         let rates = &progress.rates;
         Glance {
             run,
-            phase: progress.phase.clone(),
-            step: progress.step.clone(),
+            phase: brief(&progress.phase, progress.phase.name()),
+            step: brief(&progress.step, progress.step.name()),
             bytes: progress.bytes,
             total_bytes: progress.total_bytes,
             rate: if progress.step == Step::ReadBack { rates.read_back } else { rates.write },
-            limited_by: progress.limited_by.clone(),
+            limited_by: progress.limited_by.as_ref().map(|stage| brief(stage, stage.name())),
             eta_seconds: progress.eta_seconds,
         }
     }
+}
+
+/// A word as it is, or its beginning, where an agent has made up a long one: there are thousands of glances in one event.
+fn brief<W: Clone + From<String>>(word: &W, name: &str) -> W {
+    if name.len() <= MAX_WORD { word.clone() } else { name.chars().take(MAX_WORD / 4).collect::<String>().into() }
 }
 
 /// What happened.
@@ -455,6 +506,8 @@ pub enum What {
     State(StateChanged),
     /// Its agent said so.
     Agent(Event),
+    /// Something was done with its key.
+    Key(KeyEvent),
 }
 
 /// A run's new state.

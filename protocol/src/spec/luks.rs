@@ -1,4 +1,4 @@
-//! How what a layout encrypts is encrypted. The key is never in the spec.
+//! How what a layout encrypts is encrypted, and where its key comes from. The key is never in the spec.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,33 @@ pub const ARGON2_MEMORY: std::ops::RangeInclusive<u32> = 32..=4_194_304;
 pub const ARGON2_TIME: std::ops::RangeInclusive<u32> = 4..=10_000;
 /// Fewest and most lanes of Argon2id; cryptsetup's bounds.
 pub const ARGON2_PARALLEL: std::ops::RangeInclusive<u32> = 1..=4;
+
+/// Where the key of what a layout encrypts comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum KeySource {
+    /// The service has made it, and gives it to each attempt once.
+    Service,
+    /// The agent's machine has it.
+    #[default]
+    Agent,
+}
+
+impl KeySource {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeySource::Service => "service",
+            KeySource::Agent => "agent",
+        }
+    }
+
+    /// Whether it is what a spec means that does not say it.
+    pub(super) fn is_usual(&self) -> bool {
+        *self == KeySource::default()
+    }
+}
 
 /// How a LUKS2 container is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

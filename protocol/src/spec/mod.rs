@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::{Digest, RunId};
 
-pub use luks::{LuksSpec, Pbkdf, Unlock};
+pub use luks::{KeySource, LuksSpec, Pbkdf, Unlock};
 pub use options::{Engine, MAX_CONNECTIONS, Options, REQUEST_SIZE, STALL_LIMIT};
 pub use target::{FcpSpec, Layout, LunSpec, MIN_PATHS, Place, Reservation, Tail, TargetSpec};
 
@@ -41,6 +41,9 @@ pub struct RunSpec {
     pub image: ImageSpec,
     /// Where it goes.
     pub target: TargetSpec,
+    /// Where the key of what the layout encrypts comes from.
+    #[serde(default, skip_serializing_if = "KeySource::is_usual")]
+    pub key: KeySource,
     /// How it goes there.
     #[serde(default)]
     pub options: Options,
@@ -124,20 +127,17 @@ pub struct ImageSpec {
     #[cfg_attr(feature = "schema", schema(min_items = 1, max_items = 16))]
     pub sources: Vec<String>,
     /// Files with the trusted public keys, one PEM (SPKI) each.
-    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>, min_items = 1, max_items = 64))]
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>, max_items = 64))]
     pub trust: Vec<PathBuf>,
-    /// How many distinct trusted keys must have signed.
-    #[serde(default = "one")]
-    #[cfg_attr(feature = "schema", schema(default = 1, minimum = 1))]
-    pub threshold: usize,
+    /// How many distinct trusted keys must have signed; 1 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 64))]
+    pub threshold: Option<usize>,
 }
 
 fn s390x() -> String {
     "s390x".into()
-}
-
-fn one() -> usize {
-    1
 }
 
 fn first() -> u32 {
@@ -181,10 +181,19 @@ impl RunSpec {
     /// # Errors
     /// The first value out of bounds, or the first two that contradict each other.
     pub fn check(&self) -> Result<(), SpecError> {
+        self.image.check_trust()?;
+        self.check_but_trust()
+    }
+
+    /// All that, but for whom to trust.
+    pub(crate) fn check_but_trust(&self) -> Result<(), SpecError> {
         holds((1..=MAX_EPOCH).contains(&self.epoch), || format!("`epoch` must be 1 to {MAX_EPOCH}"))?;
         self.image.check()?;
         self.target.check()?;
         self.options.check()?;
+        holds(self.key == KeySource::Agent || self.target.layout.encrypts(), || {
+            "`key: service` is given, but `target.layout` is `plain`: nothing would be encrypted".into()
+        })?;
         let unbootable = self.target.layout == Layout::Whole && self.hand_over == HandOver::ReIpl;
         holds(!unbootable, || {
             "`hand_over: re-ipl` cannot start a target of `layout: whole`: no firmware reads LUKS; use `split`".into()
@@ -193,16 +202,26 @@ impl RunSpec {
 }
 
 impl ImageSpec {
+    /// How many distinct trusted keys must have signed.
+    pub fn threshold(&self) -> usize {
+        self.threshold.unwrap_or(1)
+    }
+
     fn check(&self) -> Result<(), SpecError> {
-        let (sources, trust) = (self.sources.len(), self.trust.len());
+        let sources = self.sources.len();
         holds(!self.name.is_empty(), || "`image.name` is empty".into())?;
         holds(!self.architecture.is_empty(), || "`image.architecture` is empty".into())?;
         holds((1..=MAX_SOURCES).contains(&sources), || {
             format!("`image.sources` names {sources} sources; give 1 to {MAX_SOURCES}")
-        })?;
+        })
+    }
+
+    /// Checks whom to trust.
+    pub(crate) fn check_trust(&self) -> Result<(), SpecError> {
+        let (trust, threshold) = (self.trust.len(), self.threshold());
         holds((1..=MAX_TRUST).contains(&trust), || format!("`image.trust` names {trust} keys; give 1 to {MAX_TRUST}"))?;
-        holds((1..=trust).contains(&self.threshold), || {
-            format!("`image.threshold` is {}, with {trust} trusted keys; give 1 to {trust}", self.threshold)
+        holds((1..=trust).contains(&threshold), || {
+            format!("`image.threshold` is {threshold}, with {trust} trusted keys; give 1 to {trust}")
         })
     }
 }

@@ -179,6 +179,11 @@ impl Layout {
             Layout::Split => "split",
         }
     }
+
+    /// Whether it puts anything inside LUKS.
+    pub fn encrypts(self) -> bool {
+        self != Layout::Plain
+    }
 }
 
 /// Whether a SCSI-3 persistent reservation (write exclusive, registrants only) guards the target.

@@ -20,10 +20,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::address::Address;
-use super::key::Key;
+use super::client_key::Key;
 use super::trouble::{Refusal, Trouble};
 
 /// How long a request may take, connection and answer included.
@@ -154,7 +154,12 @@ impl Client {
         if !answer.status.is_success() {
             return Err(Trouble::Refused(Box::new(self.refusal(path, &answer))));
         }
-        serde_json::from_slice(&answer.body).map_err(|error| {
+        let said = serde_json::from_slice(&answer.body);
+        // There may be a secret in it: it is wiped, unless the connection's own buffer still holds it.
+        if let Ok(mut body) = answer.body.try_into_mut() {
+            body.zeroize();
+        }
+        said.map_err(|error| {
             let error = Error::corrupt(format!("{}: the answer makes no sense: {error}", self.what(path)))
                 .with_hint("is this the orchestrating service, and of a version that suits this agent?");
             Trouble::Failed { error, sent: true }

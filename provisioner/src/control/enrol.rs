@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn application() -> Enrol {
-        let client_key = super::super::key::Key::new().unwrap().public().unwrap();
+        let client_key = super::super::client_key::Key::new().unwrap().public().unwrap();
         Enrol { run: None, nonce: token("n"), client_key, agent: "a".into(), server: None }
     }
 

@@ -1,127 +1,196 @@
-//! The client key of this process: made for one enrolment, never written anywhere, and gone with the process.
+//! The key of a run that the service has made: asked for once, when nothing but the target is still to be opened.
+//!
+//! The service gives an attempt the key once. So it is asked again only while the request surely was not heard. Once it may have been and
+//! there is no answer, this attempt goes without; the next one gets the key anew.
 
-use std::fmt;
-use std::sync::Arc;
+use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use imgstream::digest::Digest;
-use imgstream::error::{Error, Result, Retry};
-use protocol::ClientKey;
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tokio_rustls::rustls::ClientConfig;
-use tokio_rustls::rustls::client::Resumption;
-use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use zeroize::Zeroizing;
+use imgstream::error::{Error, Kind, Result, Retry};
+use protocol::Token;
+use protocol::control::Code;
+use protocol::control::key::ReleasedKey;
+use protocol::control::run::Nothing;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
-/// What comes before the point in the SubjectPublicKeyInfo of an ECDSA key on P-256 (RFC 5480).
-const BEFORE_POINT: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
+use super::client::{Client, MAX_ANSWER, TRY};
+use super::pause::Pauses;
+use super::trouble::Trouble;
+use crate::luks::Key;
 
-/// A key pair: ECDSA on P-256.
-pub(super) struct Key {
-    /// PKCS#8.
-    secret: Zeroizing<Vec<u8>>,
-    /// SubjectPublicKeyInfo.
-    public: Vec<u8>,
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How long a request that is surely not heard is repeated.
+const PATIENCE: Duration = Duration::from_secs(120);
+const ANEW: &str =
+    "a key is given once to each attempt: the next attempt of the run gets it anew, and goes on with what is there";
+
+/// Where an attempt gets the key of its run.
+#[derive(Debug)]
+pub struct KeyDesk {
+    client: Client,
+    path: String,
+    session: Token,
+    patience: Duration,
 }
 
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(…)")
+impl KeyDesk {
+    pub(super) fn new(client: Client, path: String, session: Token) -> Self {
+        KeyDesk { client, path, session, patience: PATIENCE }
+    }
+
+    /// Asks for the key.
+    ///
+    /// # Errors
+    /// `Source`: temporary where the next attempt may get it, as when an answer was lost; permanent where the key is destroyed, or the
+    /// service refuses it for good. `Cancelled`.
+    pub async fn ask(&self, cancel: &CancellationToken) -> Result<Key> {
+        cancel.run_until_cancelled(self.tries()).await.unwrap_or_else(|| Err(Error::cancelled("asking for the key")))
+    }
+
+    async fn tries(&self) -> Result<Key> {
+        let deadline = Instant::now() + self.patience;
+        let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
+        loop {
+            // A connection of its own for each try: on one that is kept, a client says again what may have been heard.
+            let client = self.client.another(TRY);
+            let asked = client.post::<ReleasedKey>(&self.path, &self.session, &Nothing {}, MAX_ANSWER).await;
+            let trouble = match asked {
+                Ok(ReleasedKey { key }) => return Ok(key.into()),
+                Err(trouble) => trouble,
+            };
+            let next = Instant::now() + pauses.next(trouble.retry_after());
+            if trouble.may_be_done() || !trouble.may_pass() || next >= deadline {
+                return Err(without_key(trouble));
+            }
+            sleep_until(next).await;
+        }
     }
 }
 
-impl Key {
-    /// A new one.
-    ///
-    /// # Errors
-    /// `Device` when the kernel gives no random numbers.
-    pub(super) fn new() -> Result<Self> {
-        let random = SystemRandom::new();
-        let failed = |_| Error::device("making a client key: the kernel gives no random numbers");
-        // What ring itself keeps of it is not wiped: core dumps are off, and the process is short.
-        let secret = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).map_err(failed)?;
-        let secret = Zeroizing::new(secret.as_ref().to_vec());
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &secret, &random);
-        let pair = pair.map_err(|error| Error::device(format!("making a client key: {error}")))?;
-        let public = [&BEFORE_POINT[..], pair.public_key().as_ref()].concat();
-        Ok(Key { secret, public })
-    }
-
-    /// The public half, as it is enrolled with.
-    ///
-    /// # Errors
-    /// None that can happen: it is a key of that kind.
-    pub(super) fn public(&self) -> Result<ClientKey> {
-        let text = URL_SAFE_NO_PAD.encode(&self.public);
-        ClientKey::try_from(text).map_err(|error| Error::device(format!("making a client key: {error}")))
-    }
-
-    /// SHA-256 of the public half, as a ticket has it.
-    pub(super) fn digest(&self) -> String {
-        Digest::of(&self.public).to_string()
-    }
-
-    /// TLS as before, and with this certificate (PEM) shown from now on.
-    ///
-    /// # Errors
-    /// `Source` when that is no certificate over this key.
-    pub(super) fn shown(&self, tls: &ClientConfig, certificate: &str) -> Result<ClientConfig> {
-        let wrong = |error: &dyn fmt::Display| {
-            Error::source_failed(format!("the client certificate from the service is of no use: {error}"))
-                .with_retry(Retry::Permanent)
-                .with_hint("see that the service and this agent are of versions that suit each other")
-        };
-        let leaf = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|error| wrong(&error))?;
-        let secret = PrivatePkcs8KeyDer::from(&self.secret[..]).clone_key().into();
-        let pair = CertifiedKey::from_der(vec![leaf], secret, &default_provider()).map_err(|error| wrong(&error))?;
-        let mut config = tls.clone();
-        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair));
-        // A session that was begun without the certificate would be resumed without it.
-        config.resumption = Resumption::default();
-        Ok(config)
+/// Why there is no key, and whether the next attempt may have it.
+fn without_key(trouble: Trouble) -> Error {
+    let lost = trouble.may_be_done();
+    let again = lost || trouble.may_pass() || trouble.code() == Some(&Code::KeyReleased);
+    let error = trouble.into_error();
+    // However this error came about, it is the way to the service that has failed.
+    let hint = error.hint().map(ToOwned::to_owned);
+    let error = match error.kind() {
+        Kind::Source => error,
+        _ => Error::source_failed(error.to_string()).with_source(error),
+    };
+    let what = if lost { "whether the key was given is not known" } else { "the key was not given" };
+    let error = error.in_addition(what).with_retry(if again { Retry::Temporary } else { Retry::Permanent });
+    match hint {
+        Some(hint) if !lost => error.with_hint(hint),
+        _ if again => error.with_hint(ANEW),
+        _ => error.with_hint("see what the service says of the run: z-orchestrator run show"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{KeyPair as Pair, PublicKeyData};
+    use protocol::UnlockKey;
+    use protocol::control::Problem;
 
-    use super::super::testing::certificate_over;
+    use super::super::testing::{Reply, Service, answer, good, problem, token, told};
     use super::*;
 
-    #[test]
-    fn its_public_half_is_what_others_make_of_its_secret_half() {
-        let key = Key::new().unwrap();
-        let other = Pair::try_from(&key.secret[..]).unwrap();
-        assert_eq!(key.public, other.subject_public_key_info());
-        assert_eq!(URL_SAFE_NO_PAD.decode(key.public().unwrap().as_str()).unwrap(), key.public);
-        assert_ne!(key.public, Key::new().unwrap().public);
-        assert_eq!(format!("{key:?}"), "Key(…)");
+    fn key() -> UnlockKey {
+        UnlockKey::of(&[7; UnlockKey::BYTES])
     }
 
-    #[test]
-    fn only_a_certificate_over_this_key_is_shown() {
-        let (key, other) = (Key::new().unwrap(), Key::new().unwrap());
-        let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(tokio_rustls::rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        assert!(!tls.client_auth_cert_resolver.has_certs());
-        let ours = certificate_over(key.public().unwrap().as_str());
-        assert!(key.shown(&tls, &ours).unwrap().client_auth_cert_resolver.has_certs());
-        let theirs = certificate_over(other.public().unwrap().as_str());
-        for certificate in [theirs.as_str(), "", "no PEM"] {
-            let error = key.shown(&tls, certificate).unwrap_err();
-            assert!(error.to_string().contains("is of no use") && error.retry() == Retry::Permanent, "{error}");
+    fn desk(service: &Service) -> KeyDesk {
+        KeyDesk::new(service.client(), "/v1/agent/runs/r/attempts/2/key".into(), token("s"))
+    }
+
+    async fn ask(service: &Service) -> Result<Key> {
+        desk(service).ask(&CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn it_is_asked_for_with_the_session_and_shows_nothing() {
+        let service = Service::start(|_, _| good(&ReleasedKey { key: key() }));
+        let desk = desk(&service);
+        let given = desk.ask(&CancellationToken::new()).await.unwrap();
+        assert_eq!(given.passphrase(), key().reveal().as_bytes());
+        let heard = service.heard();
+        assert_eq!((heard.len(), heard[0].path.as_str()), (1, "/v1/agent/runs/r/attempts/2/key"));
+        assert_eq!(heard[0].authorization.as_deref(), Some(format!("Bearer {}", "s".repeat(43)).as_str()));
+        let shown = format!("{desk:?} {given:?}");
+        assert!(!shown.contains(key().reveal()) && !shown.contains(&"s".repeat(43)), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_heard_is_not_asked_again() {
+        let half = format!("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{{\"key\": \"{}", &key().reveal()[..20]);
+        for reply in [
+            Reply::Closed,
+            Reply::Bytes(half.into_bytes()),
+            answer("200 OK", "application/json", "{\"key\":\"AAAA\"}"),
+            answer("502 Bad Gateway", "text/html", "<html>"),
+            problem(Code::Unavailable),
+        ] {
+            let mut reply = Some(reply);
+            let service = Service::start(move |_, _| reply.take().unwrap_or(Reply::Closed));
+            let error = tokio::time::timeout(TRY * 2, ask(&service)).await.unwrap().unwrap_err();
+            assert_eq!((error.kind(), error.retry()), (Kind::Source, Retry::Temporary), "{error}");
+            assert!(error.to_string().contains("is not known") && error.hint() == Some(ANEW), "{error}");
+            assert_eq!((service.heard().len(), service.connections()), (1, 1), "{error}");
+            assert!(!error.to_string().contains(&key().reveal()[..20]), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_surely_was_not_heard_is_asked_again() {
+        let service = Service::start(|number, _| match number {
+            0 => told(&Problem::new(Code::TooMany, "wait").retry_after(1)),
+            _ => good(&ReleasedKey { key: key() }),
+        });
+        assert_eq!(ask(&service).await.unwrap().passphrase(), key().reveal().as_bytes());
+        assert_eq!((service.heard().len(), service.connections()), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_waited_for_only_so_long() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let service = Service::start(|_, _| Reply::Closed);
+        let mut desk = desk(&service);
+        let address = super::super::address::Address::of_service(&format!("http://{nobody}")).unwrap();
+        desk.client = Client::new(address, None, super::super::testing::dial()).unwrap();
+        desk.patience = Duration::from_millis(100);
+        let error = desk.ask(&CancellationToken::new()).await.unwrap_err();
+        assert_eq!((error.kind(), error.retry()), (Kind::Source, Retry::Temporary), "{error}");
+        assert!(error.to_string().contains("the key was not given"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_with_its_reason() {
+        for (code, retry) in [
+            (Code::KeyReleased, Retry::Temporary),
+            (Code::KeyGone, Retry::Permanent),
+            (Code::AttemptOver, Retry::Permanent),
+            (Code::NotFound, Retry::Permanent),
+        ] {
+            let replied = code.clone();
+            let service = Service::start(move |_, _| problem(replied.clone()));
+            let error = ask(&service).await.unwrap_err();
+            assert_eq!((error.kind(), error.retry()), (Kind::Source, retry), "{error}");
+            assert!(error.to_string().contains(code.name()) && error.hint().is_some(), "{error}");
+            assert_eq!(service.heard().len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn it_can_be_cancelled() {
+        let service = Service::start(|_, _| Reply::Silence(Duration::from_secs(5)));
+        let cancel = CancellationToken::new();
+        let cancelling = cancel.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            cancelling.cancel();
+        });
+        let error = desk(&service).ask(&cancel).await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Cancelled, "cancelled while asking for the key"));
     }
 }

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::address::Address;
 use super::client::Client;
+use super::client_key::Key;
 use super::enrol::Applicant;
-use super::key::Key;
+use super::key::KeyDesk;
 use super::lease::Lease;
 use super::named::Named;
 use super::orders::Obedience;
@@ -72,6 +73,15 @@ pub struct Session {
     renew_within: Duration,
     lease: Arc<Lease>,
     outbox: Outbox,
+}
+
+/// What a service gives to the run of an attempt.
+#[derive(Debug)]
+pub struct Mandate {
+    /// How long it may write.
+    pub lease: Arc<Lease>,
+    /// Where it gets its key, where the service has that.
+    pub key: KeyDesk,
 }
 
 /// How a run ended, and whether the service knows.
@@ -133,23 +143,32 @@ impl Session {
         &self.lease
     }
 
+    /// What the run gets besides its spec.
+    pub fn mandate(&self) -> Mandate {
+        let client = self.client.another(super::client::TRY);
+        Mandate { lease: Arc::clone(&self.lease), key: KeyDesk::new(client, self.path("key"), self.session.clone()) }
+    }
+
+    fn path(&self, what: &str) -> String {
+        format!("/v1/agent/runs/{}/attempts/{}/{what}", self.spec.run, self.spec.epoch)
+    }
+
     /// Begins to renew the lease and to report what `reporter` tells. When the lease is over, or the service wants that, `cancel` is
     /// cancelled. Must be called inside the runtime.
     pub fn start(&self, reporter: &Arc<Reporter>, cancel: &CancellationToken) -> Underway {
-        let path = |what| format!("/v1/agent/runs/{}/attempts/{}/{what}", self.spec.run, self.spec.epoch);
         let obedience = Arc::new(Obedience::new(Arc::clone(reporter), self.outbox.clone(), cancel.clone()));
         // A renewal never waits for a report, nor for what that waits for.
         let renewal = Renewal {
             lease: Arc::clone(&self.lease),
             client: self.client.another(self.renew_within),
-            path: path("lease"),
+            path: self.path("lease"),
             session: self.session.clone(),
             obedience: Arc::clone(&obedience),
         };
         let sender = Sender {
             outbox: self.outbox.clone(),
             client: self.client.another(super::client::TRY),
-            path: path("events"),
+            path: self.path("events"),
             session: self.session.clone(),
             obedience,
             lease: Arc::clone(&self.lease),
@@ -174,8 +193,7 @@ impl Session {
         cancel: &CancellationToken,
     ) -> Ended {
         let underway = self.start(reporter, cancel);
-        let lease = Some(Arc::clone(&self.lease));
-        let last = run::attempt(&self.spec, files, machine, lease, reporter, cancel).await;
+        let last = run::attempt(&self.spec, files, machine, Some(self.mandate()), reporter, cancel).await;
         Ended { last, told: underway.finish(within, say, cancel).await }
     }
 }

@@ -1,7 +1,8 @@
 //! A run's key: 32 random bytes, written so that a person can read and type them.
 //!
 //! What LUKS is given is the text, not the bytes: whoever unlocks the disk at a console types just that. Upper-case letters and
-//! digits that cannot be mistaken for each other (RFC 4648 base32) survive a 3270 terminal and a telephone.
+//! digits that cannot be mistaken for each other (RFC 4648 base32) survive a 3270 terminal and a telephone. The text itself is
+//! [`UnlockKey`], which the service makes as well.
 
 use std::fmt;
 use std::fs::File;
@@ -10,21 +11,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use imgstream::error::{Error, IoContext, Kind, Result};
+use protocol::UnlockKey;
 use zeroize::Zeroizing;
 
-/// Random bytes of a key.
-const BYTES: usize = 32;
-/// RFC 4648, table 3.
-const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-/// Characters of a key's text without its hyphens: five bits each.
-const LETTERS: usize = (BYTES * 8).div_ceil(5);
-/// Characters between two hyphens.
-const GROUP: usize = 4;
-/// Characters of a key's text.
-const TEXT: usize = LETTERS + LETTERS / GROUP - 1;
-
-/// A key, wiped when it goes. On the heap, because a move copies what lies inline, and nobody wipes what was moved from.
-pub struct Key(Zeroizing<Box<[u8]>>);
+/// A key.
+pub struct Key(UnlockKey);
 
 impl Key {
     /// A new one from the kernel's random numbers.
@@ -32,11 +23,11 @@ impl Key {
     /// # Errors
     /// [`Kind::Device`] when the kernel gives none.
     pub fn generate() -> Result<Self> {
-        let mut bytes = Zeroizing::new([0; BYTES]);
+        let mut bytes = Zeroizing::new([0; UnlockKey::BYTES]);
         // It waits until the kernel has entropy; /dev/urandom does not, early after a start.
         let random = File::open("/dev/random").and_then(|mut random| random.read_exact(&mut *bytes));
         random.context(Kind::Device, || "reading random bytes from /dev/random".into())?;
-        Ok(Key(text(&bytes)))
+        Ok(Key(UnlockKey::of(&bytes)))
     }
 
     /// Reads one from a file: its text, perhaps with a line end.
@@ -45,7 +36,7 @@ impl Key {
     /// [`Kind::Usage`] when it cannot be read or holds something else. What it holds is not shown.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let mut held = Zeroizing::new([0; TEXT + 3]);
+        let mut held = Zeroizing::new([0; UnlockKey::LEN + 3]);
         let mut len = 0;
         let mut file = File::open(path).context(Kind::Usage, || format!("reading the key {name}"))?;
         while len < held.len() {
@@ -56,18 +47,11 @@ impl Key {
         }
         let line = held[..len].strip_suffix(b"\n").unwrap_or(&held[..len]);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        Self::parse(line).ok_or_else(|| {
-            Error::usage(format!("{name} holds no key: 13 groups of four of A-Z and 2-7, with hyphens between"))
+        let text = std::str::from_utf8(line).unwrap_or_default();
+        UnlockKey::try_from(text.to_owned()).map(Key).map_err(|error| {
+            Error::usage(format!("{name} holds no key: {error}"))
                 .with_hint("make one with `z-provisioner keygen FILE`; it stands for 32 random bytes")
         })
-    }
-
-    fn parse(line: &[u8]) -> Option<Self> {
-        let fits = |(at, byte): (usize, &u8)| match at % (GROUP + 1) {
-            GROUP => *byte == b'-',
-            _ => ALPHABET.contains(byte),
-        };
-        (line.len() == TEXT && line.iter().enumerate().all(fits)).then(|| Key(Zeroizing::new(line.into())))
     }
 
     /// Writes it to a new file that only its owner may read.
@@ -84,7 +68,14 @@ impl Key {
 
     /// What LUKS is given, and what a person types.
     pub fn passphrase(&self) -> &[u8] {
-        &self.0
+        self.0.reveal().as_bytes()
+    }
+}
+
+/// One that the service has made.
+impl From<UnlockKey> for Key {
+    fn from(key: UnlockKey) -> Self {
+        Key(key)
     }
 }
 
@@ -94,36 +85,9 @@ impl fmt::Debug for Key {
     }
 }
 
-fn text(bytes: &[u8; BYTES]) -> Zeroizing<Box<[u8]>> {
-    let mut text = Zeroizing::new(vec![b'-'; TEXT].into_boxed_slice());
-    let letters = text.iter_mut().enumerate().filter(|(at, _)| at % (GROUP + 1) != GROUP);
-    for (number, (_, letter)) in letters.enumerate() {
-        let bit = number * 5;
-        // Five bits out of two bytes; what lies beyond the last byte is zero.
-        let high = u16::from(bytes[bit / 8]) << 8;
-        let low = bytes.get(bit / 8 + 1).copied().map_or(0, u16::from);
-        *letter = ALPHABET[usize::from((high | low) >> (11 - bit % 8)) & 31];
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_text_is_base32_in_groups_of_four() {
-        let mut bytes = [0; BYTES];
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = at as u8;
-        }
-        // As `base32` of coreutils writes it.
-        let plain = "AAAQEAYEAUDAOCAJBIFQYDIOB4IBCEQTCQKRMFYYDENBWHA5DYPQ";
-        let grouped =
-            plain.as_bytes().chunks(4).map(|group| String::from_utf8_lossy(group)).collect::<Vec<_>>().join("-");
-        assert_eq!(String::from_utf8_lossy(&text(&bytes)[..]), grouped);
-        assert_eq!(text(&[0xff; BYTES])[..5], *b"7777-");
-    }
 
     #[test]
     fn a_key_is_read_as_it_was_written_and_only_so() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use protocol::ServerName;
-use protocol::spec::{IpsecDemand, Layout, RunSpec};
+use protocol::spec::{IpsecDemand, KeySource, RunSpec};
 
 use super::config::{Clear, Config, Ipsec, Ipv4, Ipv6, Orchestrator, Report};
 use crate::control::Address;
@@ -81,7 +81,11 @@ impl Config {
             return Err(format!("`run.image.trust` names {}, which `trust.images` does not", stranger.display()));
         }
         run.check().map_err(|error| format!("`run`: {error}"))?;
-        let encrypts = run.target.layout != Layout::Plain;
+        let encrypts = run.target.layout.encrypts();
+        holds(
+            run.key == KeySource::Agent,
+            "`run.key` is `service`, and no service has the run: give `orchestrator` instead of `run`, or leave `run.key` out",
+        )?;
         holds(encrypts || self.luks_key.is_none(), "`luks_key` is given, but `run.target.layout` is `plain`")?;
         holds(!encrypts || self.luks_key.is_some(), "`run.target.layout` encrypts, and there is no `luks_key`")?;
         self.check_protected("run.ipsec", run.ipsec)

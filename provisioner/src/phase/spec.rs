@@ -9,9 +9,10 @@ use envelope::{KeyId, MAX_PEM, PublicKey, Trust};
 use imgstream::error::{Error, IoContext, Kind, Result, Retry};
 use imgstream::manifest::Policy;
 use imgstream::source::{self, Locator, Source, SourceOptions};
-use protocol::spec::{HandOver, ImageSpec, IpsecDemand, Layout, MAX_SPEC, RunSpec};
+use protocol::spec::{HandOver, ImageSpec, IpsecDemand, KeySource, Layout, MAX_SPEC, RunSpec};
 use zeroize::Zeroizing;
 
+use crate::control::KeyDesk;
 use crate::file;
 use crate::ipsec::demand::Demand;
 use crate::luks::Key;
@@ -126,6 +127,11 @@ fn check_ipsec(demand: IpsecDemand, least: Option<IpsecDemand>) -> Result<()> {
 fn key(spec: &RunSpec, files: &Files) -> Result<Option<Key>> {
     let layout = spec.target.layout;
     match (&files.luks_key, layout) {
+        (Some(_), Layout::Whole | Layout::Split) if spec.key == KeySource::Service => Err(Error::usage(
+            "--luks-key is given (`luks_key` of a medium), but the run says `key: service`: the service has made its key",
+        )
+        .with_hint("leave the key out here, or create the run with `key: agent`")),
+        (None, Layout::Whole | Layout::Split) if spec.key == KeySource::Service => Ok(None),
         (Some(_), Layout::Plain) => Err(Error::usage(
             "--luks-key is given (`luks_key` of a medium), but `target.layout` is `plain`: nothing is encrypted",
         )
@@ -142,6 +148,20 @@ fn key(spec: &RunSpec, files: &Files) -> Result<Option<Key>> {
     }
 }
 
+/// Where the key is asked for, where the spec says that a service has it.
+///
+/// # Errors
+/// [`Kind::Usage`] where no service is behind this run.
+pub fn desk<'a>(spec: &RunSpec, desk: Option<&'a KeyDesk>) -> Result<Option<&'a KeyDesk>> {
+    if spec.key == KeySource::Agent {
+        return Ok(None);
+    }
+    desk.map(Some).ok_or_else(|| {
+        Error::usage("the spec says `key: service`, and no service has given this run")
+            .with_hint("leave `key` out and give the key with --luks-key, or have the service run it")
+    })
+}
+
 fn trust(image: &ImageSpec, anchors: &[PathBuf]) -> Result<Trust> {
     let keys = if anchors.is_empty() {
         image.trust.iter().map(|path| read_key(path, "`image.trust`")).collect::<Result<_>>()?
@@ -149,7 +169,7 @@ fn trust(image: &ImageSpec, anchors: &[PathBuf]) -> Result<Trust> {
         let anchors = anchors.iter().map(|path| read_key(path, "a trusted key")).collect::<Result<Vec<_>>>()?;
         image.trust.iter().map(|name| anchor(name, &anchors)).collect::<Result<_>>()?
     };
-    Trust::new(keys, image.threshold)
+    Trust::new(keys, image.threshold())
         .map_err(|error| Error::usage(format!("`image.threshold`: {error}")).with_source(error))
 }
 
@@ -240,6 +260,22 @@ mod tests {
         let error = key(&spec, &files).unwrap_err();
         assert!(error.kind() == Kind::Usage && error.to_string().contains("nothing is encrypted"), "{error}");
         assert!(key(&spec, &Files::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_key_of_the_service_needs_one_and_no_other_key() {
+        let spec = serde_json::json!({"run": "r", "image": {"name": "x", "sources": ["/x"], "trust": ["k"]},
+            "target": {"device": "/dev/x", "layout": "whole"}, "key": "service"});
+        let mut spec: RunSpec = serde_json::from_value(spec).unwrap();
+        assert!(key(&spec, &Files::default()).unwrap().is_none());
+        let files = Files { luks_key: Some("key".into()), ..Files::default() };
+        let error = key(&spec, &files).unwrap_err();
+        assert!(error.kind() == Kind::Usage && error.to_string().contains("the service has made its key"), "{error}");
+        let error = desk(&spec, None).unwrap_err();
+        assert!(error.kind() == Kind::Usage && error.to_string().contains("no service"), "{error}");
+        spec.key = KeySource::Agent;
+        assert!(desk(&spec, None).unwrap().is_none());
+        assert!(key(&spec, &Files::default()).unwrap_err().to_string().contains("there is no key"));
     }
 
     #[test]

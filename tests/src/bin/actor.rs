@@ -10,6 +10,7 @@ use e2e::witness::Worker;
 use imgstream::source::SourceOptions;
 use nix::sys::signal::{Signal, raise};
 use protocol::event::Body;
+use protocol::spec::KeySource;
 use provisioner::control::{Named, Options, Session};
 use provisioner::report::Reporter;
 use serde_json::json;
@@ -67,7 +68,8 @@ async fn act(args: &Args) -> u8 {
     let witness = PathBuf::from(args.one("--witness").unwrap());
     let worker = Worker::begin(&witness, &spec.target.name(), &run, spec.epoch).expect("a witness");
     let mild = args.0.iter().any(|arg| arg == "--mild") || spec.epoch > 3;
-    let last = work(&session, &reporter, &cancel, mild).await;
+    let has_key = spec.key == KeySource::Agent || asked(&session, &worker, &cancel).await;
+    let last = if has_key { work(&session, &reporter, &cancel, mild).await } else { failed("source", true) };
     if matches!(last, Body::RunFinished(_)) {
         worker.done(&run).expect("a witness");
     }
@@ -80,6 +82,26 @@ async fn act(args: &Args) -> u8 {
             5
         }
     }
+}
+
+/// Whether it has got its key. It asks twice at the same time, and says each key that it gets.
+async fn asked(session: &Session, worker: &Worker, cancel: &CancellationToken) -> bool {
+    let spec = session.spec();
+    let ask = || async {
+        match session.mandate().key.ask(cancel).await {
+            Ok(key) => {
+                let key = std::str::from_utf8(key.passphrase()).expect("a text").to_owned();
+                worker.key(spec.run.as_str(), spec.epoch, &key).expect("a witness");
+                true
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                false
+            }
+        }
+    };
+    let (one, other) = tokio::join!(ask(), ask());
+    one || other
 }
 
 /// What becomes of the attempt.

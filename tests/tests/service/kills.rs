@@ -1,7 +1,9 @@
 //! The service is killed, at random, while hundreds of runs go on; a witness outside of it watches the targets.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use e2e::witness::GotKey;
 use e2e::{Lab, Service, Witness};
 use serde_json::{Value, json};
 
@@ -22,7 +24,7 @@ fn order(number: usize) -> Value {
     json!({
         "server": format!("server-{}", number % 60),
         "image": {"name": "sample", "sources": ["http://127.0.0.1:1/"], "trust": ["a".repeat(64)]},
-        "target": {"device": format!("/dev/fake-{}", number % 50)},
+        "target": {"device": format!("/dev/fake-{}", number % 50), "layout": "whole"},
         "max_attempts": 20,
     })
 }
@@ -85,6 +87,7 @@ fn killed_at_random_it_ends_every_run_once_and_no_two_agents_hold_a_target() {
         std::thread::sleep(Duration::from_millis(500));
     };
     witness.saw_no_two();
+    let lost = no_attempt_got_a_key_twice(&service, &ended, &witness.keys());
     let mut attempts = 0;
     for run in &ended {
         let name = run["run"].as_str().unwrap();
@@ -98,8 +101,39 @@ fn killed_at_random_it_ends_every_run_once_and_no_two_agents_hold_a_target() {
         let told = service_events(&service, name);
         assert_eq!(told.iter().filter(|state| *state == "succeeded").count(), 1, "{told:?}");
     }
-    eprintln!("{RUNS} runs, {} kills, {attempts} attempts, {} times a target was held", kills() + 3, witness.holds());
+    eprintln!(
+        "{lost} keys were marked as given and did not arrive; {RUNS} runs, {} kills, {attempts} attempts, {} times a target was held",
+        kills() + 3,
+        witness.holds()
+    );
     assert!(attempts > RUNS, "nothing went wrong, so nothing was shown");
+}
+
+/// Each attempt got one key at most, the run's own, and only where that is stored. How many were marked as given and did not arrive.
+fn no_attempt_got_a_key_twice(service: &Service, ended: &[Value], got: &[GotKey]) -> usize {
+    let mut given = 0;
+    let mut keys: HashMap<&str, &str> = HashMap::new();
+    for run in ended {
+        let name = run["run"].as_str().unwrap();
+        let released: Vec<u64> =
+            run["key"]["released"].as_array().unwrap().iter().map(|attempt| attempt.as_u64().unwrap()).collect();
+        given += released.len();
+        let of_run: Vec<&GotKey> = got.iter().filter(|got| got.run == name).collect();
+        for (at, one) in of_run.iter().enumerate() {
+            assert!(of_run[..at].iter().all(|other| other.attempt != one.attempt), "twice: {one:?}");
+            assert!(released.contains(&one.attempt), "{one:?} is not stored: {run:#}");
+            assert_eq!(one.key, of_run[0].key, "a run has one key");
+        }
+        let key = &of_run.first().expect("a run that has ended well got its key").key;
+        assert!(keys.insert(key, name).is_none(), "two runs have one key");
+    }
+    assert!(got.iter().all(|got| keys.contains_key(got.key.as_str())), "a key of no run");
+    for file in ["runs.sqlite", "runs.sqlite-wal"] {
+        let bytes = std::fs::read(service.dir().join(file)).unwrap_or_default();
+        let is_there = |key: &str| bytes.windows(key.len()).any(|window| window == key.as_bytes());
+        assert!(!keys.keys().take(5).any(|key| is_there(key)), "a key stands in the clear in {file}");
+    }
+    given - got.len()
 }
 
 /// The states that a run went through, as its watchers are told. Only of some: each is a process.

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 mod agents;
+mod keys;
 mod kills;
+mod metrics;
+mod secrets;
 mod store;
 mod strangers;
 mod time;

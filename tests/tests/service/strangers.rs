@@ -1,5 +1,6 @@
 //! Whoever is not who he says, over real TLS against the real service: each is refused, and told why.
 
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -54,22 +55,22 @@ fn client(lab: &Lab, name: &str, by: &Authority, dns: &[&str], uri: &str, days: 
 }
 
 /// What `z-orchestrator certificate` issues, and its fingerprint.
-fn issued(lab: &Lab, service: &Service, name: &str, role: &str) -> ((PathBuf, PathBuf), String) {
+pub(super) fn issued(lab: &Lab, service: &Service, name: &str, role: &str) -> ((PathBuf, PathBuf), String) {
     let prefix = lab.path(name);
     let issuing = Run::orchestrator().arg("certificate").arg(name).arg("--role").arg(role);
     let fingerprint = issuing.arg("--out").arg(&prefix).arg("--data").arg(service.dir()).text();
     ((prefix.with_extension("pem"), prefix.with_extension("key")), fingerprint.trim().to_owned())
 }
 
-fn shown(service: &Service, (certificate, key): &(PathBuf, PathBuf)) -> Client {
+pub(super) fn shown(service: &Service, (certificate, key): &(PathBuf, PathBuf)) -> Client {
     Client::new(service.url(), &service.dir().join("ca.pem")).showing(certificate, key)
 }
 
-fn nobody(service: &Service) -> Client {
+pub(super) fn nobody(service: &Service) -> Client {
     Client::new(service.url(), &service.dir().join("ca.pem"))
 }
 
-fn token(service: &Service, file: &str) -> String {
+pub(super) fn token(service: &Service, file: &str) -> String {
     std::fs::read_to_string(service.dir().join(file)).unwrap().trim().to_owned()
 }
 
@@ -126,9 +127,25 @@ fn a_person_is_who_the_certificate_says_until_it_is_revoked() {
     refused(&cross, 403, "forbidden", "not for a page of this service");
     refused(&ada.post("/v1/runs/r-1/cancel", None, &[], "").unwrap(), 404, "not-found", "r-1");
 
+    // A stream of events that she has opened.
+    let run = service.create(&lab, &order("s1"));
+    let mut stream = ada.begin("GET", &format!("/v1/runs/{run}/events"), &[], "").unwrap();
+    let mut heard = String::new();
+    while !heard.contains("event: state") {
+        let mut piece = [0; 1024];
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "{heard}");
+        heard += &String::from_utf8_lossy(&piece[..read]);
+    }
+
     std::fs::write(service.dir().join("revoked"), format!("{fingerprint} # ada has left\n")).unwrap();
     refused(&ada.get("/v1/runs").unwrap(), 401, "unauthorized", "the certificate of ada was revoked");
     list().exits(4).says("was revoked");
+    // It ends with the next thing that happens, which she is not told.
+    service.client("cancel --reason secret").arg(&run).done().ok();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("secret"), "{rest}");
     refused(&seen(), 401, "unauthorized", "the session is over");
     // What was revoked cannot be known: nobody comes in by certificate.
     std::fs::write(service.dir().join("revoked"), "ada\n").unwrap();
@@ -184,7 +201,7 @@ fn a_viewer_cancels_nothing_whatever_it_shows() {
 }
 
 /// A run whose agent this test plays.
-fn order(server: &str) -> Value {
+pub(super) fn order(server: &str) -> Value {
     json!({
         "server": server,
         "launcher": "external",
@@ -194,18 +211,23 @@ fn order(server: &str) -> Value {
 }
 
 /// An agent that has enrolled: what it said and was answered, and what it shows.
-struct Agent {
-    run: String,
-    token: String,
+pub(super) struct Agent {
+    pub(super) run: String,
+    pub(super) token: String,
     enrol: String,
-    answer: Value,
-    client: Client,
+    pub(super) answer: Value,
+    pub(super) client: Client,
 }
 
 impl Agent {
     fn enrol(lab: &Lab, service: &Service, server: &str) -> Agent {
+        Self::enrol_for(lab, service, server, &order(server))
+    }
+
+    /// With this order, which must be an external one. Its files are named by the server.
+    pub(super) fn enrol_for(lab: &Lab, service: &Service, server: &str, order: &Value) -> Agent {
         let (run, file, key) =
-            (service.create(lab, &order(server)), lab.path(&format!("{server}.token")), KeyPair::generate().unwrap());
+            (service.create(lab, order), lab.path(&format!("{server}.token")), KeyPair::generate().unwrap());
         service.until(&run, &["launching"], 10);
         service.client("token --out").arg(&file).arg(&run).done().ok();
         let token = std::fs::read_to_string(&file).unwrap().trim().to_owned();
@@ -220,7 +242,7 @@ impl Agent {
         Agent { run, token, enrol, answer, client: shown(service, &files) }
     }
 
-    fn path(&self, what: &str) -> String {
+    pub(super) fn path(&self, what: &str) -> String {
         format!("/v1/agent/runs/{}/attempts/1/{what}", self.run)
     }
 

@@ -51,6 +51,7 @@ pub(super) fn problem(code: Option<&Code>) -> Problem {
 }
 
 const CLIENT_KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li_hp_m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q";
+const KEY: &str = "AAAQ-EAYE-AUDA-OCAJ-BIFQ-YDIO-B4IB-CEQT-CQKR-MFYY-DENB-WHA5-DYPQ";
 const TOKEN: &str = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I";
 
 fn order() -> Value {
@@ -122,6 +123,8 @@ fn all() -> Vec<(&'static str, Value)> {
         ("Nothing", json!({})),
         ("ConfirmDeath", json!({"attempt": 2})),
         ("Revoke", json!({"attempt": 1, "reason": "the medium was lost"})),
+        ("ShownKey", json!({"run": "r-7f3k2m", "key": KEY})),
+        ("ReleasedKey", json!({"key": KEY})),
         ("EnrolmentToken", json!({"run": "r-7f3k2m", "attempt": 1, "token": TOKEN})),
         (
             "Enrolled",

@@ -144,7 +144,7 @@ pub(super) async fn confirm_death(args: &ConfirmDeathArgs, client: &Client, scre
         if !std::io::stdin().is_terminal() {
             return Err(Error::usage("this is asked for on a terminal only").with_hint("say --yes where you are sure"));
         }
-        let answer = tokio::task::spawn_blocking(ask).await;
+        let answer = tokio::task::spawn_blocking(|| ask("vouch for it")).await;
         if !answer.doing(|| "asking".into())?? {
             return Err(Error::new(Kind::Interrupted, "nothing was confirmed; the run goes on waiting"));
         }
@@ -170,9 +170,10 @@ fn vouched(run: &Run, attempt: u32) -> Result<String> {
     Ok(lines.iter().map(|line| printable(line)).collect::<Vec<_>>().join("\n"))
 }
 
-fn ask() -> Result<bool> {
+/// Whether a person types `yes`, to do this.
+pub(super) fn ask(what: &str) -> Result<bool> {
     let mut stderr = std::io::stderr();
-    let _ = write!(stderr, "Type `yes` to vouch for it: ").and_then(|()| stderr.flush());
+    let _ = write!(stderr, "Type `yes` to {what}: ").and_then(|()| stderr.flush());
     let mut answer = String::new();
     let line = std::io::Read::take(std::io::stdin().lock(), 16).read_line(&mut answer);
     line.doing(|| "reading the answer".into())?;

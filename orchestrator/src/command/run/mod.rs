@@ -2,6 +2,7 @@
 
 mod act;
 mod create;
+mod keys;
 mod list;
 mod show;
 mod streams;
@@ -86,6 +87,10 @@ enum Command {
     Revoke(act::RevokeArgs),
     /// Makes an enrolment token for a machine that boots the medium. Those before it are void
     Token(act::TokenArgs),
+    /// Prints the key that unlocks a run's disk, alone on stdout. It is shown once
+    Key(keys::KeyArgs),
+    /// Makes the service forget the key of a run's disk
+    DestroyKey(keys::DestroyArgs),
 }
 
 impl Args {
@@ -119,6 +124,8 @@ async fn carry_out(args: &Args, screen: &Screen) -> Result<ExitCode> {
             Command::ConfirmDeath(args) => act::confirm_death(args, &service.client()?, screen).await,
             Command::Revoke(args) => act::revoke(args, &service.client()?, screen).await,
             Command::Token(args) => act::token(args, &service.client()?, screen).await,
+            Command::Key(args) => keys::show(args, &service.client()?).await,
+            Command::DestroyKey(args) => keys::destroy(args, &service.client()?, screen).await,
         }
     };
     let what = match &args.command {

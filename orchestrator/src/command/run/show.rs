@@ -61,6 +61,8 @@ fn text(run: &Run) -> String {
     rows.push(("server", run.server.to_string()));
     rows.push(("image", image(run)));
     rows.push(("target", target(run)));
+    rows.extend(run.key.iter().map(|key| ("key", words::key(key, &run.run))));
+    rows.extend(run.policy.iter().map(|digest| ("policy", digest.to_string())));
     rows.push(("launcher", run.launcher.name().to_owned()));
     rows.push(("fabric", format!("{}, priority {}", run.fabric, run.priority)));
     rows.push(("created", run.created.clone()));
@@ -146,6 +148,27 @@ mod tests {
             "  attempt    2: from C; its launcher knows it as 17:4",
         ] {
             assert!(text.lines().any(|said| said == line), "{line:?} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn it_says_what_has_become_of_the_key() {
+        let shown = |key: &str| {
+            text(&serde_json::from_str(&LOST.replace(r#""phase""#, &format!(r#""key":{key},"phase""#))).unwrap())
+        };
+        for (key, line) in [
+            (r#"{"source":"agent"}"#, "its agent's: the machine has it"),
+            (
+                r#"{"source":"service","made":"A","released":[1,2]}"#,
+                "made by the service at A; given to attempt 1, 2; not shown yet (z-orchestrator run key r-1)",
+            ),
+            (
+                r#"{"source":"service","made":"A","shown":{"at":"B","by":"ada"},"destroyed":{"at":"C","by":"bob","reason":"gone"}}"#,
+                "made by the service at A; shown to ada at B; destroyed by bob at C (gone)",
+            ),
+        ] {
+            let text = shown(key);
+            assert!(text.contains(&format!("\n  key        {line}\n")), "{text}");
         }
     }
 

@@ -98,6 +98,7 @@ impl Told {
                 matches!(event.event, Body::StepStarted { .. } | Body::PhaseFinished { .. })
                     || event.event.is_terminal()
             }
+            What::Key(_) => false,
         }
     }
 
@@ -165,6 +166,7 @@ fn line(what: &What) -> Option<String> {
             Some(printable(&format!("{}{attempt}{reason}", change.state)))
         }
         What::Agent(event) => words::event(&event.event).map(|text| format!("  {text}")),
+        What::Key(event) => Some(words::key_event(event)),
     }
 }
 

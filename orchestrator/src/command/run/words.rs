@@ -1,10 +1,13 @@
 //! Runs in words. Every text leaves this file without control characters: it ends on a terminal.
 
+use protocol::RunId;
 use protocol::control::Run;
+use protocol::control::key::{KeyAction, KeyDeed, KeyEvent, KeyState};
 use protocol::control::run::{Glance, RunState};
 use protocol::event::{
     Body, Container, Failure, PathChanged, Proof, ReservationFacts, Step, Summary, TailTreatment, TargetState, TornDown,
 };
+use protocol::spec::KeySource;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -136,6 +139,34 @@ fn treatment(how: &TailTreatment) -> &str {
         TailTreatment::NoiseUnderFreshKey => "noise under the fresh key, left alone",
         TailTreatment::Unknown(how) => how,
     }
+}
+
+/// What was done with a key.
+pub(super) fn key_event(event: &KeyEvent) -> String {
+    let reason = event.reason.as_ref().map_or_else(String::new, |reason| format!(", {reason}"));
+    let preposition = if event.action == KeyAction::Released || event.action == KeyAction::Shown { "to" } else { "by" };
+    printable(&format!("key {} {preposition} {}{reason}", event.action, event.by))
+}
+
+/// Where the key of a run comes from, and what has become of it.
+pub(super) fn key(key: &KeyState, run: &RunId) -> String {
+    if key.source == KeySource::Agent {
+        return "its agent's: the machine has it".into();
+    }
+    let made = key.made.iter().map(|made| format!("made by the service at {made}"));
+    let released = (!key.released.is_empty()).then(|| {
+        let attempts: Vec<String> = key.released.iter().map(ToString::to_string).collect();
+        format!("given to attempt {}", attempts.join(", "))
+    });
+    let deed = |what: &str, deed: &KeyDeed| {
+        let reason = deed.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
+        format!("{what} {} at {}{reason}", deed.by, deed.at)
+    };
+    let shown = key.shown.as_ref().map(|shown| deed("shown to", shown));
+    let destroyed = key.destroyed.as_ref().map(|destroyed| deed("destroyed by", destroyed));
+    let is_open = shown.is_none() && destroyed.is_none();
+    let next = is_open.then(|| format!("not shown yet (z-orchestrator run key {run})"));
+    made.chain(released).chain(shown).chain(destroyed).chain(next).collect::<Vec<_>>().join("; ")
 }
 
 /// What came of a run that is over.

@@ -5,7 +5,7 @@ use protocol::control::run::{LauncherKind, Outcome, What};
 use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary, TargetState};
 use protocol::{Digest, ServerName};
 
-use super::super::record::{AttemptRecord, Record, State};
+use super::super::record::{AttemptRecord, Ending, Record, State};
 use super::{Answer, Deciding, Refusal, conflict, refuse, revoked};
 
 /// Bytes of one attempt's events that are stored, besides its end. A chatterbox must not fill the store.
@@ -57,6 +57,10 @@ fn heard(record: &Record, attempt: u32, events: &[Event]) -> Result<Heard, Refus
     let found = record.attempts.iter().find(|of| of.number == attempt && of.nonce.is_some());
     let found =
         found.ok_or_else(|| refuse(Code::AttemptOver, format!("there is no attempt {attempt} that has enrolled")))?;
+    // It was authenticated before its body was read, and may have been revoked meanwhile.
+    if found.revoked.is_some() {
+        return Err(Box::new(revoked(&record.run, attempt)));
+    }
     let is_over = found.outcome.is_some() && !record.silent.contains(&attempt);
     Ok(Heard { first: found.next_index, is_over })
 }
@@ -247,7 +251,17 @@ impl Deciding {
         }
         let (image, device) = (&summary.image.name, &summary.target.device);
         let reason = format!("{image} version {} is on {device}", summary.image.version);
-        self.enter(State::Succeeded, reason);
+        // Nobody can open it, unless he was shown the key before: that is no success, and can be tried again under another key.
+        let is_locked = record.luks_key.as_ref().is_some_and(|key| key.destroyed.is_some());
+        match record.cancel.clone().filter(|order| is_locked && order.ending == Ending::Cancelled) {
+            Some(order) => {
+                self.enter(
+                    State::Cancelled,
+                    format!("{}; by then {reason}, under the key that is destroyed", order.reason),
+                );
+            }
+            None => self.enter(State::Succeeded, reason),
+        }
     }
 
     fn failed(&mut self, attempt: u32, failure: &Failure) {

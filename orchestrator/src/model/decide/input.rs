@@ -6,7 +6,7 @@ use protocol::event::{Event, Progress};
 use protocol::{Digest, ServerName};
 
 use super::super::BackOff;
-use super::super::record::{Ending, Record};
+use super::super::record::{Ending, Record, Sealed};
 
 /// What decisions depend on besides the run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,7 +102,27 @@ pub enum Input {
         ending: Ending,
     },
     /// A person wants it to be tried again.
-    Retry,
+    Retry {
+        /// A new key, for a run whose own was destroyed. Nothing is done with it where it was not.
+        key: Option<Sealed>,
+    },
+    /// The agent of an attempt asks for the key of the disk.
+    ReleaseKey {
+        /// The attempt.
+        attempt: u32,
+    },
+    /// The owner of the disk asks to be shown its key.
+    ShowKey {
+        /// Who asks.
+        by: String,
+    },
+    /// The key of the disk is to be forgotten.
+    DestroyKey {
+        /// Who wants that.
+        by: String,
+        /// Why.
+        reason: Option<String>,
+    },
 }
 
 /// What must be done once a decision is stored. All of it can be told from the record as well, after a restart.
@@ -122,6 +142,12 @@ pub enum Effect {
         /// What its launcher knows it by; without, whatever it has started by now.
         handle: Option<String>,
     },
+    /// Forget a key that was destroyed, where it is kept besides in the record. The one that cannot be told from the record, which must
+    /// not hold the key any more: whoever keeps keys elsewhere looks there for those of runs that have none.
+    DestroyKey {
+        /// The key.
+        sealed: Sealed,
+    },
 }
 
 /// What is answered to whoever brought the input.
@@ -131,6 +157,8 @@ pub enum Answer {
     Done,
     /// The attempt that has enrolled, or the one that a token is for.
     Attempt(u32),
+    /// The key that may be opened now, for whoever asked.
+    Sealed(Sealed),
     /// The lowest index that was not reported, and the latest progress.
     Reported {
         /// The index.

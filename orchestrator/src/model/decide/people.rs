@@ -4,7 +4,7 @@ use protocol::Digest;
 use protocol::control::problem::Code;
 use protocol::control::run::{LauncherKind, Outcome};
 
-use super::super::record::{CancelOrder, Ending, State};
+use super::super::record::{CancelOrder, Ending, Sealed, State};
 use super::{Answer, Deciding, Effect, Refusal, conflict, refuse};
 
 impl Deciding {
@@ -38,13 +38,20 @@ impl Deciding {
         if state.is_over() {
             return Err(conflict(&self.decision.record, "there is nothing to cancel"));
         }
-        if self.decision.record.cancel.is_some() {
-            return Ok(());
+        match &self.decision.record.cancel {
+            // It is to end already, because it is late: now somebody calls it off as well, and its key goes.
+            Some(order) if order.ending == Ending::Failed && ending == Ending::Cancelled => {}
+            Some(_) => return Ok(()),
+            None => {}
         }
         let order = CancelOrder { since: self.now, reason: reason.to_owned(), ending };
         let record = self.record();
         record.cancel = Some(order);
         record.next_token = None;
+        if ending == Ending::Cancelled {
+            // With the order, not when the agent obeys. A run whose deadline has passed can be gone on with, under its key.
+            self.forget_key("the service", Some(&format!("the run was called off: {reason}")));
+        }
         match state {
             State::Queued => self.end(ending, reason),
             State::Launching => {
@@ -73,10 +80,14 @@ impl Deciding {
         if record.attempts.get(at).is_some_and(|of| of.revoked.is_some()) {
             return Ok(());
         }
+        // What it was given it has.
+        let has_key = record.attempts.get(at).is_some_and(|of| of.key_released.is_some());
+        let but =
+            if has_key { "; it has the key of the disk: cancel the run and retry it, for another one" } else { "" };
         if let Some(of) = self.record().attempts.get_mut(at) {
             of.revoked = Some(now);
         }
-        let why = format!("was revoked {reason}");
+        let why = format!("was revoked {reason}{but}");
         match state {
             State::Launching => self.not_launched(attempt, &format!("attempt {attempt} {why}"), true, true),
             State::Running => self.lose(attempt, &why),
@@ -86,11 +97,12 @@ impl Deciding {
         Ok(())
     }
 
-    pub(super) fn retry(&mut self) -> Result<(), Refusal> {
+    pub(super) fn retry(&mut self, key: Option<&Sealed>) -> Result<(), Refusal> {
         let record = &self.decision.record;
         if !matches!(record.state, State::Failed | State::Cancelled) {
             return Err(conflict(record, "only a run that has failed or was cancelled can be tried again"));
         }
+        self.renew_key(key)?;
         let now = self.now;
         let record = self.record();
         record.budget = record.attempt().saturating_add(record.order.max_attempts);

@@ -133,12 +133,11 @@ fn a_machine_enrols_and_boots_a_split_debian_whose_passphrase_is_typed() {
     let tunnels: Vec<Value> = inner.iter().map(|local| json!({"local": local, "remote": ["10.20.0.0/24"]})).collect();
     let mut addresses = vec![json!(format!("{}/24", OUTSIDE[1]))];
     addresses.extend(inner.iter().map(|inner| json!(format!("{inner}/32"))));
-    let mut medium = Medium::new(&packed, &lun.wwid())
+    let medium = Medium::new(&packed, &lun.wwid())
         .known()
         .with("/ipsec/tunnels", json!(tunnels))
         .with("/network/interfaces/0/ipv4/static/addresses", json!(addresses))
         .with("/run/target/layout", json!("split"));
-    let key = medium.luks_key();
     let (medium, run) = orchestrated.take_over(&packed, medium);
     let machine = medium.machine().disk(&lun).link(&link, 1).ipl();
     until(&machine, "\n  enrol ");
@@ -155,6 +154,7 @@ fn a_machine_enrols_and_boots_a_split_debian_whose_passphrase_is_typed() {
     only_ipsec(&machine);
     let frames = machine.capture();
     machine.until("Please unlock disk", LIMIT);
+    let key = orchestrated.shows_the_owner_his_key(&run);
     machine.type_line(&key);
     machine.until("z-demo login:", LIMIT);
     let console = machine.console();

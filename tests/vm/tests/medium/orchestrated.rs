@@ -83,6 +83,16 @@ impl Orchestrated {
             .ok();
     }
 
+    /// The key that the service has made, as the owner of the disk is shown it, once.
+    pub fn shows_the_owner_his_key(&self, run: &str) -> String {
+        let key = self.service.client("key").arg(run).text().trim().to_owned();
+        self.service.client("key").arg(run).done().exits(4).says("was shown to operator token");
+        let shown = self.service.show(run);
+        assert_eq!((&shown["key"]["source"], &shown["key"]["released"]), (&json!("service"), &json!([1])), "{shown:#}");
+        assert!(!shown.to_string().contains(&key), "the key is in what is shown of the run");
+        key
+    }
+
     /// That the service knows all of a run that has ended well at its first attempt.
     pub fn knows_all_of(&self, run: &str, packed: &Packed) {
         let shown = self.service.until(run, &["succeeded", "failed", "lost"], 30);

@@ -1,0 +1,88 @@
+"""Answers that come late: what they say was so once, and is not any more."""
+
+import itertools
+
+import stub
+from watching import row
+
+# The page asks every 15 seconds for what no event tells. Here it asks when it is told to, so that its answers come in the order that we want.
+AT_OUR_WORD = """
+const real = window.setInterval;
+window.setInterval = (work, every) => (every === 15_000 ? ((window.askAnew = work), 0) : real(work, every));
+"""
+PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def play(world):
+    """Three runs that write, by their servers' names, and the page that shows them."""
+    runs = dict(itertools.islice(stub.thousand().items(), 3))
+    played, browser = stub.Stub(world.files, runs), world.browser
+    browser.new_page()
+    browser.ask("Page.addScriptToEvaluateOnNewDocument", source=AT_OUR_WORD)
+    browser.open(played.url + "/")
+    browser.until("document.body.dataset.loaded && document.querySelectorAll('.row[data-state=running]').length === 3", "the runs")
+    return played, {run["server"]: run for run in runs.values()}
+
+
+def end(run, since=0.0):
+    """Lets a run fail; the event that tells so."""
+    then = stub.moment(since)
+    run.update({"state": "failed", "reason": "the disk is gone", "since": then, "ended": then})
+    del run["progress"]
+    return {"run": run["run"], "time": then, "state": {"state": "failed", "attempt": 1, "reason": "it failed"}}
+
+
+def a_list_that_comes_late_changes_nothing(world):
+    browser = world.browser
+    played, runs = play(world)
+    told, untold = runs["lpar-0000"], runs["lpar-0001"]
+    late = played.delay("/v1/runs?state=lost,running")
+    browser.evaluate("void (window.answered = askAnew())")
+    assert late.made.wait(10)
+    # While that answer is under way the run ends. Its clock has been set back meanwhile: a moment is no measure of what is newer.
+    played.tell("state", end(told, since=900))
+    # Only an answer says why, and events say less.
+    browser.until(f"{row('lpar-0000')}.dataset.state === 'failed' && {row('lpar-0000')}.innerText.includes('the disk is gone')", "that it has failed")
+    late.let_go.set()
+    browser.evaluate("answered", wait=True)
+    browser.evaluate(PAINTED, wait=True)
+    shown = browser.evaluate(f"{row('lpar-0000')}.dataset.state")
+    assert shown == "failed", f"a late answer has made it {shown} again"
+    # What ends without a word being heard of it is missed in the next list.
+    end(untold)
+    assert browser.evaluate(f"{row('lpar-0001')}.dataset.state") == "running"
+    browser.evaluate("askAnew()", wait=True)
+    browser.until(f"{row('lpar-0001')}.dataset.state === 'failed' && {row('lpar-0001')}.innerText.includes('the disk is gone')", "that it has failed as well", 5)
+    assert browser.evaluate(f"{row('lpar-0002')}.dataset.state") == "running"
+    # It is tried again: what comes in time counts, also where it leads back.
+    told.update({"state": "running", "since": stub.moment(), "reason": ""})
+    browser.evaluate("askAnew()", wait=True)
+    browser.until(f"{row('lpar-0000')}.dataset.state === 'running'", "that it runs again", 5)
+    assert browser.complaints() == []
+    played.close()
+
+
+def a_story_that_comes_late_changes_nothing(world):
+    browser = world.browser
+    played, runs = play(world)
+    run = runs["lpar-0000"]
+    path = f"/v1/runs/{run['run']}"
+    browser.evaluate(f"location.hash = '#run/{run['run']}'")
+    browser.until("document.querySelector('.story-state .state')?.dataset.state === 'running'", "its story")
+    late = played.delay(path)
+    again = {"run": run["run"], "time": stub.moment(), "state": {"state": "running", "attempt": 1, "reason": ""}}
+    played.tell("state", again, f"{path}/events")
+    assert late.made.wait(10)
+    played.tell("state", end(run), f"{path}/events")
+    browser.until("document.querySelector('.story-state .state').dataset.state === 'failed'", "that it has failed")
+    came = f"performance.getEntriesByType('resource').filter((one) => one.name.endsWith('{path}')).length"
+    before = browser.evaluate(came)
+    late.let_go.set()
+    browser.until(f"{came} > {before}", "the late answer")
+    # It is read after it has come.
+    browser.evaluate("new Promise((done) => setTimeout(done, 200))", wait=True)
+    browser.evaluate(PAINTED, wait=True)
+    shown = browser.evaluate("document.querySelector('.story-state .state').dataset.state")
+    assert shown == "failed", f"a late answer has made it {shown} again"
+    assert browser.complaints() == []
+    played.close()
