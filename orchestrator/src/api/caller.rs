@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::StreamExt;
 use futures_util::future::ready;
@@ -209,8 +208,7 @@ fn within_pace(paced: Result<(), Duration>) -> Answered<()> {
     })
 }
 
-/// Counts the requests of a peer, whoever it says it is.
-pub(super) async fn pace(State(api): State<Api>, request: Request, next: Next) -> Answered<Response> {
-    within_pace(api.peers.ask(&Peer::address(&request)))?;
-    Ok(next.run(request).await)
+/// Counts a request of a peer, whoever it says it is.
+pub(super) fn pace(api: &Api, request: &Request) -> Answered<()> {
+    within_pace(api.peers.ask(&Peer::address(request)))
 }

@@ -33,7 +33,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use protocol::control::problem::{Code, Problem};
@@ -119,10 +119,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         .merge(crate::page::routes())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(from_fn_with_state(api.clone(), caller::pace))
-        .layer(from_fn_with_state(api.clone(), answer_in_time))
-        .layer(from_fn(problem::no_panic))
-        .layer(from_fn_with_state(api.clone(), tell))
+        .layer(from_fn_with_state(api.clone(), guard))
         .with_state(api)
 }
 
@@ -155,31 +152,35 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(openapi::ready))
 }
 
+/// What every request goes through, in one layer, for each layer takes its time: its peer is counted; it is answered in time, and also
+/// where a handler has a defect; what was answered is counted and logged, and says what it is to caches and browsers.
+async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let path = path.as_ref().map_or("-", MatchedPath::as_str);
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let mut response = match caller::pace(&api, &request) {
+        Ok(()) => problem::no_panic(&method, &uri, answer_in_time(&api.limits, next.run(request))).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    let status = response.status().as_u16();
+    api.metrics.answered(method.as_str(), path, status, began.elapsed());
+    tracing::debug!(?peer, %method, path, status, milliseconds = began.elapsed().as_millis(), "answered");
+    let headers = response.headers_mut();
+    // Answers have tokens in them, and what a run is now it is not in a minute. The page's files say themselves what holds for them.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 /// Bounds a request, from its head to the head of its answer.
-async fn answer_in_time(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let time = api.limits.body + api.limits.answer;
-    tokio::time::timeout(time, next.run(request)).await.unwrap_or_else(|_| {
+async fn answer_in_time(limits: &Limits, answer: impl Future<Output = Response>) -> Response {
+    tokio::time::timeout(limits.body + limits.answer, answer).await.unwrap_or_else(|_| {
         let problem =
             Problem::new(Code::Unavailable, "the service has not answered in time; whether this was done is not known")
                 .with_hint("ask again; a run is not created twice when the header `Idempotency-Key` is the same")
                 .retry_after(5);
         Refusal::from(problem).into_response()
     })
-}
-
-/// Writes a line of log for each request, and what each answer says to caches and browsers.
-async fn tell(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().map_or("-", MatchedPath::as_str).to_owned();
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let mut response = next.run(request).await;
-    let (status, milliseconds) = (response.status().as_u16(), began.elapsed().as_millis());
-    api.metrics.answered(method.as_str(), &path, status, began.elapsed());
-    tracing::debug!(?peer, %method, path, status, milliseconds, "answered");
-    let headers = response.headers_mut();
-    // Answers have tokens in them, and what a run is now it is not in a minute. The page's files say themselves what holds for them.
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }

@@ -1,9 +1,7 @@
 //! How the service refuses: every answer that is no success is a problem document, whoever refuses, and whatever went wrong.
 
-use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use protocol::control::problem::{Code, MEDIA_TYPE, Problem};
@@ -73,10 +71,10 @@ pub(super) fn start(text: &str) -> String {
 }
 
 /// Makes a problem of a panic: whoever asked is told, and nobody else notices.
-pub(super) async fn no_panic(request: Request, next: Next) -> Response {
-    let what = format!("{} {}", request.method(), start(request.uri().path()));
-    let answer = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await;
+pub(super) async fn no_panic(method: &Method, uri: &Uri, answer: impl Future<Output = Response>) -> Response {
+    let answer = std::panic::AssertUnwindSafe(answer).catch_unwind().await;
     answer.unwrap_or_else(|_| {
+        let what = format!("{method} {}", start(uri.path()));
         tracing::error!(request = what, "a defect of this service: it panicked");
         let detail = format!("{what}: the service has a defect and does not know whether this was done");
         Refusal::from(Problem::new(Code::Internal, detail).with_hint("its log says more; please report it"))
