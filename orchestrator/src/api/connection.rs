@@ -10,6 +10,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,7 +22,7 @@ use tower::ServiceExt;
 
 use super::caller::{Certificate, Peer};
 use super::limits::Limits;
-use super::serve::Server;
+use super::serve::{Accepting, Server};
 use super::stall::Stall;
 use crate::model::Moment;
 
@@ -34,17 +35,46 @@ struct End {
     certificate: Option<Certificate>,
 }
 
-/// Serves one connection until it ends.
+/// How connections are served, by what they speak.
+pub(super) struct Builders {
+    any: auto::Builder<TokioExecutor>,
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+}
+
+impl Builders {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let (http1, http2) = (builder(limits).http1_only(), builder(limits).http2_only());
+        Builders { any: builder(limits), http1, http2 }
+    }
+}
+
+/// Serves one connection until it ends. Its parts are boxed, each for as long as it is needed: most connections are idle most of the
+/// time, and there may be ten thousand of them.
 pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
     // Events are small, and late when they are held back. Where that cannot be set, nothing else is lost.
     let _ = stream.set_nodelay(true);
     let stream = Stall::new(stream, server.limits.stall);
-    let builder = builder(&server.limits);
-    let Some(tls) = &server.tls else {
-        return serve(stream, builder, End { from, certificate: None }, server).await;
-    };
+    match &server.tls {
+        Some(tls) => {
+            let serving = Box::pin(shake(stream, from, tls, server)).await;
+            if let Some(serving) = serving {
+                serving.await;
+            }
+        }
+        None => serve(stream, &server.builders.any, End { from, certificate: None }, server).await,
+    }
+}
+
+/// The TLS handshake, and what follows it.
+async fn shake<'a>(
+    stream: Stall<TcpStream>,
+    from: SocketAddr,
+    tls: &Accepting,
+    server: &'a Server,
+) -> Option<BoxFuture<'a, ()>> {
     let shaken = tokio::select! {
-        () = server.drain.cancelled() => return,
+        () = server.drain.cancelled() => return None,
         shaken = timeout(server.limits.handshake, tls.acceptor.accept(stream)) => shaken,
     };
     match shaken {
@@ -56,7 +86,8 @@ pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
                 (connection.alpn_protocol() == Some(b"h2"), shown)
             };
             let who = End { from, certificate: shown.map(|shown| Certificate(Arc::new(shown))) };
-            serve(stream, if is_http2 { builder.http2_only() } else { builder.http1_only() }, who, server).await;
+            let builder = if is_http2 { &server.builders.http2 } else { &server.builders.http1 };
+            return Some(Box::pin(serve(stream, builder, who, server)));
         }
         Ok(Err(error)) => {
             server.metrics.handshake_failed();
@@ -67,6 +98,7 @@ pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
             tracing::debug!(%from, "the TLS handshake took too long");
         }
     }
+    None
 }
 
 fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
@@ -92,13 +124,19 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn serve<S>(stream: S, builder: auto::Builder<TokioExecutor>, end: End, server: &Server)
+fn serve<'a, S>(
+    stream: S,
+    builder: &'a auto::Builder<TokioExecutor>,
+    end: End,
+    server: &'a Server,
+) -> impl Future<Output = ()> + Send + 'a
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (activity, End { from, certificate }) = (Activity::new(), end);
-    let service = service_fn(|mut request: hyper::Request<Incoming>| {
-        let under_way = activity.begin();
+    let counted = activity.clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let under_way = counted.begin();
         request.extensions_mut().insert(Peer(from));
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
@@ -107,25 +145,26 @@ where
         let answer = server.app.clone().oneshot(request);
         async move { answer.await.map(|response: Response| response.map(|body| Counted { body, _under_way: under_way })) }
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = server.drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            // Bounded by whoever accepted it.
-            connection.await
-        }
-        () = activity.idle_too_long(&server.limits) => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection => ended,
-                () = sleep(LAST) => Ok(()),
+    let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
+    async move {
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = server.drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                // Bounded by whoever accepted it.
+                connection.await
             }
+            () = activity.idle_too_long(&server.limits) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = sleep(LAST) => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%from, error, "a connection ended badly");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%from, error, "a connection ended badly");
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::connection;
+use super::connection::{self, Builders};
 use super::limits::{Limits, peer};
 use crate::identity::Clients;
 use crate::metrics::Metrics;
@@ -29,6 +29,7 @@ pub struct Tls {
     pub clients: Arc<Clients>,
 }
 
+/// The same, as connections are accepted with it.
 pub(super) struct Accepting {
     pub(super) acceptor: TlsAcceptor,
     pub(super) clients: Arc<Clients>,
@@ -41,6 +42,7 @@ pub(super) struct Server {
     pub(super) limits: Limits,
     pub(super) drain: CancellationToken,
     pub(super) metrics: Metrics,
+    pub(super) builders: Builders,
     places: Places,
 }
 
@@ -60,7 +62,8 @@ pub async fn serve(
         Accepting { acceptor: TlsAcceptor::from(Arc::new(config)), clients }
     });
     let places = Places::new(limits.connections, limits.connections_per_peer);
-    let server = Arc::new(Server { app, tls, limits, drain, metrics, places });
+    let builders = Builders::new(&limits);
+    let server = Arc::new(Server { app, tls, limits, drain, metrics, builders, places });
     let loops = listeners.into_iter().map(|listener| accept(listener, server.clone()));
     futures_util::future::join_all(loops).await;
 }

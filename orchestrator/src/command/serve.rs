@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +57,7 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<ExitCode> {
     umask(Mode::from_bits_truncate(0o077));
     let config = args.config()?;
     logging::start(screen, &LOGGED, args.verbose, args.json_logs);
+    open_files(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.doing(|| "starting the runtime".into())?;
     let served = runtime.block_on(async {
@@ -65,6 +67,27 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<ExitCode> {
     // A thread that hangs in the kernel must not keep a service that has ended from saying so.
     runtime.shutdown_background();
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// Each agent keeps two connections and each watcher one, and a connection is an open file: this process may have as many as it is allowed
+/// to allow itself, and says so where those are too few.
+fn open_files(config: &Config) -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).doing(|| "reading how many files may be open".into())?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).doing(|| format!("allowing {most} open files"))?;
+    if let Some(needed) = Some(files_needed(config)).filter(|needed| *needed > most) {
+        tracing::warn!(
+            "only {most} files may be open, and {} runs with {} watchers may need {needed}: raise the limit (LimitNOFILE of its unit)",
+            config.limits.runs,
+            config.limits.watchers
+        );
+    }
+    Ok(())
+}
+
+fn files_needed(config: &Config) -> u64 {
+    let (runs, watchers) = (u64::from(config.limits.runs), u64::from(config.limits.watchers));
+    // Besides: the store, logs, and whoever asks now and then.
+    2 * runs + watchers + 128
 }
 
 /// Cancels at the first signal; the second ends the process.
@@ -96,6 +119,14 @@ mod tests {
 
     fn config(words: &[&str]) -> Result<Config> {
         Program::parse_from(["serve"].iter().chain(words)).args.config()
+    }
+
+    #[test]
+    fn what_a_usual_machine_allows_is_enough_for_the_defaults_and_not_for_ten_thousand_agents() {
+        let mut config = Config::default();
+        assert!(files_needed(&config) <= 1024);
+        config.limits.runs = 10_000;
+        assert!(files_needed(&config) > 20_000);
     }
 
     #[test]
