@@ -62,11 +62,6 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
-    /// How many were counted.
-    pub fn total(&self) -> u64 {
-        self.total
-    }
-
     fn quantile(&self, share: f64) -> f64 {
         let rank = (share * self.total as f64).ceil() as u64;
         let mut seen = 0;
@@ -107,6 +102,6 @@ mod tests {
         for (is, should) in [(p50, 500.0), (p90, 900.0), (p99, 990.0), (p999, 999.0)] {
             assert!(is >= should && is <= should * 1.01, "{is} for {should}");
         }
-        assert_eq!((max, histogram.total()), (1000.0, 1000));
+        assert_eq!((max, histogram.total), (1000.0, 1000));
     }
 }
