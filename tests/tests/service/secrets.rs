@@ -64,17 +64,17 @@ fn play(lab: &Lab, service: &Service, seen: &mut String) -> Vec<Secret> {
         })
         .collect();
     let report = json!({ "events": events }).to_string();
-    seen.push_str(&agent.client.post(&agent.path("events"), Some(&session), &[], &report).unwrap().text());
+    seen.push_str(agent.client.post(&agent.path("events"), Some(&session), &[], &report).unwrap().text());
 
     let (files, _) = issued(lab, service, "ada", "operator");
-    seen.push_str(&shown(service, &files).get("/v1/runs").unwrap().text());
+    seen.push_str(shown(service, &files).get("/v1/runs").unwrap().text());
     let cookie = nobody(service).post("/v1/session", Some(&token(service, "viewer.token")), &[], "").unwrap().cookie();
-    seen.push_str(&nobody(service).send("GET", "/v1/session", &[("cookie", &cookie)], "").unwrap().text());
+    seen.push_str(nobody(service).send("GET", "/v1/session", &[("cookie", &cookie)], "").unwrap().text());
     for path in ["/v1/runs", "/metrics", &format!("/v1/runs/{}", agent.run)] {
-        seen.push_str(&nobody(service).send("GET", path, &[("cookie", &cookie)], "").unwrap().text());
+        seen.push_str(nobody(service).send("GET", path, &[("cookie", &cookie)], "").unwrap().text());
     }
     for path in ["/", "/page.js", "/page.css", "/openapi.json"] {
-        seen.push_str(&nobody(service).get(path).unwrap().text());
+        seen.push_str(nobody(service).get(path).unwrap().text());
     }
     let mut watcher = service.client("watch --json").arg(&agent.run).start();
     watcher.until("the last event", |watcher| watcher.stdout().matches("a path is slow").count() == EVENTS);
