@@ -18,6 +18,7 @@ pub struct Service {
     dir: PathBuf,
     config: PathBuf,
     url: String,
+    arguments: Vec<String>,
     environment: Vec<(String, String)>,
     running: Option<Running>,
 }
@@ -43,7 +44,14 @@ impl Service {
         config["listen"] = json!([address]);
         config["data"] = json!(dir);
         let config = lab.file("service.json", config.to_string().as_bytes());
-        Service { dir, config, url: format!("https://{address}"), environment: Vec::new(), running: None }
+        Service {
+            dir,
+            config,
+            url: format!("https://{address}"),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            running: None,
+        }
     }
 
     /// With its data folder in another place, where it is to be started first.
@@ -57,6 +65,13 @@ impl Service {
         let mut config: Value = serde_json::from_slice(&config).expect("the configuration");
         config["data"] = json!(self.dir);
         std::fs::write(&self.config, config.to_string()).expect("writing the configuration");
+        self
+    }
+
+    /// With another argument, from the next start on.
+    #[must_use]
+    pub fn arg(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
         self
     }
 
@@ -81,7 +96,8 @@ impl Service {
 
     /// Its command line.
     pub fn serve(&self) -> Run {
-        let serve = Run::orchestrator().arg("serve").arg("--config").arg(&self.config).limit(LIMIT);
+        let serve =
+            Run::orchestrator().arg("serve").arg("--config").arg(&self.config).args(&self.arguments).limit(LIMIT);
         self.environment.iter().fold(serve, |serve, (name, value)| serve.env(name, value))
     }
 

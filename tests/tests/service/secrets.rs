@@ -97,7 +97,7 @@ fn play(lab: &Lab, service: &Service, seen: &mut String) -> Vec<Secret> {
 #[test]
 fn tokens_keys_and_certificates_are_found_nowhere() {
     let lab = Lab::new();
-    let mut service = Service::unstarted(&lab, json!({})).env("RUST_LOG", "trace");
+    let mut service = Service::unstarted(&lab, json!({})).env("RUST_LOG", "trace").arg("--json-logs");
     service.go();
     let mut seen = String::new();
     let mut secrets = play(&lab, &service, &mut seen);
@@ -111,6 +111,13 @@ fn tokens_keys_and_certificates_are_found_nowhere() {
     let done = service.stop();
     seen.push_str(&done.stderr);
     assert!(done.stderr.contains("audit") && seen.contains("z_orchestrator_keys_total"), "all of it was looked at");
+    for line in done.stderr.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        // Libraries, at their loudest, have no message.
+        let is_ours = line["target"].as_str().is_some_and(|of| of.starts_with("orchestrator") || of == "audit");
+        let keys = ["time", "level", "target", "message"].iter().take(if is_ours { 4 } else { 3 });
+        assert!(keys.clone().all(|key| line[key].is_string()), "{line}");
+    }
     for (name, secret) in &secrets {
         assert!(!seen.contains(secret.as_str()), "{name} was said");
     }
