@@ -245,6 +245,18 @@ async fn what_many_watch_is_read_once() {
 }
 
 #[tokio::test]
+async fn whoever_comes_later_is_told_also_what_others_have_not_read_yet() {
+    let house = House::plain(Limits { gather: Duration::from_secs(60), ..Limits::default() }).await;
+    house.fake.tell("r-1", 1);
+    let mut first = Events::of(&house, "/v1/events", Some("0")).await;
+    assert_eq!(first.ids(1).await, [1]);
+    // The first has just been told something, and waits; what it has read is kept for others.
+    house.fake.tell("r-1", 1);
+    let mut second = Events::of(&house, "/v1/events", Some("0")).await;
+    assert_eq!(second.ids(2).await, [1, 2]);
+}
+
+#[tokio::test]
 async fn comments_keep_a_quiet_stream_open() {
     let house = House::plain(Limits { comment: Duration::from_millis(50), ..Limits::default() }).await;
     let mut events = Events::of(&house, "/v1/events", None).await;
