@@ -4,8 +4,9 @@
 mod agents;
 mod keys;
 mod kills;
+mod leaks;
 mod metrics;
-mod secrets;
+
 mod store;
 mod strangers;
 mod time;
