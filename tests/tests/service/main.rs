@@ -6,7 +6,6 @@ mod keys;
 mod kills;
 mod leaks;
 mod metrics;
-
 mod store;
 mod strangers;
 mod time;
