@@ -70,7 +70,9 @@ impl Orchestrated {
     pub fn enrol_as_another(&self, medium: &Medium) {
         let token = std::fs::read_to_string(medium.path("token")).unwrap();
         let header = self.lab.file("header", format!("Authorization: Bearer {}\n", token.trim()).as_bytes());
-        let body = json!({"nonce": "n".repeat(43), "agent": "another"});
+        // A key on P-256, whose secret half nobody needs here.
+        let key = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li_hp_m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q";
+        let body = json!({"nonce": "n".repeat(43), "agent": "another", "client_key": key});
         Run::tool("curl")
             .words("--silent --show-error --fail --header Content-Type:application/json --header")
             .arg(format!("@{}", header.display()))
