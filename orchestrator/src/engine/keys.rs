@@ -18,7 +18,7 @@ impl Engine {
     /// The key of its disk, for the agent that runs. Each attempt is given it once.
     ///
     /// # Errors
-    /// `not-found`, `attempt-over`, `key-released`, `key-gone`, `conflict`, `unavailable`: then it may have been marked as given.
+    /// `not-found`, `revoked`, `attempt-over`, `key-released`, `key-shut`, `key-gone`, `conflict`, `unavailable`: then it may have been marked as given.
     pub async fn release_key(&self, agent: &Agent) -> Result<ReleasedKey, Problem> {
         let key = self.hand_out(&agent.run, Input::ReleaseKey { attempt: agent.attempt }).await?;
         Ok(ReleasedKey { key })
@@ -27,7 +27,7 @@ impl Engine {
     /// The key of a disk, for its owner. It is shown once.
     ///
     /// # Errors
-    /// `not-found`, `key-shown`, `key-gone`, `unavailable`: then it may have been marked as shown.
+    /// `not-found`, `key-shown`, `key-shut`, `key-gone`, `unavailable`: then it may have been marked as shown.
     pub async fn show_key(&self, run: &RunId, by: &str) -> Result<ShownKey, Problem> {
         let key = self.hand_out(run, Input::ShowKey { by: by.to_owned() }).await?;
         Ok(ShownKey { run: run.clone(), key })
@@ -45,7 +45,7 @@ impl Engine {
     /// Queues a failed or cancelled run again, with a new budget, and with a new key where its own was destroyed.
     ///
     /// # Errors
-    /// `not-found`, `conflict`, `unavailable`.
+    /// `not-found`, `conflict`, `key-shut`, `unavailable`.
     pub async fn retry(&self, run: &RunId) -> Result<Run, Problem> {
         let record = self.record(run).await?;
         let may_retry = matches!(record.state, State::Failed | State::Cancelled);

@@ -270,7 +270,7 @@ impl Engine {
     /// An agent's events.
     ///
     /// # Errors
-    /// `bad-request`, `forbidden`, `too-large`, `attempt-over`, `unavailable`.
+    /// `bad-request`, `forbidden`, `revoked`, `too-large`, `attempt-over`, `unavailable`.
     pub async fn report(&self, agent: &Agent, report: Report) -> Result<Orders, Problem> {
         let made = report.events.iter().filter(|event| event.event.priority() == Priority::Low).count();
         let record = self.record(&agent.run).await?;

@@ -1,6 +1,7 @@
 //! The labels, whose values are all known beforehand.
 
 use prometheus_client::encoding::EncodeLabelSet;
+use protocol::control::key::KeyAction;
 
 /// A state of runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -23,16 +24,14 @@ pub(super) struct Stage {
 /// What was done with a key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Action {
-    pub(super) action: &'static str,
+    action: String,
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 4] = [
-        Action { action: "made" },
-        Action { action: "released" },
-        Action { action: "shown" },
-        Action { action: "destroyed" },
-    ];
+    /// One of the protocol's words; none where it is not known.
+    pub(super) fn of(action: &KeyAction) -> Option<Self> {
+        KeyAction::ALL.contains(action).then(|| Action { action: action.name().to_owned() })
+    }
 }
 
 /// An agent's event.

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use protocol::control::key::KeyAction;
 use protocol::control::run::{WaitsFor, What};
 use protocol::event::Rates;
 
@@ -131,7 +132,7 @@ impl All {
         for what in WaitsFor::ALL {
             drop(self.waits.get_or_create(&For { what: what.name().to_owned() }));
         }
-        for action in Action::ALL {
+        for action in KeyAction::ALL.iter().filter_map(Action::of) {
             drop(self.keys.get_or_create(&action));
         }
         for event in Event::ALL {
@@ -156,7 +157,7 @@ impl Metrics {
                 self.0.events.get_or_create(&Event::HIGH).inc();
             }
             What::Key(event) => {
-                if let Some(action) = Action::ALL.into_iter().find(|known| known.action == event.action.name()) {
+                if let Some(action) = Action::of(&event.action) {
                     self.0.keys.get_or_create(&action).inc();
                 }
             }
