@@ -2,6 +2,7 @@
 //! ignored is worse than a refusal.
 
 mod check;
+mod kubernetes;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::error::{Context, Error, Result};
 use crate::identity::bounded;
 
+pub use kubernetes::{HOST_DEVICES, Kubernetes};
 pub use places::default_data;
 
 /// Largest configuration that is read, in bytes.
@@ -53,6 +55,8 @@ pub struct Config {
     pub patience: Patience,
     /// Agents that the service starts on its own machine.
     pub process: Process,
+    /// Agents that the service starts as Jobs of a Kubernetes cluster.
+    pub kubernetes: Kubernetes,
     /// What the keys of disks are encrypted with while the service keeps them.
     pub keys: Keys,
     /// A file (JSON) that says which images may be installed, and whose signatures count. Default: `policy.json` in the data folder, where
@@ -77,6 +81,7 @@ impl Default for Config {
             retry: Retry::default(),
             patience: Patience::default(),
             process: Process::default(),
+            kubernetes: Kubernetes::default(),
             keys: Keys::default(),
             policy: None,
             report_within: 300,

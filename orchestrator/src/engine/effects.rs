@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
-use protocol::control::run::LauncherKind;
 use protocol::{Digest, RunId, Token};
 
 use super::Engine;
@@ -42,7 +41,7 @@ impl Launching {
     pub(super) fn go_on(&mut self, record: &Record) -> Option<Input> {
         let current = record.current()?;
         let attempt = current.number;
-        let is_ours = record.order.launcher == LauncherKind::Process;
+        let is_ours = record.order.launcher.starts_agents();
         match (record.state, &current.handle) {
             // Whether it has its token nobody knows. It has not enrolled, so nothing is lost with it.
             (State::Launching, _) if is_ours => Some(Input::NotLaunched {

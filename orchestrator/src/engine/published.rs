@@ -176,7 +176,7 @@ impl Published {
                     live.expiring = true;
                 }
                 State::Launching
-                    if live.record.order.launcher == protocol::control::run::LauncherKind::Process
+                    if live.record.order.launcher.starts_agents()
                         && now.duration_since(live.since) > settings.enrol_within =>
                 {
                     unenrolled.push(agent());

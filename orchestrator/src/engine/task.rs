@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{Happening, LauncherKind, What};
+use protocol::control::run::{Happening, What};
 use protocol::{Digest, RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -235,15 +235,13 @@ impl Task {
         self.more = room > 0 && picked.len() == room;
         for run in picked {
             let Some(record) = self.fleet.get(&run).cloned() else { continue };
-            let token = match record.order.launcher {
-                LauncherKind::Process => match self.launching.token(&record) {
-                    Ok(digest) => Some(digest),
-                    Err(error) => {
-                        tracing::error!(%run, error, "no token could be made");
-                        continue;
-                    }
-                },
-                LauncherKind::External => None,
+            let token = record.order.launcher.starts_agents().then(|| self.launching.token(&record));
+            let token = match token.transpose() {
+                Ok(token) => token,
+                Err(error) => {
+                    tracing::error!(%run, error, "no token could be made");
+                    continue;
+                }
             };
             let rules = Rules { back_off: inner.settings.back_off, dice: self.dice.throw() };
             match decide(&record, &Input::Start { token }, now, &rules) {

@@ -116,6 +116,7 @@ impl Deciding {
         (record.phase, record.step) = (None, None);
         let why = match record.order.launcher {
             LauncherKind::Process => "its agent is being started",
+            LauncherKind::Kubernetes => "its Job is being created",
             LauncherKind::External => "its server may enrol",
         };
         self.enter(State::Launching, why);
@@ -167,12 +168,19 @@ impl Deciding {
                 self.enter(State::Lost, format!("attempt {attempt} {why}; its agent is being killed"));
                 self.decision.effects.push(Effect::End { attempt, handle });
             }
-            (LauncherKind::External, true) => {
+            (LauncherKind::Kubernetes, false) => {
+                self.enter(State::Lost, format!("attempt {attempt} {why}; its Job is being deleted"));
+                self.decision.effects.push(Effect::End { attempt, handle });
+            }
+            (launcher, true) => {
                 self.enter(
                     State::Lost,
                     format!("attempt {attempt} {why}; the reservation of the next one shuts it out"),
                 );
                 self.lose_unheard(attempt, why);
+                if launcher.starts_agents() {
+                    self.decision.effects.push(Effect::End { attempt, handle });
+                }
             }
             (LauncherKind::External, false) => {
                 let but = "nothing shuts it out of the target: a person must make sure that it can write no more";

@@ -338,7 +338,7 @@ impl Record {
             State::Queued => true,
             // The silent one is shut out by the reservation of its successor.
             State::Lost => {
-                self.order.launcher == LauncherKind::External
+                self.order.launcher != LauncherKind::Process
                     && self.is_fenced_by_reservation()
                     && self.cancel.is_none()
                     && self.attempt() < self.budget
@@ -371,7 +371,9 @@ pub fn target_key(order: &NewRun) -> String {
     match (order.target.place(), order.launcher) {
         (Some(Place::Lun(lun)), _) => format!("lun {}", lun.wwid),
         (Some(Place::Device(device)), LauncherKind::Process) => format!("here {}", plain(device)),
-        (Some(Place::Device(device)), LauncherKind::External) => format!("on {} {}", order.server, plain(device)),
+        (Some(Place::Device(device)), LauncherKind::Kubernetes | LauncherKind::External) => {
+            format!("on {} {}", order.server, plain(device))
+        }
         (None, _) => "nothing".into(),
     }
 }

@@ -80,6 +80,7 @@ pub fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
             WaitsFor::Agent,
             match record.order.launcher {
                 LauncherKind::Process => "the agent that was started has not enrolled yet".into(),
+                LauncherKind::Kubernetes => record.reason.clone(),
                 LauncherKind::External => format!(
                     "IPL server {} with the medium and the enrolment token of attempt {} (`z-orchestrator run token`)",
                     record.server(),
@@ -96,6 +97,14 @@ pub fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
             ),
         ),
         (State::Lost, Some(_)) if record.may_start() => queued,
+        (State::Lost, Some(silent)) if record.order.launcher == LauncherKind::Kubernetes => wait(
+            WaitsFor::Death,
+            format!(
+                "the Job of attempt {silent} is being deleted, and its pod is not known to be dead. Where its node hangs or is gone, make sure \
+                     that it can write no more (switch it off), then: z-orchestrator run confirm-death {} --attempt {silent}",
+                record.run
+            ),
+        ),
         (State::Lost, Some(silent)) => wait(
             WaitsFor::Person,
             format!(

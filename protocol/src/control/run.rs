@@ -164,15 +164,26 @@ pub enum LauncherKind {
     /// The service itself, on its own machine.
     #[default]
     Process,
+    /// A Kubernetes cluster: a Job for each attempt.
+    Kubernetes,
     /// Somebody else: a machine that boots the medium and enrols by itself.
     External,
 }
 
 impl LauncherKind {
+    /// All of them.
+    pub const ALL: [LauncherKind; 3] = [LauncherKind::Process, LauncherKind::Kubernetes, LauncherKind::External];
+
+    /// Whether the service starts the agent, and can say that it is dead.
+    pub fn starts_agents(self) -> bool {
+        matches!(self, LauncherKind::Process | LauncherKind::Kubernetes)
+    }
+
     /// As it is written.
     pub fn name(self) -> &'static str {
         match self {
             LauncherKind::Process => "process",
+            LauncherKind::Kubernetes => "kubernetes",
             LauncherKind::External => "external",
         }
     }

@@ -48,8 +48,9 @@ pub(super) struct Args {
 }
 
 fn launcher(text: &str) -> Result<LauncherKind, String> {
-    let all = [LauncherKind::Process, LauncherKind::External];
-    all.into_iter().find(|kind| kind.name() == text).ok_or_else(|| "give `process` or `external`".into())
+    let all = LauncherKind::ALL;
+    let names = || format!("give one of {}", all.map(LauncherKind::name).join(", "));
+    all.into_iter().find(|kind| kind.name() == text).ok_or_else(names)
 }
 
 /// Creates a run.

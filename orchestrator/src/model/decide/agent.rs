@@ -1,7 +1,7 @@
 //! What an agent brings: its enrolment, and its events.
 
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{LauncherKind, Outcome, What};
+use protocol::control::run::{Outcome, What};
 use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary, TargetState};
 use protocol::{Digest, ServerName};
 
@@ -145,7 +145,7 @@ impl Deciding {
             (None, State::Launching) => {}
             (None, _) => return Err(conflict(record, "the attempt is over")),
         }
-        if record.order.launcher == LauncherKind::Process && current.handle.is_none() {
+        if record.order.launcher.starts_agents() && current.handle.is_none() {
             let detail = format!("attempt {attempt} of run {} is still being launched", record.run);
             return Err(Box::new(Problem::new(Code::NotYet, detail).retry_after(1)));
         }
