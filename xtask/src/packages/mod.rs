@@ -1,4 +1,5 @@
-//! Debian packages that are unpacked into the cache and never installed: the s390x compiler, QEMU, what a guest is made of.
+//! Debian packages that are unpacked into the cache and never installed: the s390x compiler, QEMU, what a guest is made of,
+//! a Kubernetes control plane.
 //!
 //! Which ones is recorded in `xtask/debian.lock`, with versions and digests, so that every machine has the same and a mirror
 //! cannot slip in others. Their files are fetched by their recorded names, without any index of the archive, from the
@@ -63,7 +64,20 @@ pub const MEDIUM: Root = Root {
         charon-systemd libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins",
 };
 
-const ROOTS: [&Root; 4] = [&TOOLCHAIN, &QEMU, &GUEST, &MEDIUM];
+/// What of a Kubernetes control plane there is in binary.
+pub const CLUSTER: Root =
+    Root { name: "cluster-tools", suite: "trixie", architectures: "amd64", wanted: "etcd-server kubectl" };
+
+/// What the rest of it is built with: the newest compiler that Debian's Kubernetes, which is older, can be built with, and the package
+/// that it lacks for that.
+pub const GO: Root = Root {
+    name: "go",
+    suite: "bookworm",
+    architectures: "amd64",
+    wanted: "golang-1.19-go golang-github-modern-go-reflect2-dev",
+};
+
+const ROOTS: [&Root; 6] = [&TOOLCHAIN, &QEMU, &GUEST, &MEDIUM, &CLUSTER, &GO];
 
 /// Change this whenever the steps below change what a root holds.
 const STEPS: u32 = 1;
@@ -74,7 +88,7 @@ const DIFFERS: &str = "unlike-the-lock";
 /// The command line of `cargo xtask lock`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only these: toolchain, qemu, guest, medium
+    /// Only these: toolchain, qemu, guest, medium, cluster-tools, go
     #[arg(value_name = "ROOT")]
     roots: Vec<String>,
 }
@@ -135,6 +149,18 @@ fn fill(half: &Path, root: &Root, section: &Section) -> Outcome<()> {
         return fetch::unpack(&newest.packages, &debs, &target);
     }
     fetch::unpack(&section.packages, &debs, &target)
+}
+
+/// Fetches one file of the archive, such as a package's source, into a folder: the path below the archive's root, and the digest it must have.
+pub fn source(name: &str, path: &str, sha256: &str, into: &Path) -> Outcome<PathBuf> {
+    let [name, architecture, version] = [name, "source", ""].map(String::from);
+    let package = Package { name, architecture, version, sha256: sha256.into(), path: path.into() };
+    match fetch::fetch(std::slice::from_ref(&package), into)? {
+        Fetched::All => Ok(into.join(package.file())),
+        Fetched::Gone(_) => Err(Fail::new(format!(
+            "the mirror no longer has {path}: record the path and digest that its newest index has for that package's source"
+        ))),
+    }
 }
 
 /// The packages a root is recorded to be made of, with their names and versions.
