@@ -16,9 +16,11 @@ cd "$tree"
 rm -rf vendor/github.com/modern-go/reflect2
 cp -r "$REFLECT2" vendor/github.com/modern-go/reflect2
 
-# What the types look like is generated, as upstream's `make generated_files` does, without its make and bash.
-packages=$(grep -rl --include=doc.go '^// +k8s:openapi-gen=' pkg staging vendor/k8s.io | sed 's,^staging/src/,vendor/,; s,/doc.go$,,' |
-    sort -u | sed 's,^,k8s.io/kubernetes/,' | paste -sd,)
+# What the types look like is generated, as upstream's `make generated_files` does, without its make and bash: of every package that
+# asks for it, except examples, and what configures programs that are not built here.
+packages=$(grep -rlE --include='*.go' '^[[:space:]]*// ?[+]k8s:openapi-gen=' pkg staging vendor/k8s.io |
+    grep -vE '/zz_generated|/testdata/|/_examples/|/sample-apiserver/|/config/v[^/]*/[^/]*$' |
+    sed 's,^staging/src/,vendor/,; s,/[^/]*$,,; s,^,k8s.io/kubernetes/,' | sort -u | paste -sd, -)
 go build -o "$WORK/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
 "$WORK/openapi-gen" --output-file-base zz_generated.openapi --go-header-file hack/boilerplate/boilerplate.generatego.txt \
     --output-package k8s.io/kubernetes/pkg/generated/openapi --report-filename "$WORK/violations" --input-dirs "$packages"

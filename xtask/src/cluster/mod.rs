@@ -43,17 +43,19 @@ pub fn provide() -> Outcome<PathBuf> {
     }
     ensure(Lane::Cluster)?;
     let tools = packages::ensure(&CLUSTER, |_| Ok(()))?.join("root");
-    let go = packages::ensure(&GO, |_| Ok(()))?.join("root");
-    let recipe = format!("{}\n{}\n{SOURCE} {SHA256} {VERSION}\nsteps {STEPS}\n{BUILD}", tools.display(), go.display());
-    cache::entry("cluster", &recipe, false, |half| make(half, &tools, &go))
+    let go = packages::section(&GO)?;
+    let recipe = format!("{}\n{go}{SOURCE} {SHA256} {VERSION}\nsteps {STEPS}\n{BUILD}", tools.display());
+    cache::entry("cluster", &recipe, false, |half| make(half, &tools))
 }
 
-fn make(half: &Path, tools: &Path, go: &Path) -> Outcome<()> {
+fn make(half: &Path, tools: &Path) -> Outcome<()> {
     let (work, bin) = (half.join("work"), half.join("bin"));
     for folder in [&work, &bin] {
         std::fs::create_dir(folder).tried(format_args!("create {}", folder.display()))?;
     }
-    let source = packages::source("kubernetes", SOURCE, SHA256, &half.join("source"))?;
+    // Half a gigabyte that nothing needs any more afterwards.
+    let go = packages::unpack(&GO, &work.join("go"))?;
+    let source = packages::source("kubernetes", SOURCE, SHA256, &work.join("source"))?;
     eprintln!("building kube-apiserver and kube-controller-manager {VERSION} (once; this takes minutes)");
     let began = Instant::now();
     let mut build = tool("sh");
@@ -66,10 +68,7 @@ fn make(half: &Path, tools: &Path, go: &Path) -> Outcome<()> {
         wrap(&bin.join(name), tools, name)?;
         capture(tool(bin.join(name)).arg(if name == "etcd" { "--version" } else { "options" }))?;
     }
-    for folder in [work, half.join("source")] {
-        std::fs::remove_dir_all(&folder).tried(format_args!("remove {}", folder.display()))?;
-    }
-    Ok(())
+    std::fs::remove_dir_all(&work).tried(format_args!("remove {}", work.display()))
 }
 
 /// A program of the root, started by the root's loader: its libraries are not this machine's.

@@ -117,17 +117,11 @@ pub fn record(options: &Options) -> Outcome<()> {
 
 /// The folder in whose `root` the recorded packages lie: from the cache, or fetched now. `finish` adds what belongs beside them.
 pub fn ensure(root: &Root, finish: impl FnOnce(&Path) -> Outcome<()>) -> Outcome<PathBuf> {
-    let lock = Lock::read(&lock_file())?;
-    let section = lock.section(root.name).filter(|section| section.is_for(root)).ok_or_else(|| {
-        let name = root.name;
-        Fail::usage(format!(
-            "xtask/debian.lock records no packages for what {name} wants: run `cargo xtask lock {name}`"
-        ))
-    })?;
+    let section = section(root)?;
     let recipe = format!("{section}steps {STEPS}\n");
     let folder = cache::entry(root.name, &recipe, false, |half| {
         eprintln!("fetching and unpacking {} packages for the {} (once)", section.packages.len(), root.name);
-        fill(half, root, section)?;
+        fill(half, root, &section)?;
         finish(half)
     })?;
     let list = folder.join(DIFFERS);
@@ -135,6 +129,24 @@ pub fn ensure(root: &Root, finish: impl FnOnce(&Path) -> Outcome<()>) -> Outcome
         eprintln!("xtask: {summary} ({}); `cargo xtask lock {}` records today's", list.display(), root.name);
     }
     Ok(folder)
+}
+
+/// Fetches the recorded packages into a folder that is not kept; what comes back is the root that they make.
+pub fn unpack(root: &Root, folder: &Path) -> Outcome<PathBuf> {
+    fill(folder, root, &section(root)?)?;
+    Ok(folder.join("root"))
+}
+
+/// What a root is made of, as it is recorded.
+pub fn section(root: &Root) -> Outcome<Section> {
+    let lock = Lock::read(&lock_file())?;
+    let section = lock.section(root.name).filter(|section| section.is_for(root)).cloned();
+    section.ok_or_else(|| {
+        let name = root.name;
+        Fail::usage(format!(
+            "xtask/debian.lock records no packages for what {name} wants: run `cargo xtask lock {name}`"
+        ))
+    })
 }
 
 fn fill(half: &Path, root: &Root, section: &Section) -> Outcome<()> {
