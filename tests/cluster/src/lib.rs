@@ -4,10 +4,12 @@
 
 pub mod credentials;
 pub mod lane;
+pub mod node;
 pub mod plane;
 pub mod podman;
 pub mod process;
 
+pub use node::{Machine, Node};
 pub use plane::{Cluster, Pace};
 pub use podman::Podman;
 
