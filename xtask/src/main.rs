@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod cache;
+mod cluster;
 mod counts;
 mod demo;
 mod fail;
@@ -68,7 +69,9 @@ enum Chore {
     Page(page::Options),
     /// Boot an s390x guest and run the lines of standard input in it
     Guest(vm::Options),
-    /// Record which Debian packages the s390x lanes are made of: today's newest
+    /// Build a Kubernetes control plane (or find it in the cache) and print where it is
+    Cluster,
+    /// Record which Debian packages the lanes for s390x and Kubernetes are made of: today's newest
     Lock(packages::Options),
     /// Count the instructions of decoding, reading an index, packing, and compare them with the baseline
     Counts(counts::Options),
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Chore::Python => python(),
         Chore::Page(options) => page::run(&options),
         Chore::Guest(options) => vm::run(&options),
+        Chore::Cluster => cluster::run(),
         Chore::Lock(options) => packages::record(&options),
         Chore::Counts(options) => counts::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),

@@ -102,6 +102,19 @@ const COUNTER: Package = ("valgrind", &["valgrind"]);
 /// Writes ISO 9660.
 const ISO: Package = ("xorriso", &["xorriso"]);
 
+/// For the source of the control plane, and its build.
+const UNPACKING: [Package; 3] = [("tar", &["tar"]), ("gzip", &["gzip"]), ("grep", &["grep"])];
+
+/// Builds and runs images, in namespaces, and moves them; without a network of its own, so without what sets one up.
+const CONTAINERS: [Package; 4] =
+    [("podman", &["podman"]), ("buildah", &["buildah"]), ("runc", &["runc"]), ("skopeo", &["skopeo"])];
+
+/// What the tests' images are made of.
+const BUSYBOX: Package = ("busybox-static", &["busybox"]);
+
+/// What the tests of the cluster start must not outlive them.
+const LEASH: Package = ("util-linux", &["setpriv"]);
+
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -117,6 +130,10 @@ pub enum Lane {
     Iso,
     /// Tests in guests.
     Vm,
+    /// A Kubernetes control plane.
+    Cluster,
+    /// Tests with a Kubernetes cluster, and of the images.
+    Kubernetes,
     /// The Python environment alone.
     Python,
     /// The service's page in a browser.
@@ -146,6 +163,10 @@ impl Lane {
                 .chain(COUNTERPARTS)
                 .chain([SERVERS[0], FILE_SYSTEMS[0]])
                 .collect(),
+            Self::Cluster => UNPACKING.to_vec(),
+            Self::Kubernetes => {
+                CONTAINERS.into_iter().chain(UNPACKING).chain(COUNTERPARTS).chain([BUSYBOX, LEASH]).collect()
+            }
             Self::Python => vec![READER, VENV],
             Self::Page => vec![READER, VENV, BROWSER, SERVERS[3], NAMESPACES],
             Self::Counts => vec![COUNTER],

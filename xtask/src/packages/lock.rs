@@ -144,7 +144,8 @@ impl Package {
 
     /// The name its file is given here.
     pub fn file(&self) -> String {
-        format!("{}_{}.deb", self.name, self.architecture)
+        let ending = if self.architecture == "source" { "tar" } else { "deb" };
+        format!("{}_{}.{ending}", self.name, self.architecture)
     }
 }
 

@@ -20,6 +20,7 @@ pub fn by_either_name<T>(suite: &'static str, mut attempt: impl FnMut(&'static s
 /// The other name of a suite.
 fn alias(suite: &'static str) -> &'static str {
     match suite {
+        "bookworm" => "oldstable",
         "trixie" => "stable",
         "sid" => "unstable",
         other => other,

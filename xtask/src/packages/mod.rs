@@ -1,4 +1,5 @@
-//! Debian packages that are unpacked into the cache and never installed: the s390x compiler, QEMU, what a guest is made of.
+//! Debian packages that are unpacked into the cache and never installed: the s390x compiler, QEMU, what a guest is made of,
+//! a Kubernetes control plane.
 //!
 //! Which ones is recorded in `xtask/debian.lock`, with versions and digests, so that every machine has the same and a mirror
 //! cannot slip in others. Their files are fetched by their recorded names, without any index of the archive, from the
@@ -63,7 +64,20 @@ pub const MEDIUM: Root = Root {
         charon-systemd libstrongswan-standard-plugins libstrongswan-extra-plugins libcharon-extra-plugins",
 };
 
-const ROOTS: [&Root; 4] = [&TOOLCHAIN, &QEMU, &GUEST, &MEDIUM];
+/// What of a Kubernetes control plane there is in binary.
+pub const CLUSTER: Root =
+    Root { name: "cluster-tools", suite: "trixie", architectures: "amd64", wanted: "etcd-server kubectl" };
+
+/// What the rest of it is built with: the newest compiler that Debian's Kubernetes, which is older, can be built with, and the package
+/// that it lacks for that.
+pub const GO: Root = Root {
+    name: "go",
+    suite: "bookworm",
+    architectures: "amd64",
+    wanted: "golang-1.19-go golang-github-modern-go-reflect2-dev",
+};
+
+const ROOTS: [&Root; 6] = [&TOOLCHAIN, &QEMU, &GUEST, &MEDIUM, &CLUSTER, &GO];
 
 /// Change this whenever the steps below change what a root holds.
 const STEPS: u32 = 1;
@@ -74,7 +88,7 @@ const DIFFERS: &str = "unlike-the-lock";
 /// The command line of `cargo xtask lock`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only these: toolchain, qemu, guest, medium
+    /// Only these: toolchain, qemu, guest, medium, cluster-tools, go
     #[arg(value_name = "ROOT")]
     roots: Vec<String>,
 }
@@ -103,17 +117,11 @@ pub fn record(options: &Options) -> Outcome<()> {
 
 /// The folder in whose `root` the recorded packages lie: from the cache, or fetched now. `finish` adds what belongs beside them.
 pub fn ensure(root: &Root, finish: impl FnOnce(&Path) -> Outcome<()>) -> Outcome<PathBuf> {
-    let lock = Lock::read(&lock_file())?;
-    let section = lock.section(root.name).filter(|section| section.is_for(root)).ok_or_else(|| {
-        let name = root.name;
-        Fail::usage(format!(
-            "xtask/debian.lock records no packages for what {name} wants: run `cargo xtask lock {name}`"
-        ))
-    })?;
+    let section = section(root)?;
     let recipe = format!("{section}steps {STEPS}\n");
     let folder = cache::entry(root.name, &recipe, false, |half| {
         eprintln!("fetching and unpacking {} packages for the {} (once)", section.packages.len(), root.name);
-        fill(half, root, section)?;
+        fill(half, root, &section)?;
         finish(half)
     })?;
     let list = folder.join(DIFFERS);
@@ -121,6 +129,24 @@ pub fn ensure(root: &Root, finish: impl FnOnce(&Path) -> Outcome<()>) -> Outcome
         eprintln!("xtask: {summary} ({}); `cargo xtask lock {}` records today's", list.display(), root.name);
     }
     Ok(folder)
+}
+
+/// Fetches the recorded packages into a folder that is not kept; what comes back is the root that they make.
+pub fn unpack(root: &Root, folder: &Path) -> Outcome<PathBuf> {
+    fill(folder, root, &section(root)?)?;
+    Ok(folder.join("root"))
+}
+
+/// What a root is made of, as it is recorded.
+pub fn section(root: &Root) -> Outcome<Section> {
+    let lock = Lock::read(&lock_file())?;
+    let section = lock.section(root.name).filter(|section| section.is_for(root)).cloned();
+    section.ok_or_else(|| {
+        let name = root.name;
+        Fail::usage(format!(
+            "xtask/debian.lock records no packages for what {name} wants: run `cargo xtask lock {name}`"
+        ))
+    })
 }
 
 fn fill(half: &Path, root: &Root, section: &Section) -> Outcome<()> {
@@ -135,6 +161,18 @@ fn fill(half: &Path, root: &Root, section: &Section) -> Outcome<()> {
         return fetch::unpack(&newest.packages, &debs, &target);
     }
     fetch::unpack(&section.packages, &debs, &target)
+}
+
+/// Fetches one file of the archive, such as a package's source, into a folder: the path below the archive's root, and the digest it must have.
+pub fn source(name: &str, path: &str, sha256: &str, into: &Path) -> Outcome<PathBuf> {
+    let [name, architecture, version] = [name, "source", ""].map(String::from);
+    let package = Package { name, architecture, version, sha256: sha256.into(), path: path.into() };
+    match fetch::fetch(std::slice::from_ref(&package), into)? {
+        Fetched::All => Ok(into.join(package.file())),
+        Fetched::Gone(_) => Err(Fail::new(format!(
+            "the mirror no longer has {path}: record the path and digest that its newest index has for that package's source"
+        ))),
+    }
 }
 
 /// The packages a root is recorded to be made of, with their names and versions.
