@@ -33,6 +33,12 @@ fn each_overlay_is_accepted_and_a_second_time_changes_nothing() {
         assert_eq!(enforced["pod-security.kubernetes.io/enforce"], level, "{overlay}");
     }
     the_service_has_a_pod(&cluster);
+    // The profile is no file of a pod's: what brings it onto nodes has all of it.
+    site.apply(&cluster, "seccomp");
+    let carried = objects(&cluster, &site.folder("seccomp"));
+    let profile = carried.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
+    let text = std::fs::read_to_string(site.folder("seccomp/z-provisioner.json")).unwrap();
+    assert_eq!(profile["data"]["z-provisioner.json"], text);
 }
 
 #[test]
