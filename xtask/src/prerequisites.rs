@@ -102,6 +102,9 @@ const COUNTER: Package = ("valgrind", &["valgrind"]);
 /// Writes ISO 9660.
 const ISO: Package = ("xorriso", &["xorriso"]);
 
+/// Makes images of containers, from programs without their debug information.
+const CONTAINERS: [Package; 3] = [("buildah", &["buildah"]), ("binutils", &["strip"]), ("git", &["git"])];
+
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -115,6 +118,8 @@ pub enum Lane {
     S390x,
     /// The boot medium.
     Iso,
+    /// Images of containers.
+    Containers,
     /// Tests in guests.
     Vm,
     /// The Python environment alone.
@@ -138,6 +143,7 @@ impl Lane {
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
             Self::Iso => CROSS.into_iter().chain(GUESTS).chain([ISO]).collect(),
+            Self::Containers => CONTAINERS.to_vec(),
             Self::Vm => DISK
                 .into_iter()
                 .chain([ISO])
