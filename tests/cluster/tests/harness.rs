@@ -10,7 +10,8 @@ fn starts() {
     let lab = Lab::new();
     let cluster = Cluster::start(&lab);
     eprintln!("started in {:?}", began.elapsed());
-    let version = cluster.kubectl("version"); assert!(version.contains("v1.20.2"), "{version}");
+    let version = cluster.kubectl("version");
+    assert!(version.contains("v1.20.2"), "{version}");
     cluster.kubectl("create serviceaccount somebody");
     let config = cluster.kubeconfig_of("somebody", "default");
     cluster::plane::forbidden(cluster.kubectl_run("get nodes --kubeconfig").arg(config).done());

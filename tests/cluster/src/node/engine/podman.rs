@@ -111,7 +111,9 @@ impl Containers {
 fn arguments(order: &Order) -> Vec<String> {
     // There is no network between pods here: all have the machine's.
     let mut words: Vec<String> =
-        ["run", "--detach", "--pull", "never", "--network", "host", "--log-driver", "k8s-file"].map(String::from).into();
+        ["run", "--detach", "--pull", "never", "--network", "host", "--log-driver", "k8s-file"]
+            .map(String::from)
+            .into();
     // Those of a machine on which root may not raise its own.
     words.extend(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"].map(String::from));
     let mut say = |name: &str, value: String| words.push(format!("--{name}={value}"));
