@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod credentials;
+pub mod image;
 pub mod lane;
 pub mod node;
 pub mod plane;

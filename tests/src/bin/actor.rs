@@ -68,6 +68,9 @@ async fn act(args: &Args) -> u8 {
     let witness = PathBuf::from(args.one("--witness").unwrap());
     let worker = Worker::begin(&witness, &spec.target.name(), &run, spec.epoch).expect("a witness");
     let mild = args.0.iter().any(|arg| arg == "--mild") || spec.epoch > 3;
+    if spec.epoch == 1 && args.0.iter().any(|arg| arg == "--frozen") {
+        raise(Signal::SIGSTOP).unwrap();
+    }
     let has_key = spec.key == KeySource::Agent || asked(&session, &worker, &cancel).await;
     let last = if has_key { work(&session, &reporter, &cancel, mild).await } else { failed("source", true) };
     if matches!(last, Body::RunFinished(_)) {

@@ -25,8 +25,12 @@ go build -o "$WORK/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
 "$WORK/openapi-gen" --output-file-base zz_generated.openapi --go-header-file hack/boilerplate/boilerplate.generatego.txt \
     --output-package k8s.io/kubernetes/pkg/generated/openapi --report-filename "$WORK/violations" --input-dirs "$packages"
 
+# Two packages know it: one for --version, the other for what the server answers.
 minor=${VERSION#v*.}
-base=k8s.io/kubernetes/vendor/k8s.io/component-base/version
-stamp="-X $base.gitVersion=$VERSION -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}"
+stamp=
+for base in component-base/version client-go/pkg/version; do
+    base=k8s.io/kubernetes/vendor/k8s.io/$base
+    stamp="$stamp -X $base.gitVersion=$VERSION -X $base.gitMajor=1 -X $base.gitMinor=${minor%%.*}"
+done
 # Without the clouds' clients, which are a good part of the code.
-go build -tags providerless -ldflags "-s -w $stamp" -o "$OUT/" ./cmd/kube-apiserver ./cmd/kube-controller-manager
+go build -tags providerless -ldflags "-s -w$stamp" -o "$OUT/" ./cmd/kube-apiserver ./cmd/kube-controller-manager

@@ -1,0 +1,94 @@
+//! Pods that are taken away while they write: the next attempt goes on, and the first one writes no more.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::stage::{NAMESPACE, Stage, attempt};
+
+#[test]
+fn a_run_is_a_job_and_what_is_taken_away_is_gone_on_with() {
+    let stage = Stage::new(&["n1"]);
+    a_run_is_a_job(&stage);
+    a_deleted_pod_is_replaced_and_the_second_one_gets_nothing(&stage);
+    an_eviction_is_refused_while_it_writes_and_a_kubelet_evicts_all_the_same(&stage);
+    a_job_deleted_by_hand_is_one_more_attempt(&stage);
+    a_run_that_is_called_off_ends_its_job(&stage);
+    stage.no_pod_is_kept();
+}
+
+fn a_run_is_a_job(stage: &Stage) {
+    let (target, order) = stage.order("n1");
+    let run = stage.create(&order);
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 1);
+    let job: Value = serde_json::from_str(&stage.kubectl(&format!("get job z-{run}-1 -o json"))).unwrap();
+    assert_eq!((&job["spec"]["backoffLimit"], &job["spec"]["activeDeadlineSeconds"]), (&0.into(), &86_400.into()));
+    let handle = attempt(&ended, 1)["handle"].as_str().unwrap();
+    assert!(handle.starts_with(&format!("z-{run}-1:{}:", job["metadata"]["uid"].as_str().unwrap())), "{handle}");
+    // What it was given goes with it.
+    for kind in ["secret", "poddisruptionbudget"] {
+        let owned: Value = serde_json::from_str(&stage.kubectl(&format!("get {kind} z-{run}-1 -o json"))).unwrap();
+        assert_eq!(owned["metadata"]["ownerReferences"][0]["uid"], job["metadata"]["uid"]);
+    }
+    let complete = |_: &Value| stage.kubectl(&format!("get job z-{run}-1")).contains("1/1");
+    stage.until(&run, "a Job that is complete", complete);
+    stage.kubectl(&format!("delete job z-{run}-1"));
+    for kind in ["secret", "poddisruptionbudget", "pod"] {
+        let gone = |_: &Value| !stage.kubectl(&format!("get {kind} -o name")).contains(&run);
+        stage.until(&run, "cleaned up", gone);
+    }
+}
+
+/// This server is one that replaces a pod as soon as it is deleted, while it still runs.
+fn a_deleted_pod_is_replaced_and_the_second_one_gets_nothing(stage: &Stage) {
+    let (target, order) = stage.order("n1");
+    let run = stage.create(&order);
+    stage.until_it_writes(&run);
+    let pod = stage.pod(&run, 1);
+    stage.kubectl(&format!("delete pod {pod} --wait=false"));
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "{ended:#}");
+    assert_ne!(attempt(&ended, 1)["outcome"], "succeeded");
+    assert!(ended["summary"]["resumed"] != Value::Null || ended["summary"].to_string().contains("resum"), "{ended:#}");
+}
+
+fn an_eviction_is_refused_while_it_writes_and_a_kubelet_evicts_all_the_same(stage: &Stage) {
+    let (target, order) = stage.order("n1");
+    let run = stage.create(&order);
+    stage.until_it_writes(&run);
+    let pod = stage.pod(&run, 1);
+    let drained = stage.cluster.kubectl_run("drain n1 --force --ignore-daemonsets --delete-emptydir-data --timeout 3s").done();
+    assert!(drained.stderr.contains("disruption budget") && !drained.status.success(), "{}", drained.stderr);
+    stage.kubectl("get node n1");
+    stage.cluster.kubectl("uncordon n1");
+    stage.nodes[0].evict(NAMESPACE, &pod);
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "{ended:#}");
+    assert!(stage.described(&run, 1).contains("Evicted"));
+}
+
+fn a_job_deleted_by_hand_is_one_more_attempt(stage: &Stage) {
+    for how in ["", "--cascade=orphan", "--cascade=foreground"] {
+        let (target, order) = stage.order("n1");
+        let run = stage.create(&order);
+        stage.until_it_writes(&run);
+        stage.kubectl(&format!("delete job z-{run}-1 --wait=false {how}"));
+        let ended = stage.succeeded(&run, &target);
+        let made = ended["attempts"].as_array().unwrap().len();
+        // An orphan goes on, and comes to its end.
+        assert_eq!(made, if how == "--cascade=orphan" { 1 } else { 2 }, "{how}: {ended:#}");
+    }
+}
+
+fn a_run_that_is_called_off_ends_its_job(stage: &Stage) {
+    let (_target, order) = stage.order("n1");
+    let run = stage.create(&order);
+    stage.until_it_writes(&run);
+    stage.service.client("cancel").arg(&run).done().ok();
+    stage.service.until(&run, &["cancelled"], 30);
+    let over = |_: &Value| stage.kubectl(&format!("get job z-{run}-1 -o json")).contains("\"Failed\"");
+    stage.until(&run, "a Job that has ended", over);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(stage.service.show(&run)["attempts"].as_array().unwrap().len(), 1);
+}

@@ -1,0 +1,113 @@
+//! The API server goes away, the service goes away, what was watched is too old: nothing is started twice, and nothing is forgotten.
+
+use std::time::{Duration, Instant};
+
+use e2e::Target;
+use serde_json::Value;
+
+use crate::stage::{Stage, attempt};
+
+#[test]
+fn neither_the_api_server_nor_the_service_need_be_there_all_the_time() {
+    let mut stage = Stage::new(&["n1"]);
+    launches_wait_for_the_api_server(&stage);
+    watches_that_are_too_old_are_begun_anew(&stage);
+    a_service_that_ends_between_creating_and_watching_leaves_nothing(&mut stage);
+    a_service_that_starts_again_adopts_what_runs(&mut stage);
+    stage.no_pod_is_kept();
+}
+
+fn launches_wait_for_the_api_server(stage: &Stage) {
+    let orders: Vec<(Target, Value)> = (0..3).map(|_| stage.order("n1")).collect();
+    stage.cluster.kill_api();
+    let (target, mut order) = stage.order("n1");
+    order["server"] = "n1".into();
+    let run = stage.create(&order);
+    stage.until_no_kubectl(&run, "is not created yet");
+    stage.cluster.start_api();
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 1, "an outage is no attempt: {ended:#}");
+    // Killed while launches are under way, whatever each has come to.
+    for (target, order) in &orders {
+        let run = stage.create(order);
+        std::thread::sleep(Duration::from_millis(120));
+        stage.cluster.kill_api();
+        std::thread::sleep(Duration::from_millis(500));
+        stage.cluster.start_api();
+        let ended = stage.succeeded(&run, target);
+        let made = ended["attempts"].as_array().unwrap().len();
+        assert_eq!(made, 1, "{ended:#}");
+    }
+}
+
+fn watches_that_are_too_old_are_begun_anew(stage: &Stage) {
+    let (target, order) = stage.order("n1");
+    let run = stage.create(&order);
+    stage.until_it_writes(&run);
+    stage.cluster.compact();
+    let pod = stage.pod(&run, 1);
+    stage.kubectl(&format!("delete pod {pod} --wait=false"));
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "its death was seen: {ended:#}");
+}
+
+fn a_service_that_ends_between_creating_and_watching_leaves_nothing(stage: &mut Stage) {
+    // Its Job is there, and its Secret is not.
+    for attempt_of in 0..4 {
+        let (target, order) = stage.order("n1");
+        let run = stage.create(&order);
+        let began = Instant::now();
+        let created = || stage.kubectl("get jobs -o name").contains(&run);
+        while attempt_of > 0 && !created() {
+            assert!(began.elapsed() < Duration::from_secs(20));
+        }
+        stage.service.kill();
+        stage.service.go();
+        let ended = stage.succeeded(&run, &target);
+        let last = ended["attempts"].as_array().unwrap().len();
+        assert!(last <= 2, "{ended:#}");
+        if last == 2 {
+            let reason = attempt(&ended, 1)["reason"].as_str().unwrap();
+            assert!(reason.contains("the service ended while"), "{reason}");
+        }
+        let left = |_: &Value| last == 1 || !stage.kubectl("get jobs -o name").contains(&format!("z-{run}-1"));
+        stage.until(&run, "cleaned up", left);
+    }
+}
+
+fn a_service_that_starts_again_adopts_what_runs(stage: &mut Stage) {
+    let (target, order) = stage.order("n1");
+    let run = stage.create(&order);
+    stage.until_it_writes(&run);
+    stage.service.kill();
+    stage.service.go();
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 1, "{ended:#}");
+    // It dies while nobody looks.
+    let (target, order) = stage.order("n1");
+    let run = stage.create(&order);
+    stage.until_it_writes(&run);
+    let pod = stage.pod(&run, 1);
+    stage.service.kill();
+    stage.kubectl(&format!("delete pod {pod} --wait=false"));
+    std::thread::sleep(Duration::from_secs(1));
+    stage.service.go();
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "{ended:#}");
+}
+
+impl Stage {
+    /// As [`Stage::until_said`], while kubectl has nobody to ask.
+    #[track_caller]
+    fn until_no_kubectl(&self, run: &str, words: &str) {
+        let began = Instant::now();
+        loop {
+            let shown = self.service.show(run);
+            if shown["reason"].as_str().is_some_and(|reason| reason.contains(words)) {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "{shown:#}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
