@@ -25,6 +25,7 @@ impl Podman {
     pub fn command(&self) -> Command {
         let mut podman = Command::new("podman");
         podman.arg("--root").arg(self.folder.join("storage")).arg("--runroot").arg(self.folder.join("run"));
+        podman.arg("--tmpdir").arg(self.folder.join("tmp"));
         podman.args(["--storage-driver", "vfs", "--cgroup-manager=cgroupfs", "--events-backend=file"]);
         // crun refuses hybrid cgroups.
         podman.args(["--runtime", "runc"]);

@@ -121,7 +121,7 @@ fn without_locked_memory_the_agent_does_with_less_and_says_so() {
     let scene = Scene::new();
     let profile = scene.profile(None);
     // Enough for the ring, on kernels that count that, and not for the buffers.
-    let some: &[&str] = &["--security-opt", &profile, "--ulimit", "memlock=8388608:8388608"];
+    let some: &[&str] = &["--security-opt", &profile, "--ulimit", "memlock=1048576:1048576"];
     let last = scene.provisions(&[STRANGER, some].concat());
     assert_eq!(last["engine"], "io_uring (O_DIRECT)", "{last}");
     assert!(
