@@ -4,9 +4,9 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use cluster::podman::Podman;
+use e2e::Lab;
 use e2e::server::free_port;
 use e2e::tls::Client;
-use e2e::Lab;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
