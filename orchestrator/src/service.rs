@@ -85,6 +85,8 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         tracing::info!("listening on https://{address}");
     }
     let decided = tokio::select! {
+        // In this order: a service that is stopped while nobody asks it anything has ended serving just as soon, and that is no defect.
+        biased;
         () = cancel.cancelled() => None,
         decided = &mut deciding => Some(decided),
         served = &mut serving => {

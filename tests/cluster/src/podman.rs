@@ -1,7 +1,13 @@
 //! podman, with a storage of its own, so that nothing of this machine's is touched and everything is gone afterwards.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use e2e::Run;
+
+/// What containers may open and start: podman asks for more than this machine may allow.
+const LIMITS: [&str; 4] = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"];
 
 /// A storage of images and containers.
 #[derive(Debug, Clone)]
@@ -19,9 +25,30 @@ impl Podman {
     pub fn command(&self) -> Command {
         let mut podman = Command::new("podman");
         podman.arg("--root").arg(self.folder.join("storage")).arg("--runroot").arg(self.folder.join("run"));
+        podman.arg("--tmpdir").arg(self.folder.join("tmp"));
         podman.args(["--storage-driver", "vfs", "--cgroup-manager=cgroupfs", "--events-backend=file"]);
         // crun refuses hybrid cgroups.
         podman.args(["--runtime", "runc"]);
         podman
+    }
+
+    /// The same with arguments, bounded in time, its output kept.
+    pub fn bounded(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
+        let command = self.command();
+        Run::program(Path::new(command.get_program())).args(command.get_args()).args(arguments)
+    }
+
+    /// Takes in the image for this machine out of an OCI layout. Returns its id.
+    ///
+    /// # Panics
+    /// When podman does not take it.
+    #[track_caller]
+    pub fn load(&self, layout: &Path) -> String {
+        self.bounded(["pull", "--quiet"]).arg(format!("oci:{}", layout.display())).text().trim().to_owned()
+    }
+
+    /// A container that goes when it has ended: options of `podman run` first; arguments of the image's program may follow.
+    pub fn run(&self, image: &str, options: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
+        self.bounded(["run", "--rm"]).args(LIMITS).args(options).arg(image)
     }
 }

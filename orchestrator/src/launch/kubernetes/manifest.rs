@@ -137,7 +137,11 @@ fn pod(settings: &Settings, order: &Order, name: &str, trusted: usize) -> Value 
     if let Some(class) = &config.priority_class {
         pod["priorityClassName"] = json!(class);
     }
-    if config.devices != HOST_DEVICES {
+    if config.devices == HOST_DEVICES {
+        // multipathd listens on an abstract socket, which is its network namespace's.
+        pod["hostNetwork"] = json!(true);
+        pod["dnsPolicy"] = json!("ClusterFirstWithHostNet");
+    } else {
         let [user, disk] = config.user;
         pod["securityContext"] = json!({ "runAsNonRoot": true, "runAsUser": user, "runAsGroup": user, "fsGroup": user, "supplementalGroups": [disk] });
     }
@@ -184,8 +188,9 @@ fn security(settings: &Settings) -> Value {
     json!({
         "readOnlyRootFilesystem": true,
         "allowPrivilegeEscalation": false,
-        // Buffers that io_uring has registered are locked in memory, and Kubernetes has no way to raise the limit for that.
-        "capabilities": { "drop": ["ALL"], "add": ["IPC_LOCK"] },
+        // Not even IPC_LOCK, for the buffers that io_uring registers: Kubernetes gives no capability to a user other than root. The limit
+        // of locked memory is the runtime's, and where it is too low the agent does without.
+        "capabilities": { "drop": ["ALL"] },
         "seccompProfile": seccomp,
     })
 }
