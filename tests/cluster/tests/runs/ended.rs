@@ -50,15 +50,16 @@ fn a_deleted_pod_is_replaced_and_the_second_one_gets_nothing(stage: &Stage) {
     let ended = stage.succeeded(&run, &target);
     assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "{ended:#}");
     assert_ne!(attempt(&ended, 1)["outcome"], "succeeded");
-    assert!(ended["summary"]["resumed"] != Value::Null || ended["summary"].to_string().contains("resum"), "{ended:#}");
+    assert!(ended["summary"]["kept_bytes"].as_u64().unwrap() > 0, "it goes on with what is there: {ended:#}");
 }
 
 fn an_eviction_is_refused_while_it_writes_and_a_kubelet_evicts_all_the_same(stage: &Stage) {
-    let (target, order) = stage.order("n1");
+    let (target, order) = stage.slow_order("n1");
     let run = stage.create(&order);
     stage.until_it_writes(&run);
     let pod = stage.pod(&run, 1);
-    let drained = stage.cluster.kubectl_run("drain n1 --force --ignore-daemonsets --delete-emptydir-data --timeout 3s").done();
+    let drained =
+        stage.cluster.kubectl_run("drain n1 --force --ignore-daemonsets --delete-emptydir-data --timeout 2s").done();
     assert!(drained.stderr.contains("disruption budget") && !drained.status.success(), "{}", drained.stderr);
     stage.kubectl("get node n1");
     stage.cluster.kubectl("uncordon n1");

@@ -14,7 +14,8 @@ fn a_node_that_is_gone_with_its_pod_running_keeps_its_target_until_it_is_known_t
     let watching = Lab::new();
     let witness = Witness::new(watching.dir());
     let actor = Path::new(env!("CARGO_BIN_EXE_actor-in-a-pod"));
-    let mut stage = Stage::with(&["n1"], actor, json!({"kubernetes": {"args": ["--witness", witness.path(), "--frozen"]}}));
+    let mut stage =
+        Stage::with(&["n1"], actor, json!({"kubernetes": {"args": ["--witness", witness.path(), "--frozen"]}}));
     for fate in ["thawed", "vouched for"] {
         let (_target, mut order) = stage.order("n1");
         order["max_attempts"] = 3.into();

@@ -41,7 +41,7 @@ fn launches_wait_for_the_api_server(stage: &Stage) {
 }
 
 fn watches_that_are_too_old_are_begun_anew(stage: &Stage) {
-    let (target, order) = stage.order("n1");
+    let (target, order) = stage.slow_order("n1");
     let run = stage.create(&order);
     stage.until_it_writes(&run);
     stage.cluster.compact();
@@ -84,19 +84,38 @@ fn a_service_that_starts_again_adopts_what_runs(stage: &mut Stage) {
     let ended = stage.succeeded(&run, &target);
     assert_eq!(ended["attempts"].as_array().unwrap().len(), 1, "{ended:#}");
     // It dies while nobody looks.
-    let (target, order) = stage.order("n1");
+    let (target, order) = stage.slow_order("n1");
     let run = stage.create(&order);
     stage.until_it_writes(&run);
     let pod = stage.pod(&run, 1);
     stage.service.kill();
     stage.kubectl(&format!("delete pod {pod} --wait=false"));
-    std::thread::sleep(Duration::from_secs(1));
+    // This server puts another pod in its place. It has the token as well, and comes too late.
+    let second = stage.second_pod(&run, &pod);
     stage.service.go();
     let ended = stage.succeeded(&run, &target);
     assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "{ended:#}");
+    let said = stage.nodes[0].said(&second, "agent");
+    assert!(said.contains("enrolled by another process"), "{said}");
 }
 
 impl Stage {
+    /// The UID of the pod that came in the place of another one, once it has begun.
+    #[track_caller]
+    fn second_pod(&self, run: &str, first: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let pods = self.pods(run, 1);
+            let second =
+                pods.iter().find(|pod| pod["metadata"]["name"] != *first && pod["status"]["phase"] == "Running");
+            if let Some(second) = second {
+                return second["metadata"]["uid"].as_str().unwrap().to_owned();
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "{pods:#?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// As [`Stage::until_said`], while kubectl has nobody to ask.
     #[track_caller]
     fn until_no_kubectl(&self, run: &str, words: &str) {

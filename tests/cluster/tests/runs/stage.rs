@@ -20,7 +20,7 @@ pub struct Stage {
     pub cluster: Cluster,
     pub image: Image,
     pub raw: Vec<u8>,
-    server: Server,
+    servers: [Server; 2],
     pub lab: Lab,
 }
 
@@ -37,7 +37,7 @@ impl Stage {
         let kubeconfig = install(&cluster);
         let raw = sample::noise(71, SIZE as usize);
         let image = lab.pack_bytes(&raw, "--chunk-size 64KiB");
-        let server = Server::nginx(&lab, &image.dir, Some("1m"));
+        let servers = [Some("1m"), Some("500k")].map(|rate| Server::nginx(&lab, &image.dir, rate));
         let machine = |name: &&str| {
             let machine = Machine::of_programs(name, &lab.fresh_dir("node"), program);
             machine.start(cluster.kubeconfig())
@@ -58,16 +58,25 @@ impl Stage {
         });
         merge(&mut config, more);
         let service = Service::new(&lab, config);
-        Stage { service, nodes, cluster, image, raw, server, lab }
+        Stage { service, nodes, cluster, image, raw, servers, lab }
     }
 
     /// A device, and the order to write the image onto it on a server: a node has its name.
     pub fn order(&self, server: &str) -> (Target, Value) {
+        self.order_from(&self.servers[0], server)
+    }
+
+    /// The same, and it takes twice as long: something else that takes long is to happen meanwhile.
+    pub fn slow_order(&self, server: &str) -> (Target, Value) {
+        self.order_from(&self.servers[1], server)
+    }
+
+    fn order_from(&self, source: &Server, server: &str) -> (Target, Value) {
         let target = Target::device(&self.lab, SIZE, "");
         let order = json!({
             "server": server,
             "launcher": "kubernetes",
-            "image": {"name": "sample", "sources": [self.server.url()], "trust": [self.image.key.id()]},
+            "image": {"name": "sample", "sources": [source.url()], "trust": [self.image.key.id()]},
             "target": {"device": target.path()},
             "options": {"connections": 1, "request_size": 64 * KIB},
         });

@@ -31,9 +31,7 @@ fn no_node_reaches_a_fabric(stage: &Stage) {
 }
 
 fn a_quota_on_pods_and_one_on_jobs(stage: &Stage) {
-    let quota = |hard: Value| {
-        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": NAMESPACE}, "spec": {"hard": hard}})
-    };
+    let quota = |hard: Value| json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": NAMESPACE}, "spec": {"hard": hard}});
     stage.cluster.apply(&[quota(json!({"pods": "0"}))]);
     stage.until_quota("pods");
     let (target, order) = stage.order("n1");
