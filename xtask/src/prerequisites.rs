@@ -110,7 +110,7 @@ const CONTAINERS: [Package; 4] =
     [("podman", &["podman"]), ("buildah", &["buildah"]), ("runc", &["runc"]), ("skopeo", &["skopeo"])];
 
 /// What the tests' images are made of.
-const BUSYBOX: Package = ("busybox-static", &["busybox"]);
+const BUSYBOX: Package = ("busybox", &["busybox"]);
 
 /// What the tests of the cluster start must not outlive them.
 const LEASH: Package = ("util-linux", &["setpriv"]);

@@ -27,11 +27,16 @@ impl Credentials {
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -sha256 -days 2 -subj /CN=cluster -keyout ca.key -out ca.pem \
              -addext keyUsage=critical,keyCertSign",
         );
-        let names = "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:localhost,IP:127.0.0.1,IP:10.96.0.1";
+        let names =
+            "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:localhost,IP:127.0.0.1,IP:10.96.0.1";
         let extensions = format!("subjectAltName={names}\nextendedKeyUsage=serverAuth\n");
         std::fs::write(dir.join("api.ext"), extensions).expect("writing extensions");
-        openssl("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=kube-apiserver -keyout api.key -out api.csr");
-        openssl("x509 -req -in api.csr -CA ca.pem -CAkey ca.key -CAcreateserial -sha256 -days 2 -extfile api.ext -out api.pem");
+        openssl(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=kube-apiserver -keyout api.key -out api.csr",
+        );
+        openssl(
+            "x509 -req -in api.csr -CA ca.pem -CAkey ca.key -CAcreateserial -sha256 -days 2 -extfile api.ext -out api.pem",
+        );
         openssl("ecparam -name prime256v1 -genkey -noout -out accounts.key");
         openssl("ec -in accounts.key -pubout -out accounts.pub");
         let tokens = format!(

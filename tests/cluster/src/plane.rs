@@ -225,7 +225,11 @@ impl Cluster {
             let parts = &mut *self.parts();
             for part in [&mut parts.etcd, &mut parts.api, &mut parts.controllers].into_iter().flatten() {
                 let ended = part.ended();
-                assert!(ended.is_none(), "waiting for {what}: a part of the cluster ended ({ended:?}):\n{}", part.said());
+                assert!(
+                    ended.is_none(),
+                    "waiting for {what}: a part of the cluster ended ({ended:?}):\n{}",
+                    part.said()
+                );
                 assert!(!late, "{what} did not come within {START:?}; one part says:\n{}", part.said());
             }
             std::thread::sleep(Duration::from_millis(50));

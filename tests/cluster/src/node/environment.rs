@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, EnvVar, Pod, PodSecurityContext, Secret, SeccompProfile, SecurityContext, Service,
+    ConfigMap, Container, EnvVar, Pod, PodSecurityContext, SeccompProfile, Secret, SecurityContext, Service,
 };
 use kube::Api;
 use kube::api::ListParams;
@@ -25,7 +25,8 @@ pub async fn order(
     devices: &BTreeMap<String, Vec<PathBuf>>,
 ) -> Result<Order, String> {
     let environment = environment(shared, pod, container).await?;
-    let expand = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expanded(word, &environment)).collect();
+    let expand =
+        |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expanded(word, &environment)).collect();
     let common = pod.spec.as_ref().and_then(|spec| spec.security_context.clone()).unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let limits = container.resources.as_ref().and_then(|resources| resources.limits.clone()).unwrap_or_default();
@@ -51,10 +52,18 @@ pub fn name(pod: &Pod, container: &str) -> String {
     format!("{}-{container}", pod.metadata.uid.as_deref().unwrap_or_default())
 }
 
-fn secure(order: &mut Order, shared: &Shared, common: &PodSecurityContext, own: &SecurityContext) -> Result<(), String> {
+fn secure(
+    order: &mut Order,
+    shared: &Shared,
+    common: &PodSecurityContext,
+    own: &SecurityContext,
+) -> Result<(), String> {
     let user = own.run_as_user.or(common.run_as_user);
     order.user = user.map(|user| (user, own.run_as_group.or(common.run_as_group)));
-    if user.is_none_or(|user| user == 0) && own.run_as_non_root.or(common.run_as_non_root) == Some(true) && user.is_some() {
+    if user.is_none_or(|user| user == 0)
+        && own.run_as_non_root.or(common.run_as_non_root) == Some(true)
+        && user.is_some()
+    {
         return Err("container's runAsUser breaks non-root policy".into());
     }
     order.groups = common.supplemental_groups.iter().flatten().copied().chain(common.fs_group).collect();

@@ -53,10 +53,9 @@ fn status(shared: &Shared, before: Option<&Node>) -> Value {
     let now = stamp(SystemTime::now());
     let conditions = before.and_then(|node| node.status.as_ref()?.conditions.as_ref());
     let ready = conditions.and_then(|all| all.iter().find(|one| one.type_ == "Ready" && one.status == "True"));
-    let since = ready.and_then(|ready| ready.last_transition_time.as_ref()).map_or_else(
-        || now.clone(),
-        |time| format!("{:.0}", time.0),
-    );
+    let since = ready
+        .and_then(|ready| ready.last_transition_time.as_ref())
+        .map_or_else(|| now.clone(), |time| format!("{:.0}", time.0));
     let mut capacity = json!({"cpu": "64", "memory": "64Gi", "pods": "1000", "ephemeral-storage": "100Gi"});
     for (resource, devices) in &shared.devices {
         capacity[resource] = json!(devices.len().to_string());

@@ -54,7 +54,11 @@ impl Life {
         self.look().await;
         let known = self.pod.status.clone().unwrap_or_default();
         let over = matches!(known.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let started = known.container_statuses.iter().flatten().any(|one| one.container_id.as_ref().is_some_and(|id| !id.is_empty()));
+        let started = known
+            .container_statuses
+            .iter()
+            .flatten()
+            .any(|one| one.container_id.as_ref().is_some_and(|id| !id.is_empty()));
         if self.containers.iter().any(|one| one.state != State::Absent) {
             // An earlier agent has started it: it is taken over.
             self.run().await;
@@ -77,9 +81,11 @@ impl Life {
                 Ok(()) => return true,
                 Err((reason, message)) => {
                     let waiting = if reason == "FailedMount" { "ContainerCreating" } else { &reason };
-                    let changed = self.containers.iter().any(|one| one.state == State::Absent && one.waiting.0 != waiting);
+                    let changed =
+                        self.containers.iter().any(|one| one.state == State::Absent && one.waiting.0 != waiting);
                     for one in self.containers.iter_mut().filter(|one| one.state == State::Absent) {
-                        one.waiting = (waiting.to_owned(), if reason == "FailedMount" { String::new() } else { message.clone() });
+                        one.waiting =
+                            (waiting.to_owned(), if reason == "FailedMount" { String::new() } else { message.clone() });
                     }
                     if changed {
                         self.report(None).await;

@@ -58,7 +58,14 @@ impl Machine {
 
     fn with(name: &str, folder: &Path, engine: Engine) -> Self {
         let (labels, devices) = Default::default();
-        Machine { name: name.to_owned(), folder: folder.to_owned(), labels, devices, profiles: folder.join("seccomp"), engine }
+        Machine {
+            name: name.to_owned(),
+            folder: folder.to_owned(),
+            labels,
+            devices,
+            profiles: folder.join("seccomp"),
+            engine,
+        }
     }
 
     /// With a label.
@@ -214,7 +221,8 @@ impl Agent {
 /// Host and port of the API server, for pods.
 fn server(kubeconfig: &Path) -> (String, u16) {
     let text = std::fs::read(kubeconfig).unwrap_or_default();
-    let config: serde_json::Value = serde_json::from_slice(&text).expect("a kubeconfig in JSON, as a cluster of the tests has it");
+    let config: serde_json::Value =
+        serde_json::from_slice(&text).expect("a kubeconfig in JSON, as a cluster of the tests has it");
     let url = config["clusters"][0]["cluster"]["server"].as_str().unwrap_or_default();
     let parts = url.trim_start_matches("https://").split_once(':');
     let parts = parts.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));

@@ -26,10 +26,9 @@ pub async fn schedule(shared: Arc<Shared>) {
         if pending.items.is_empty() {
             continue;
         }
-        let (Ok(nodes), Ok(all)) = (
-            shared.insist(|| nodes.list(&every)).await,
-            shared.insist(|| pods.list(&every)).await,
-        ) else {
+        let (Ok(nodes), Ok(all)) =
+            (shared.insist(|| nodes.list(&every)).await, shared.insist(|| pods.list(&every)).await)
+        else {
             continue;
         };
         let mut load = load(&all.items);
@@ -112,7 +111,8 @@ fn fits(node: &Node, pod: &Pod, load: &BTreeMap<String, Used>) -> bool {
     let used = load.get(&name_of(node));
     let free = asked(pod).iter().all(|(resource, count)| {
         let there = node.status.iter().flat_map(|status| status.allocatable.iter().flatten());
-        let there = there.filter(|(name, _)| *name == resource).map(|(_, all)| all.0.parse::<usize>().unwrap_or(0)).sum();
+        let there =
+            there.filter(|(name, _)| *name == resource).map(|(_, all)| all.0.parse::<usize>().unwrap_or(0)).sum();
         used.and_then(|used| used.devices.get(resource)).map_or(0, |used| *used) + count <= there
     });
     selected && wanted && tolerated && open && free
@@ -159,7 +159,9 @@ async fn refuse(shared: &Shared, pod: &Pod, nodes: usize) {
     if said {
         return;
     }
-    let message = format!("0/{nodes} nodes are available: none has the labels, the tolerations and the resources that are asked for.");
+    let message = format!(
+        "0/{nodes} nodes are available: none has the labels, the tolerations and the resources that are asked for."
+    );
     let condition = json!({
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
         "lastTransitionTime": stamp(SystemTime::now()),

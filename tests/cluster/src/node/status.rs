@@ -49,12 +49,8 @@ pub fn status(pod: &Pod, containers: &[Contained], ended: Option<(&str, &str, &s
     let over = matches!(phase, "Succeeded" | "Failed");
     let ready = !over && containers.iter().all(|one| one.ready && matches!(one.state, State::Running { .. }));
     let why = if phase == "Succeeded" { "PodCompleted" } else { "ContainersNotReady" };
-    let conditions = [
-        ("Initialized", true, ""),
-        ("Ready", ready, why),
-        ("ContainersReady", ready, why),
-        ("PodScheduled", true, ""),
-    ];
+    let conditions =
+        [("Initialized", true, ""), ("Ready", ready, why), ("ContainersReady", ready, why), ("PodScheduled", true, "")];
     let conditions = conditions.map(|(name, so, why)| condition(pod, name, so, why));
     let mut status = json!({
         "phase": phase,
@@ -81,7 +77,8 @@ fn started(pod: &Pod) -> String {
 fn condition(pod: &Pod, name: &str, so: bool, why: &str) -> Value {
     let word = if so { "True" } else { "False" };
     let before = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let same = before.filter(|one| one.type_ == name && one.status == word).find_map(|one| one.last_transition_time.as_ref());
+    let same =
+        before.filter(|one| one.type_ == name && one.status == word).find_map(|one| one.last_transition_time.as_ref());
     let since = same.map_or_else(|| stamp(SystemTime::now()), |time| format!("{:.0}", time.0));
     let mut condition = json!({"type": name, "status": word, "lastTransitionTime": since});
     if !so {
@@ -92,7 +89,7 @@ fn condition(pod: &Pod, name: &str, so: bool, why: &str) -> Value {
 
 fn contained(one: &Contained) -> Value {
     let running = matches!(one.state, State::Running { .. });
-    let id = (one.state != State::Absent).then(|| format!("tests://{}", one.id)).unwrap_or_default();
+    let id = if one.state == State::Absent { String::new() } else { format!("tests://{}", one.id) };
     json!({
         "name": one.name, "image": one.image, "imageID": one.image, "restartCount": one.restarts, "containerID": id,
         "ready": running && one.ready, "started": running,

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, KeyToPath, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount, Volume, VolumeProjection,
+    ConfigMap, KeyToPath, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount, Volume,
+    VolumeProjection,
 };
 use kube::Api;
 use kube::api::PostParams;
@@ -165,7 +166,8 @@ async fn token_of(shared: &Shared, pod: &Pod, audience: Option<&str>, seconds: O
     });
     let api: Api<ServiceAccount> = Api::namespaced(shared.client.clone(), &namespace);
     let post = PostParams::default();
-    let given = shared.insist(|| api.create_subresource::<Value, TokenRequest>("token", &account, &post, &request)).await;
+    let given =
+        shared.insist(|| api.create_subresource::<Value, TokenRequest>("token", &account, &post, &request)).await;
     let given = given.map_err(|error| format!("a token of {account:?}: {error}"))?;
     Ok(given.status.map(|status| status.token.into_bytes()).unwrap_or_default())
 }
@@ -176,7 +178,8 @@ async fn claimed(shared: &Shared, pod: &Pod, name: &str) -> Result<PathBuf, Stri
     let bound = claim.spec.and_then(|spec| spec.volume_name).ok_or_else(|| format!("claim {name:?} is not bound"))?;
     let volumes: Api<PersistentVolume> = Api::all(shared.client.clone());
     let volume = shared.insist(|| volumes.get(&bound)).await.map_err(|error| error.to_string())?;
-    let host = volume.spec.and_then(|spec| spec.host_path).ok_or("nodes of the tests know only volumes with a hostPath")?;
+    let host =
+        volume.spec.and_then(|spec| spec.host_path).ok_or("nodes of the tests know only volumes with a hostPath")?;
     on_host(Path::new(&host.path), host.type_.as_deref().unwrap_or_default())
 }
 
@@ -190,7 +193,11 @@ fn on_host(path: &Path, kind: &str) -> Result<PathBuf, String> {
         "File" => path.is_file(),
         _ => path.exists(),
     };
-    if fine { Ok(path.to_owned()) } else { Err(format!("hostPath type check failed: {} is not a {kind}", path.display())) }
+    if fine {
+        Ok(path.to_owned())
+    } else {
+        Err(format!("hostPath type check failed: {} is not a {kind}", path.display()))
+    }
 }
 
 fn folder(at: &Path, mode: u32) -> Result<(), String> {

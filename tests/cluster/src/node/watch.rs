@@ -41,7 +41,8 @@ pub async fn watch(shared: Arc<Shared>) {
 
 fn tell(shared: &Arc<Shared>, pod: Pod) {
     let Some(uid) = pod.uid() else { return };
-    let delete = pod.metadata.deletion_timestamp.is_some().then(|| pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
+    let delete =
+        pod.metadata.deletion_timestamp.is_some().then(|| pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
     let mut wishes = shared.wishes();
     let (_, wish) = wishes.entry(uid).or_insert_with(|| {
         let (namespace, name) = place(&pod);

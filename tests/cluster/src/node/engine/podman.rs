@@ -17,10 +17,18 @@ use crate::podman::Podman;
 #[derive(Debug, Clone)]
 pub struct Containers {
     podman: Podman,
-    /// First processes of containers that ran at the last look, each with its start in the kernel's time, and since when they did. Asking
-    /// podman takes a tenth of a second of a processor.
-    running: Arc<Mutex<HashMap<String, (i64, String, SystemTime)>>>,
+    /// Of containers that ran at the last look: asking podman takes a tenth of a second of a processor.
+    running: Arc<Mutex<HashMap<String, First>>>,
     _reaper: Arc<Reaper>,
+}
+
+/// A container's first process.
+#[derive(Debug, Clone)]
+struct First {
+    pid: i64,
+    /// When it was started, in the kernel's time: another one may have its number later.
+    birth: String,
+    since: SystemTime,
 }
 
 impl Containers {
@@ -53,15 +61,17 @@ impl Containers {
 
     pub(super) async fn state(&self, name: &str) -> State {
         let known = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        if let Some((pid, birth, since)) = known
-            && born(pid) == Some(birth)
+        if let Some(first) = known
+            && born(first.pid) == Some(first.birth)
         {
-            return State::Running { since };
+            return State::Running { since: first.since };
         }
         let (state, pid) = self.ask(name).await;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match (&state, born(pid)) {
-            (State::Running { since }, Some(birth)) => running.insert(name.to_owned(), (pid, birth, *since)),
+            (State::Running { since }, Some(birth)) => {
+                running.insert(name.to_owned(), First { pid, birth, since: *since })
+            }
             _ => running.remove(name),
         };
         state
@@ -111,7 +121,9 @@ impl Containers {
 fn arguments(order: &Order) -> Vec<String> {
     // There is no network between pods here: all have the machine's.
     let mut words: Vec<String> =
-        ["run", "--detach", "--pull", "never", "--network", "host", "--log-driver", "k8s-file"].map(String::from).into();
+        ["run", "--detach", "--pull", "never", "--network", "host", "--log-driver", "k8s-file"]
+            .map(String::from)
+            .into();
     // Those of a machine on which root may not raise its own.
     words.extend(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"].map(String::from));
     let mut say = |name: &str, value: String| words.push(format!("--{name}={value}"));
