@@ -56,7 +56,8 @@ impl Filesystem<'_> {
         bytes.extend(self.seal(&folder.join("seal"))?);
         bytes.resize(bytes.len() + slot::SIZE, 0);
 
-        let mut taken: Vec<String> = files.into_values().filter_map(|path| self.below(&path)).collect();
+        let mut taken: Vec<String> =
+            files.into_values().filter_map(|path| closure::below(self.packages, &path)).collect();
         taken.push(format!("boot/vmlinuz-{version}"));
         taken.push(format!("usr/lib/modules/{version}/modules.builtin"));
         std::fs::remove_dir_all(&staged)?;
@@ -86,18 +87,6 @@ impl Filesystem<'_> {
         archive.file(SEAL, 0o644, self.seal.as_bytes())?;
         archive.finish()?;
         std::fs::read(to)
-    }
-
-    /// Where a file lies in the packages' root, without steps back.
-    fn below(&self, path: &Path) -> Option<String> {
-        let mut steps: Vec<&str> = Vec::new();
-        for step in path.strip_prefix(self.packages).ok()?.iter() {
-            match step.to_str()? {
-                ".." => drop(steps.pop()),
-                step => steps.push(step),
-            }
-        }
-        Some(steps.join("/"))
     }
 }
 

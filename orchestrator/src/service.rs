@@ -16,7 +16,7 @@ use crate::engine::{Engine, Settings};
 use crate::error::{Context, Error, Result};
 use crate::identity::{Certificates, Folder, Identity, TICKET_PUBLIC};
 use crate::keys::{KEK, Kek, Sealer};
-use crate::launch::{External, Launchers, Process, ProcessSettings};
+use crate::launch::{External, Kubernetes, KubernetesSettings, Launchers, Process, ProcessSettings};
 use crate::metrics::Metrics;
 use crate::model::{BackOff, Moment, Record};
 use crate::store::{self, Filter, Store};
@@ -183,7 +183,32 @@ fn launchers(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<L
     let process = Process::new(ProcessSettings { command, trust, logs });
     let process = process.doing(|| "setting up the launcher of processes".into())?;
     launchers.insert(LauncherKind::Process, Arc::new(process));
+    if config.kubernetes.image.is_some() {
+        let settings = kubernetes(config, data, addresses)?;
+        launchers.insert(LauncherKind::Kubernetes, Arc::new(Kubernetes::new(settings)));
+    }
     Ok(launchers)
+}
+
+/// What Jobs are made of.
+fn kubernetes(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<KubernetesSettings> {
+    let of = &config.kubernetes;
+    let port = addresses.first().map_or(0, SocketAddr::port);
+    let named = config.names.first().map(|name| format!("https://{name}:{port}"));
+    let url = of.url.clone().or(named).ok_or_else(|| {
+        Error::usage("nothing says where pods find the service")
+            .with_hint("set `kubernetes.url`, and its name in `names`")
+    })?;
+    let ca = of.ca.clone().or_else(|| config.process_ca(data)).ok_or_else(|| {
+        Error::usage("nothing says by which certificates agents in pods know the service")
+            .with_hint("set `kubernetes.ca`")
+    })?;
+    let ticket = data.join(TICKET_PUBLIC);
+    let key = std::fs::read(&ticket).doing(|| format!("reading {}", ticket.display()))?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, &key);
+    let service = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let (report_within, trust) = (config.report_within, data.join(TRUST));
+    Ok(KubernetesSettings { config: of.clone(), url, service, report_within, ca, ticket, trust })
 }
 
 /// How an agent is started on this machine.

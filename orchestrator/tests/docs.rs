@@ -31,7 +31,7 @@ fn explained(heading: &str) -> Vec<String> {
 fn keys(value: &Value, name: &str) -> Vec<String> {
     match value {
         // Names that people give are no keys.
-        Value::Object(object) if !name.ends_with("per_fabric") => object
+        Value::Object(object) if !["limits.per_fabric", "kubernetes.fabrics"].contains(&name) => object
             .iter()
             .flat_map(|(key, value)| keys(value, format!("{name}.{key}").trim_start_matches('.')))
             .collect(),

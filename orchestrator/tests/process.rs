@@ -3,10 +3,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator::launch::{Death, Launched, Launcher, Order, Process, ProcessSettings};
-use protocol::Token;
+use orchestrator::launch::{Death, Ending, Launched, Launcher, Order, Process, ProcessSettings, Says};
+use protocol::{Label, Token};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -26,7 +27,22 @@ fn launcher(folder: &TempDir, script: &str) -> Process {
 }
 
 fn order() -> Order {
-    Order { run: "r-1".to_owned().try_into().unwrap(), attempt: 3, server: "s1".to_owned().try_into().unwrap() }
+    Order {
+        run: "r-1".to_owned().try_into().unwrap(),
+        attempt: 3,
+        server: "s1".to_owned().try_into().unwrap(),
+        fabric: Label::default(),
+        is_local: true,
+    }
+}
+
+fn ending(handle: &str) -> Ending {
+    Ending { run: order().run, attempt: 3, handle: Some(handle.to_owned()), enrolled: true }
+}
+
+/// For what is said of no process.
+fn nobody() -> Says {
+    Arc::new(|_| {})
 }
 
 fn token() -> Token {
@@ -34,7 +50,7 @@ fn token() -> Token {
 }
 
 async fn launch(launcher: &Process) -> Launched {
-    launcher.launch(order()).await.unwrap().unwrap()
+    launcher.launch(order(), nobody()).await.unwrap().unwrap()
 }
 
 async fn file(path: &Path) -> String {
@@ -63,7 +79,7 @@ async fn an_agent_gets_its_orders_and_its_token_when_it_is_let_go() {
     assert_eq!(arguments.trim(), "run --some --run r-1 --server s1 --token /dev/stdin");
     assert!(!folder.path().join("token").exists() || std::fs::read(folder.path().join("token")).unwrap().is_empty());
     (launched.release)(token()).await;
-    let death = timeout(SOON, launcher.watch(&launched.handle)).await.unwrap();
+    let death = timeout(SOON, launcher.watch(&launched.handle, nobody())).await.unwrap();
     assert_eq!(
         death,
         Death { how: "its agent ended with exit code 5 and did not say why; its log does".into(), retryable: true }
@@ -80,7 +96,7 @@ async fn one_that_is_never_let_go_ends_by_itself() {
     let launcher = launcher(&folder, "cat >token; echo over >over");
     let Launched { handle, release } = launch(&launcher).await;
     drop(release);
-    assert!(timeout(SOON, launcher.watch(&handle)).await.unwrap().how.contains("ended well"));
+    assert!(timeout(SOON, launcher.watch(&handle, nobody())).await.unwrap().how.contains("ended well"));
     assert_eq!(file(&folder.path().join("over")).await, "over\n");
     // It reached its goal, as far as anybody can see: its log is not needed.
     assert!(!folder.path().join("r-1.3.log").exists());
@@ -92,12 +108,16 @@ async fn what_is_refused_is_refused_again() {
     for (code, retryable) in [(2, false), (3, false), (4, true), (6, true), (1, true)] {
         let launcher = launcher(&folder, &format!("exit {code}"));
         let launched = launch(&launcher).await;
-        assert_eq!(timeout(SOON, launcher.watch(&launched.handle)).await.unwrap().retryable, retryable, "{code}");
+        assert_eq!(
+            timeout(SOON, launcher.watch(&launched.handle, nobody())).await.unwrap().retryable,
+            retryable,
+            "{code}"
+        );
     }
     // Without an agent nothing is started, and what runs is seen all the same.
     let command = Err("there is no program z-provisioner".into());
     let launcher = Process::new(ProcessSettings { command, trust: None, logs: folder.path().into() }).unwrap();
-    let failed = launcher.launch(order()).await.err().unwrap();
+    let failed = launcher.launch(order(), nobody()).await.err().unwrap();
     assert!(!failed.retryable && failed.reason.contains("no program"), "{failed:?}");
 }
 
@@ -112,7 +132,7 @@ async fn keys_that_lie_in_the_folder_are_trusted_and_without_one_nothing_is_star
     let settings =
         ProcessSettings { command: Ok((agent, vec![])), trust: Some(trust.clone()), logs: folder.path().into() };
     let launcher = Process::new(settings).unwrap();
-    let failed = launcher.launch(order()).await.err().unwrap();
+    let failed = launcher.launch(order(), nobody()).await.err().unwrap();
     assert!(!failed.retryable && failed.reason.contains("trust"), "{failed:?}");
     for key in ["b.pub", "a.pub"] {
         std::fs::write(trust.join(key), "").unwrap();
@@ -130,14 +150,15 @@ async fn it_is_killed_with_all_that_it_has_started_also_when_frozen() {
     let launched = launch(&launcher).await;
     let child = file(&folder.path().join("child")).await;
     assert!(lives(&child));
-    let (watched, ended) =
-        timeout(SOON, async { tokio::join!(launcher.watch(&launched.handle), launcher.end(&launched.handle)) })
-            .await
-            .unwrap();
+    let (watched, ended) = timeout(SOON, async {
+        tokio::join!(launcher.watch(&launched.handle, nobody()), launcher.end(ending(&launched.handle), nobody()))
+    })
+    .await
+    .unwrap();
     assert_eq!(watched.how, "its agent was killed by signal 9");
     assert!(ended.retryable && !lives(&child));
     // Again it is dead at once.
-    timeout(SOON, launcher.end(&launched.handle)).await.unwrap();
+    timeout(SOON, launcher.end(ending(&launched.handle), nobody())).await.unwrap();
 }
 
 #[tokio::test]
@@ -148,12 +169,13 @@ async fn a_later_service_watches_and_kills_what_it_has_not_started() {
     (launched.release)(token()).await;
     let elsewhere = TempDir::new().unwrap();
     let later = launcher(&elsewhere, "");
-    let watch = later.watch(&launched.handle);
+    let watch = later.watch(&launched.handle, nobody());
     assert!(timeout(Duration::from_millis(500), watch).await.is_err(), "it lives");
-    let (watched, _) =
-        timeout(SOON, async { tokio::join!(later.watch(&launched.handle), later.end(&launched.handle)) })
-            .await
-            .unwrap();
+    let (watched, _) = timeout(SOON, async {
+        tokio::join!(later.watch(&launched.handle, nobody()), later.end(ending(&launched.handle), nobody()))
+    })
+    .await
+    .unwrap();
     assert_eq!(watched.how, "its process has ended");
 }
 
@@ -166,18 +188,18 @@ async fn a_handle_of_another_boot_or_another_process_is_dead_and_nobody_is_kille
     let [pid, started, boot, place] = parts[..] else { panic!("{}", launched.handle) };
     let later = started.parse::<u64>().unwrap() + 1;
     for dead in [format!("{pid}:{started}:0123456789abcdef:{place}"), format!("{pid}:{later}:{boot}:{place}")] {
-        timeout(SOON, launcher.watch(&dead)).await.expect("dead");
-        timeout(SOON, launcher.end(&dead)).await.expect("dead");
+        timeout(SOON, launcher.watch(&dead, nobody())).await.expect("dead");
+        timeout(SOON, launcher.end(ending(&dead), nobody())).await.expect("dead");
     }
     // Of another machine, or none at all: whether it is dead is not known here.
     for unknown in
         [format!("{pid}:{started}:{boot}:another-1"), format!("{pid}:{started}:0123:another-1"), "nonsense".into()]
     {
         let both = async {
-            tokio::select! { _ = launcher.watch(&unknown) => (), _ = launcher.end(&unknown) => () }
+            tokio::select! { _ = launcher.watch(&unknown, nobody()) => (), _ = launcher.end(ending(&unknown), nobody()) => () }
         };
         assert!(timeout(Duration::from_millis(300), both).await.is_err(), "{unknown}");
     }
     assert!(lives(pid));
-    timeout(SOON, launcher.end(&launched.handle)).await.unwrap();
+    timeout(SOON, launcher.end(ending(&launched.handle), nobody())).await.unwrap();
 }

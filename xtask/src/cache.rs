@@ -87,7 +87,7 @@ fn lock(path: &Path) -> Outcome<Flock<File>> {
 }
 
 /// A short, stable name for a recipe; equality is decided by the recipe's text, not by this.
-fn fnv1a(text: &str) -> u64 {
+pub fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod cache;
 mod cluster;
+mod containers;
 mod counts;
 mod demo;
 mod fail;
@@ -61,6 +62,8 @@ enum Chore {
     Build(build::Options),
     /// Build the boot medium for IBM Z
     Iso(iso::Options),
+    /// Build the container images of the agent and the service
+    Containers(containers::Options),
     /// Run unit, property, documentation and end-to-end tests, and print what ran
     Test(test::Options),
     /// Make the Python environment that tests use (or find it in the cache) and print its interpreter, for Z_PYTHON
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Chore::Image { quick, split, again } => image(quick, split, again),
         Chore::Build(options) => build::run(&options),
         Chore::Iso(options) => iso::run(&options),
+        Chore::Containers(options) => containers::run(&options),
         Chore::Test(options) => test::run(&options),
         Chore::Python => python(),
         Chore::Page(options) => page::run(&options),

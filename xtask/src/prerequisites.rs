@@ -115,6 +115,9 @@ const BUSYBOX: Package = ("busybox", &["busybox"]);
 /// What the tests of the cluster start must not outlive them.
 const LEASH: Package = ("util-linux", &["setpriv"]);
 
+/// Makes images of containers, from programs without their debug information.
+const IMAGES: [Package; 3] = [("buildah", &["buildah"]), ("binutils", &["strip"]), ("git", &["git"])];
+
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -128,6 +131,8 @@ pub enum Lane {
     S390x,
     /// The boot medium.
     Iso,
+    /// Images of containers.
+    Containers,
     /// Tests in guests.
     Vm,
     /// A Kubernetes control plane.
@@ -155,6 +160,7 @@ impl Lane {
             }
             Self::S390x => CROSS.into_iter().chain(COUNTERPARTS).collect(),
             Self::Iso => CROSS.into_iter().chain(GUESTS).chain([ISO]).collect(),
+            Self::Containers => IMAGES.to_vec(),
             Self::Vm => DISK
                 .into_iter()
                 .chain([ISO])

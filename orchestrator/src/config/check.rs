@@ -7,7 +7,7 @@ use protocol::Label;
 use rustls_pki_types::ServerName;
 use url::Url;
 
-use super::{Config, EVERY_FABRIC, Limits};
+use super::{Config, EVERY_FABRIC, HOST_DEVICES, Limits};
 use crate::error::{Error, Result};
 
 const MAX_LIST: usize = 64;
@@ -79,6 +79,7 @@ impl Config {
         self.check_times()?;
         self.limits.check()?;
         self.check_process()?;
+        self.check_kubernetes()?;
         self.check_keys()?;
         is_path("policy", self.policy.as_deref())
     }
@@ -144,6 +145,52 @@ impl Config {
         within("patience.enrol", patience.enrol, 5..=3600)?;
         within("patience.cancel", patience.cancel, 5..=86_400)?;
         within("report_within", self.report_within, 1..=3600)
+    }
+
+    fn check_kubernetes(&self) -> Result<()> {
+        let of = &self.kubernetes;
+        let text = |key: &str, text: Option<&String>| {
+            holds(
+                text.is_none_or(|text| !text.trim().is_empty()),
+                || format!("`kubernetes.{key}` is empty"),
+                "leave it out, or fill it in",
+            )
+        };
+        text("image", of.image.as_ref())?;
+        text("namespace", of.namespace.as_ref())?;
+        text("priority_class", of.priority_class.as_ref())?;
+        text("devices", Some(&of.devices))?;
+        text("seccomp", Some(&of.seccomp))?;
+        let is_resource =
+            of.devices == HOST_DEVICES || of.devices.split('/').filter(|part| !part.is_empty()).count() == 2;
+        holds(
+            is_resource,
+            || format!("`kubernetes.devices` is {:?}", of.devices),
+            "give `host`, or the resource of a device plugin, such as example.com/zfcp",
+        )?;
+        if let Some(url) = &of.url {
+            let is_url = url.starts_with("https://") && Url::parse(url).is_ok_and(|url| url.path() == "/");
+            holds(
+                is_url,
+                || format!("`kubernetes.url` is {url:?}"),
+                "give https://NAME:PORT, with one of the service's names",
+            )?;
+        }
+        for (key, list) in [("pull_secrets", of.pull_secrets.len()), ("trust", of.trust.len()), ("args", of.args.len())]
+        {
+            at_most(&format!("kubernetes.{key}"), list)?;
+        }
+        at_most("kubernetes.tolerations", of.tolerations.len())?;
+        is_path("kubernetes.kubeconfig", of.kubeconfig.as_deref())?;
+        is_path("kubernetes.ca", of.ca.as_deref())?;
+        is_path("kubernetes.registry_auth", of.registry_auth.as_deref())?;
+        of.trust.iter().try_for_each(|file| is_path("kubernetes.trust", Some(file)))?;
+        within("kubernetes.memory_mib", of.memory_mib.into(), 128..=65_536)?;
+        within("kubernetes.cpu_milli", of.cpu_milli.into(), 10..=64_000)?;
+        within("kubernetes.run_within", of.run_within.into(), 60..=604_800)?;
+        within("kubernetes.keep", of.keep.into(), 0..=604_800)?;
+        let count = of.fabrics.len();
+        holds(count <= MAX_FABRICS, || format!("`kubernetes.fabrics` names {count} fabrics"), "name at most 1024")
     }
 
     fn check_process(&self) -> Result<()> {

@@ -9,8 +9,8 @@ use protocol::{Digest, RunId, Token};
 use super::Engine;
 use super::asks::Ask;
 use super::task::Waiting;
-use crate::launch::{Death, Launched, Launcher, Order};
-use crate::model::{Effect, Input, Record, State};
+use crate::launch::{Death, Ending, Launched, Launcher, Order, Says};
+use crate::model::{AttemptRecord, Effect, Input, Record, State};
 
 type Release = Box<dyn FnOnce(Token) -> BoxFuture<'static, ()> + Send>;
 
@@ -43,19 +43,19 @@ impl Launching {
         let attempt = current.number;
         let is_ours = record.order.launcher.starts_agents();
         match (record.state, &current.handle) {
-            // Whether it has its token nobody knows. It has not enrolled, so nothing is lost with it.
-            (State::Launching, _) if is_ours => Some(Input::NotLaunched {
-                attempt,
-                reason: "the service ended while it launched the agent".into(),
-                retryable: true,
-                counts: false,
-            }),
+            (State::Launching, Some(handle)) if is_ours => {
+                self.adopt(record, attempt, handle.clone());
+                None
+            }
+            (State::Launching, None) if is_ours => Some(unlaunched(attempt)),
             (State::Running, Some(handle)) => {
                 self.watch(record, attempt, handle.clone());
                 None
             }
             (State::Lost, handle) => {
-                self.end(record, attempt, handle.clone());
+                if is_ours {
+                    self.end(record, attempt, handle.clone());
+                }
                 None
             }
             _ => None,
@@ -79,13 +79,20 @@ impl Launching {
         let (engine, run, attempt) = (self.engine.clone(), record.run.clone(), record.attempt());
         let launched = Arc::clone(&self.launched);
         let launcher = self.launcher(record);
-        let order = Order { run: run.clone(), attempt, server: record.server().clone() };
+        let order = Order {
+            run: run.clone(),
+            attempt,
+            server: record.server().clone(),
+            fabric: record.fabric().clone(),
+            is_local: record.order.target.lun.is_none(),
+        };
+        let says = self.says(record, attempt);
         tokio::spawn(async move {
             let not = |reason, retryable| Input::NotLaunched { attempt, reason, retryable, counts: true };
             let Some(launcher) = launcher else {
                 return say(&engine, run, not("this service has no such launcher".into(), false)).await;
             };
-            match launcher.launch(order).await {
+            match launcher.launch(order, says).await {
                 Ok(None) => {}
                 Ok(Some(Launched { handle, release })) => {
                     launched.lock().unwrap_or_else(PoisonError::into_inner).insert((run.clone(), attempt), release);
@@ -110,11 +117,25 @@ impl Launching {
         }
     }
 
+    /// Goes on with an attempt that an earlier service has launched and perhaps let go. Whether it has its token its launcher may know; an
+    /// agent that has none, and has not enrolled, loses nothing.
+    fn adopt(&self, record: &Record, attempt: u32, handle: String) {
+        let Some(launcher) = self.launcher(record) else { return };
+        let (engine, run, says) = (self.engine.clone(), record.run.clone(), self.says(record, attempt));
+        tokio::spawn(async move {
+            if !launcher.was_released(&handle).await {
+                return say(&engine, run, unlaunched(attempt)).await;
+            }
+            let Death { how, retryable } = launcher.watch(&handle, says).await;
+            say(&engine, run, Input::Died { attempt, how, retryable }).await;
+        });
+    }
+
     fn watch(&self, record: &Record, attempt: u32, handle: String) {
         let Some(launcher) = self.launcher(record) else { return };
-        let (engine, run) = (self.engine.clone(), record.run.clone());
+        let (engine, run, says) = (self.engine.clone(), record.run.clone(), self.says(record, attempt));
         tokio::spawn(async move {
-            let Death { how, retryable } = launcher.watch(&handle).await;
+            let Death { how, retryable } = launcher.watch(&handle, says).await;
             say(&engine, run, Input::Died { attempt, how, retryable }).await;
         });
     }
@@ -123,13 +144,60 @@ impl Launching {
         let key = (record.run.clone(), attempt);
         self.tokens.remove(&key);
         self.launched.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        let (Some(launcher), Some(handle)) = (self.launcher(record), handle) else { return };
-        let (engine, run) = (self.engine.clone(), record.run.clone());
+        let Some(launcher) = self.launcher(record) else { return };
+        let (engine, run, says) = (self.engine.clone(), record.run.clone(), self.says(record, attempt));
+        let ending = Ending { run: run.clone(), attempt, handle, enrolled: has_enrolled(record, attempt) };
         tokio::spawn(async move {
-            let Death { how, retryable } = launcher.end(&handle).await;
+            let Death { how, retryable } = launcher.end(ending, says).await;
             say(&engine, run, Input::Died { attempt, how, retryable }).await;
         });
     }
+
+    /// After a restart: ends what is still there of attempts that are over. It may be there because the service ended before it had ended it.
+    /// Of a run that this service does not know, nothing is touched.
+    pub(super) fn end_leftovers(&self) {
+        for launcher in self.engine.0.settings.launchers.values() {
+            let (engine, launcher) = (self.engine.clone(), Arc::clone(launcher));
+            tokio::spawn(async move {
+                for left in launcher.leftovers().await {
+                    let known = engine.0.store.run(&left.run).await;
+                    let Ok(Some(record)) = known else {
+                        tracing::warn!(run = %left.run, attempt = left.attempt, handle = left.handle, "something runs for a run that is not known here; it is left alone");
+                        continue;
+                    };
+                    let is_over = |of: &AttemptRecord| of.number == left.attempt && of.outcome.is_some();
+                    if record.attempts.iter().any(is_over) && !record.silent.contains(&left.attempt) {
+                        let enrolled = has_enrolled(&record, left.attempt);
+                        let ending =
+                            Ending { run: left.run, attempt: left.attempt, handle: Some(left.handle), enrolled };
+                        let launcher = Arc::clone(&launcher);
+                        tokio::spawn(async move { launcher.end(ending, Arc::new(|_| {})).await });
+                    }
+                }
+            });
+        }
+    }
+
+    /// Tells the run what its launcher says of an attempt. It is told in the order in which it was said.
+    fn says(&self, record: &Record, attempt: u32) -> Says {
+        let (engine, run) = (self.engine.clone(), record.run.clone());
+        let (words, mut said) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(words) = said.recv().await {
+                say(&engine, run.clone(), Input::Said { attempt, words }).await;
+            }
+        });
+        Arc::new(move |text| drop(words.send(text)))
+    }
+}
+
+fn has_enrolled(record: &Record, attempt: u32) -> bool {
+    record.attempts.iter().any(|of| of.number == attempt && of.enrolled.is_some())
+}
+
+fn unlaunched(attempt: u32) -> Input {
+    let reason = "the service ended while it launched the agent".into();
+    Input::NotLaunched { attempt, reason, retryable: true, counts: false }
 }
 
 /// To an engine that has ended nothing is said: the next one asks the launcher again.

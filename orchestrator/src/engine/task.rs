@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{Happening, What};
+use protocol::control::run::{Happening, LauncherKind, What};
 use protocol::{Digest, RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +59,7 @@ impl Task {
             engine.0.published.show(record, &engine.0.settings);
             owed.extend(launching.go_on(record).map(|input| (record.run.clone(), input)));
         }
+        launching.end_leftovers();
         let fleet = Fleet::new(records);
         let stored = tokio::time::Instant::now();
         Task { engine, asked, generation, seq, fleet, owed, launching, dice: Dice::default(), more: false, stored }
@@ -114,7 +115,9 @@ impl Task {
         self.owed.extend(expired.into_iter().map(|of| (of.run, Input::Expired { attempt: of.attempt })));
         let patience = inner.settings.enrol_within.as_secs();
         self.owed.extend(unenrolled.into_iter().map(|of| {
-            let reason = format!("its agent did not enrol within {patience} s");
+            let saw = inner.published.get(&of.run).filter(|of| of.order.launcher == LauncherKind::Kubernetes);
+            let saw = saw.map(|record| format!(": {}", record.reason)).unwrap_or_default();
+            let reason = format!("its agent did not enrol within {patience} s{saw}");
             (of.run, Input::NotLaunched { attempt: of.attempt, reason, retryable: true, counts: true })
         }));
         let late = inner.published.late(&inner.clock).into_iter();

@@ -2,22 +2,22 @@
 
 use futures_util::future::{BoxFuture, pending, ready};
 
-use super::{Death, Launched, Launcher, NotLaunched, Order};
+use super::{Death, Ending, Launched, Launcher, NotLaunched, Order, Says};
 
 /// Waits for others. Whether they are dead it cannot know.
 #[derive(Debug, Default)]
 pub struct External;
 
 impl Launcher for External {
-    fn launch(&self, _: Order) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
+    fn launch(&self, _: Order, _: Says) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
         Box::pin(ready(Ok(None)))
     }
 
-    fn watch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Death> {
+    fn watch<'a>(&'a self, _: &'a str, _: Says) -> BoxFuture<'a, Death> {
         Box::pin(pending())
     }
 
-    fn end<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Death> {
+    fn end(&self, _: Ending, _: Says) -> BoxFuture<'_, Death> {
         Box::pin(pending())
     }
 }

@@ -5,17 +5,19 @@
 //! behind that ends by itself.
 
 mod external;
+mod kubernetes;
 mod process;
 mod sessions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use protocol::control::run::LauncherKind;
-use protocol::{RunId, ServerName, Token};
+use protocol::{Label, RunId, ServerName, Token};
 
 pub use external::External;
+pub use kubernetes::{Kubernetes, Settings as KubernetesSettings};
 pub use process::{Process, Settings as ProcessSettings};
 
 /// An attempt to launch.
@@ -27,7 +29,38 @@ pub struct Order {
     pub attempt: u32,
     /// The server.
     pub server: ServerName,
+    /// The storage fabric.
+    pub fabric: Label,
+    /// Whether its target is a device of this server alone, by a path, and not a LUN that every machine of the fabric reaches.
+    pub is_local: bool,
 }
+
+/// An attempt to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// The run.
+    pub run: RunId,
+    /// The attempt.
+    pub attempt: u32,
+    /// What its launcher knows it by. Without, whatever an earlier service may have started and had no time to note.
+    pub handle: Option<String>,
+    /// Whether its agent has enrolled. One that has not can write nothing, and never will: its token is worth nothing any more.
+    pub enrolled: bool,
+}
+
+/// Something that an earlier service has started, and that is still there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// The run.
+    pub run: RunId,
+    /// The attempt.
+    pub attempt: u32,
+    /// What it is known by.
+    pub handle: String,
+}
+
+/// Takes words about an attempt: what it waits for, and what its platform reports of it.
+pub type Says = Arc<dyn Fn(String) + Send + Sync>;
 
 /// What was started and waits.
 pub struct Launched {
@@ -58,13 +91,31 @@ pub struct Death {
 /// Starts agents.
 pub trait Launcher: Send + Sync {
     /// Starts an agent. `None`: it is somebody else who does, and the agent enrols by itself.
-    fn launch(&self, order: Order) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>>;
+    fn launch(&self, order: Order, says: Says) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>>;
 
     /// Waits until what a handle names is dead. For ever, where that cannot be known.
-    fn watch<'a>(&'a self, handle: &'a str) -> BoxFuture<'a, Death>;
+    fn watch<'a>(&'a self, handle: &'a str, says: Says) -> BoxFuture<'a, Death>;
 
-    /// Kills what a handle names, and waits until it is dead. For ever, where it cannot be killed or that cannot be known.
-    fn end<'a>(&'a self, handle: &'a str) -> BoxFuture<'a, Death>;
+    /// Kills an attempt, and waits until it is dead. For ever, where it cannot be killed or that cannot be known.
+    fn end(&self, ending: Ending, says: Says) -> BoxFuture<'_, Death>;
+
+    /// After a restart: whether what a handle names has been let go, so that it may still enrol.
+    fn was_released<'a>(&'a self, _handle: &'a str) -> BoxFuture<'a, bool> {
+        Box::pin(ready(false))
+    }
+
+    /// After a restart: what is still there, of any attempt. Those that are over are ended then.
+    fn leftovers(&self) -> BoxFuture<'_, Vec<Leftover>> {
+        Box::pin(ready(Vec::new()))
+    }
+}
+
+/// How an agent ended that said nothing, by its exit code.
+fn ended(code: i32) -> String {
+    match code {
+        0 => "its agent ended well and did not say so".into(),
+        code => format!("its agent ended with exit code {code} and did not say why; its log does"),
+    }
 }
 
 /// The launchers there are.

@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use super::sessions;
-use super::{Death, Launched, Launcher, NotLaunched, Order};
+use super::{Death, Ending, Launched, Launcher, NotLaunched, Order, Says, ended};
 
 /// How often it is looked whether a process that is not our child is still there.
 const LOOK: Duration = Duration::from_millis(100);
@@ -167,7 +167,7 @@ impl Process {
 }
 
 impl Launcher for Process {
-    fn launch(&self, order: Order) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
+    fn launch(&self, order: Order, _: Says) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
         let started = self.start(&order).map(Some).map_err(|error| NotLaunched {
             reason: format!("no agent was started: {error}"),
             retryable: !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied),
@@ -175,12 +175,14 @@ impl Launcher for Process {
         Box::pin(std::future::ready(started))
     }
 
-    fn watch<'a>(&'a self, handle: &'a str) -> BoxFuture<'a, Death> {
+    fn watch<'a>(&'a self, handle: &'a str, _: Says) -> BoxFuture<'a, Death> {
         Box::pin(self.buried(handle))
     }
 
-    fn end<'a>(&'a self, handle: &'a str) -> BoxFuture<'a, Death> {
+    fn end(&self, ending: Ending, _: Says) -> BoxFuture<'_, Death> {
         Box::pin(async move {
+            // What was started and not noted has no token, and ends by itself.
+            let Some(handle) = &ending.handle else { return pending().await };
             while self.lives(handle).await {
                 if let Named::Here { pid, .. } = self.named(handle) {
                     // The process itself may not have its session yet.
@@ -212,8 +214,7 @@ fn place() -> io::Result<String> {
 fn how(status: std::process::ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
-        (Some(0), _) => "its agent ended well and did not say so".into(),
-        (Some(code), _) => format!("its agent ended with exit code {code} and did not say why; its log does"),
+        (Some(code), _) => ended(code),
         (None, Some(signal)) => format!("its agent was killed by signal {signal}"),
         (None, None) => "its agent ended".into(),
     }

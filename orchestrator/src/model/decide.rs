@@ -10,7 +10,7 @@
 //! ```
 
 use protocol::control::problem::{Code, Problem};
-use protocol::control::run::{LauncherKind, Outcome, What};
+use protocol::control::run::{LauncherKind, Outcome, StateChanged, What};
 use protocol::{Digest, RunId};
 
 use super::Moment;
@@ -49,6 +49,7 @@ pub fn decide(record: &Record, input: &Input, now: Moment, rules: &Rules) -> Res
         }
         Input::Report { attempt, events } => deciding.report(*attempt, events)?,
         Input::Expired { attempt } => deciding.expired(*attempt),
+        Input::Said { attempt, words } => deciding.said(*attempt, words),
         Input::Died { attempt, how, retryable } => deciding.died(*attempt, how, *retryable),
         Input::ConfirmDeath { attempt } => deciding.confirm_death(*attempt)?,
         Input::Revoke { attempt, reason } => deciding.revoke(*attempt, reason)?,
@@ -100,7 +101,7 @@ impl Deciding {
             (record.phase, record.step) = (None, None);
         }
         let attempt = record.attempt();
-        let changed = protocol::control::run::StateChanged { state: state.into(), attempt, reason };
+        let changed = StateChanged { state: state.into(), attempt, reason };
         self.decision.told.push(What::State(changed));
     }
 
@@ -149,6 +150,22 @@ impl Deciding {
             record.budget = record.budget.saturating_add(1);
         }
         self.end_attempt(Outcome::NotLaunched, reason, retryable);
+    }
+
+    /// The reason for the state becomes more than it was; the state is the same, since when it was.
+    fn said(&mut self, attempt: u32, words: &str) {
+        let record = &self.decision.record;
+        let concerns = match record.state {
+            State::Launching => record.attempt() == attempt,
+            State::Lost => record.silent.contains(&attempt),
+            _ => false,
+        };
+        if concerns && record.reason != words {
+            let (state, current) = (record.state.into(), record.attempt());
+            let reason = words.to_owned();
+            self.record().reason.clone_from(&reason);
+            self.decision.told.push(What::State(StateChanged { state, attempt: current, reason }));
+        }
     }
 
     fn expired(&mut self, attempt: u32) {
@@ -294,10 +311,6 @@ fn conflict(record: &Record, what: &str) -> Refusal {
 
 /// What is told of a run that was just created.
 pub fn created(record: &Record) -> Vec<What> {
-    let state = What::State(protocol::control::run::StateChanged {
-        state: State::Queued.into(),
-        attempt: 0,
-        reason: record.reason.clone(),
-    });
+    let state = What::State(StateChanged { state: State::Queued.into(), attempt: 0, reason: record.reason.clone() });
     std::iter::once(state).chain(record.luks_key.is_some().then(keys::made)).collect()
 }

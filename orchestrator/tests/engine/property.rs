@@ -56,7 +56,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let n = 0..=255_u8;
     let step = prop_oneof![
-        4 => (0..2_u8, 0..2_u8, prop_oneof![1 => Just(0_u8), 2 => Just(2), 2 => Just(3)], 1..4_u32, proptest::option::of(0..3_u8))
+        4 => (0..2_u8, 0..2_u8, prop_oneof![1 => Just(0_u8), 2 => Just(2), 1 => Just(3), 1 => Just(4), 2 => Just(5)], 1..4_u32, proptest::option::of(0..3_u8))
             .prop_map(|(server, target, kind, attempts, key)| Step::Create { server, target, kind, attempts, key }),
         8 => n.clone().prop_map(Step::Enrol),
         3 => n.clone().prop_map(Step::Renew),
@@ -129,6 +129,8 @@ fn order(server: u8, target: u8, kind: u8, attempts: u32) -> Value {
     let mut new = match kind {
         0 | 1 => device(&server, &format!("/dev/t{target}")),
         2 => lun(&server, &format!("3600{target}")),
+        3 => in_cluster(device(&server, &format!("/dev/t{target}"))),
+        4 => in_cluster(lun(&server, &format!("3600{target}"))),
         _ => external(&server, &format!("/dev/t{target}")),
     };
     new["max_attempts"] = json!(attempts);
@@ -270,7 +272,7 @@ impl Play {
 
     /// The launcher kills what the service tells it to.
     fn bury(&mut self) {
-        for truth in self.agents.iter_mut().filter(|truth| truth.kind == LauncherKind::Process) {
+        for truth in self.agents.iter_mut().filter(|truth| truth.kind.starts_agents()) {
             let (run, attempt) = (&truth.agent.enrolled.run, truth.agent.enrolled.attempt);
             let handle = self.world.fake.handle(run, attempt).unwrap();
             truth.dead |= self.world.fake.0.lock().unwrap().all[&handle].2;
@@ -284,12 +286,12 @@ impl Play {
         let Some(found) = self.found(&run).await else { return };
         agent.index = 0;
         let (target, is_reserved) =
-            (found.target.clone(), found.launcher == LauncherKind::External && found.target.starts_with("LUN"));
+            (found.target.clone(), found.launcher != LauncherKind::Process && found.target.starts_with("LUN"));
         let server = found.server.to_string();
         let key = match found.launcher {
             LauncherKind::Process => format!("here {target}"),
-            LauncherKind::External if is_reserved => target.clone(),
-            LauncherKind::External => format!("{server} {target}"),
+            _ if is_reserved => target.clone(),
+            _ => format!("{server} {target}"),
         };
         for other in &self.agents {
             let same = other.server == server || other.target.0 == key;

@@ -158,6 +158,41 @@ async fn what_cannot_be_killed_keeps_its_target() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_whose_pod_is_not_known_to_be_dead_holds_its_device_and_a_lun_is_taken_from_it() {
+    for (order, is_taken) in [(device("s1", "/dev/a"), false), (lun("s1", "36005"), true)] {
+        let mut world = World::with(|settings, fake| {
+            settings.launchers.insert(LauncherKind::Kubernetes, std::sync::Arc::new(Stuck(fake.clone())));
+        })
+        .await;
+        let run = world.create(&in_cluster(order)).await;
+        world.settle().await;
+        world.enrol(&run).await.unwrap();
+        world.wait(LEASE + GRACE + 100).await;
+        let found = world.run(&run).await;
+        let is_waiting = found.waits.as_ref().is_some_and(|waits| waits.what == WaitsFor::Death);
+        assert_eq!((found.state == RunState::Lost, is_waiting), (!is_taken, !is_taken), "{found:?}");
+        assert_eq!((found.state == RunState::Launching, found.attempts.len() == 2), (is_taken, is_taken));
+        assert_eq!(found.silent, [1], "it is not known to be dead");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_launcher_says_is_the_reason_until_the_agent_enrols() {
+    let world = World::new().await;
+    let run = world.create(&in_cluster(device("s1", "/dev/a"))).await;
+    world.settle().await;
+    world.fake.say(&run, 1, "ImagePullBackOff: no such image");
+    world.settle().await;
+    assert_eq!(world.run(&run).await.reason, "ImagePullBackOff: no such image");
+    assert_eq!(world.run(&run).await.waits.unwrap().detail, "ImagePullBackOff: no such image");
+    // Patience does not begin anew with each word, and says what it has waited for.
+    world.wait(ENROL_WITHIN + 1).await;
+    let found = world.run(&run).await;
+    let reason = found.attempts[0].reason.clone().unwrap();
+    assert!(reason.contains("did not enrol") && reason.ends_with("ImagePullBackOff: no such image"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_machine_without_a_reservation_waits_for_a_person() {
     let mut world = World::new().await;
     let run = world.create(&external("s1", "/dev/vda")).await;

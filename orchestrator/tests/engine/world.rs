@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, pending};
 use orchestrator::engine::{Credentials, Engine, Keeper, KeeperError, Settings};
-use orchestrator::launch::{Death, External, Launched, Launcher, NotLaunched, Order};
+use orchestrator::launch::{Death, Ending, External, Launched, Launcher, NotLaunched, Order, Says};
 use orchestrator::model::schedule::Limits;
 use orchestrator::model::{BackOff, Record, Sealed};
 use orchestrator::policy::Policy;
@@ -26,6 +26,7 @@ use crate::memory::Memory;
 
 pub const LEASE: u64 = 60;
 pub const GRACE: u64 = 15;
+pub const ENROL_WITHIN: u64 = 120;
 
 /// Processes of the launcher, by handle.
 #[derive(Default)]
@@ -35,6 +36,8 @@ pub struct Processes {
     pub all: HashMap<String, (Order, Option<Token>, bool)>,
     /// The next launches fail.
     pub refuse: u32,
+    /// What says something of each.
+    says: HashMap<String, Says>,
 }
 
 #[derive(Clone, Default)]
@@ -46,6 +49,12 @@ impl Fake {
             process.2 = true;
         }
         self.1.notify_waiters();
+    }
+
+    /// Says something of an attempt.
+    pub fn say(&self, run: &RunId, attempt: u32, words: &str) {
+        let handle = self.handle(run, attempt).unwrap();
+        self.0.lock().unwrap().says[&handle](words.to_owned());
     }
 
     /// The token of an attempt's process that is alive and was let go.
@@ -73,7 +82,7 @@ impl Fake {
 }
 
 impl Launcher for Fake {
-    fn launch(&self, order: Order) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
+    fn launch(&self, order: Order, says: Says) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
         let mut processes = self.0.lock().unwrap();
         if processes.refuse > 0 {
             processes.refuse -= 1;
@@ -83,6 +92,7 @@ impl Launcher for Fake {
         processes.next += 1;
         let handle = format!("p{}", processes.next);
         processes.all.insert(handle.clone(), (order, None, false));
+        processes.says.insert(handle.clone(), says);
         let (all, of) = (Arc::clone(&self.0), handle.clone());
         let release = move |token| -> BoxFuture<'static, ()> {
             if let Some(process) = all.lock().unwrap().all.get_mut(&of) {
@@ -93,13 +103,17 @@ impl Launcher for Fake {
         async move { Ok(Some(Launched { handle, release: Box::new(release) })) }.boxed()
     }
 
-    fn watch<'a>(&'a self, handle: &'a str) -> BoxFuture<'a, Death> {
+    fn watch<'a>(&'a self, handle: &'a str, _: Says) -> BoxFuture<'a, Death> {
         self.dead(handle).boxed()
     }
 
-    fn end<'a>(&'a self, handle: &'a str) -> BoxFuture<'a, Death> {
-        self.kill(handle);
-        self.dead(handle).boxed()
+    fn end(&self, ending: Ending, _: Says) -> BoxFuture<'_, Death> {
+        async move {
+            let Some(handle) = &ending.handle else { return pending().await };
+            self.kill(handle);
+            self.dead(handle).await
+        }
+        .boxed()
     }
 }
 
@@ -107,15 +121,15 @@ impl Launcher for Fake {
 pub struct Stuck(pub Fake);
 
 impl Launcher for Stuck {
-    fn launch(&self, order: Order) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
-        self.0.launch(order)
+    fn launch(&self, order: Order, says: Says) -> BoxFuture<'_, Result<Option<Launched>, NotLaunched>> {
+        self.0.launch(order, says)
     }
 
-    fn watch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Death> {
+    fn watch<'a>(&'a self, _: &'a str, _: Says) -> BoxFuture<'a, Death> {
         pending().boxed()
     }
 
-    fn end<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Death> {
+    fn end(&self, _: Ending, _: Says) -> BoxFuture<'_, Death> {
         pending().boxed()
     }
 }
@@ -239,7 +253,7 @@ impl World {
             back_off: BackOff { first: Duration::from_secs(10), most: Duration::from_secs(60) },
             lease: Terms { seconds: LEASE, renew_after: 15 },
             grace: Duration::from_secs(GRACE),
-            enrol_within: Duration::from_secs(120),
+            enrol_within: Duration::from_secs(ENROL_WITHIN),
             cancel_within: Duration::from_secs(300),
             launchers: HashMap::new(),
             credentials: Arc::new(Plain(Mutex::new(0))),
@@ -248,6 +262,7 @@ impl World {
             policy: Arc::new(Policy::new("/no/policy".into(), false)),
         };
         settings.launchers.insert(LauncherKind::Process, Arc::new(fake.clone()));
+        settings.launchers.insert(LauncherKind::Kubernetes, Arc::new(fake.clone()));
         settings.launchers.insert(LauncherKind::External, Arc::new(External));
         adjust(&mut settings, &fake);
         let cancel = CancellationToken::new();
@@ -312,7 +327,7 @@ impl World {
         let found = self.engine.run(run).await?;
         let token = match found.launcher {
             LauncherKind::External => self.engine.token(run).await?.token,
-            LauncherKind::Process => {
+            LauncherKind::Process | LauncherKind::Kubernetes => {
                 let attempt = found.attempts.last().map_or(0, |attempt| attempt.attempt);
                 let none = || Problem::new(protocol::control::Code::NotYet, "nothing was launched");
                 self.fake.token(run, attempt).ok_or_else(none)?
@@ -424,7 +439,13 @@ pub fn lun(server: &str, wwid: &str) -> Value {
     new
 }
 
-/// The same, encrypted under a key of the service.
+/// The same, launched in a cluster.
+pub fn in_cluster(mut new: Value) -> Value {
+    new["launcher"] = json!("kubernetes");
+    new
+}
+
+/// What was asked for, encrypted under a key of the service.
 pub fn encrypted(mut new: Value) -> Value {
     new["target"]["layout"] = json!("whole");
     new

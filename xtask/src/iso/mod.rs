@@ -66,7 +66,8 @@ const PACKAGES: &str = "packages.txt";
 /// Makes a medium without a configuration, in all its forms, around this agent.
 pub fn make(folder: &Path, agent: &Path) -> Outcome<()> {
     ensure(Lane::Iso)?;
-    let root = packages::ensure(&MEDIUM, |_| Ok(()))?.join("root");
+    let packages = packages::ensure(&MEDIUM, |_| Ok(()))?;
+    let root = packages.join("root");
     let scratch = Scratch::new("z-provisioner-iso", false)?;
     let conf = workspace().join("provisioner/multipath.conf");
     let conf = std::fs::read_to_string(&conf).tried(format_args!("read {}", conf.display()))?;
@@ -85,7 +86,7 @@ pub fn make(folder: &Path, agent: &Path) -> Outcome<()> {
     put(INITRD, &made.bytes)?;
     put(IMAGE, &memory)?;
     put(INS, format!("* z-provisioner {}\n{IMAGE} 0x00000000\n", env!("CARGO_PKG_VERSION")).as_bytes())?;
-    put(PACKAGES, list::of(&root, &made)?.as_bytes())?;
+    put(PACKAGES, list::of(&packages, &made)?.as_bytes())?;
     write_iso(folder, &scratch)?;
     let size = size(&folder.join(ISO))?;
     if size > LIMIT {

@@ -129,7 +129,8 @@ impl Display for Section {
 }
 
 impl Package {
-    fn parse(line: &str) -> Option<Self> {
+    /// Reads a line of the file.
+    pub fn parse(line: &str) -> Option<Self> {
         let [name, version, architecture, sha256, path] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
         let digest = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
         let relative = path.starts_with("pool/") && path.ends_with(".deb") && !path.contains("..");

@@ -8,6 +8,7 @@
 mod fetch;
 mod lock;
 pub mod mirror;
+pub mod owner;
 mod resolve;
 
 use std::path::{Path, PathBuf};
@@ -17,15 +18,16 @@ use crate::fail::{Fail, Outcome, Tried};
 use crate::scratch::Scratch;
 use crate::shell::workspace;
 use fetch::Fetched;
-pub use fetch::lists;
-use lock::{Lock, Package, Section};
+use fetch::lists;
+pub use lock::Package;
+use lock::{Lock, Section};
 
 /// A root folder to be filled with packages.
 pub struct Root {
     /// Its name in the lock file and in the cache.
     pub name: &'static str,
     /// The suite it is resolved from.
-    suite: &'static str,
+    pub suite: &'static str,
     /// Its architectures, the native one first.
     architectures: &'static str,
     /// The packages that are wanted; what they depend on follows from that.
@@ -77,7 +79,18 @@ pub const GO: Root = Root {
     wanted: "golang-1.19-go golang-github-modern-go-reflect2-dev",
 };
 
-const ROOTS: [&Root; 6] = [&TOOLCHAIN, &QEMU, &GUEST, &MEDIUM, &CLUSTER, &GO];
+/// What the images of containers are made of, for amd64.
+pub const CONTAINER_AMD64: Root =
+    Root { name: "container-amd64", suite: "trixie", architectures: "amd64", wanted: CONTAINER };
+
+/// The same for s390x.
+pub const CONTAINER_S390X: Root =
+    Root { name: "container-s390x", suite: "trixie", architectures: "s390x", wanted: CONTAINER };
+
+/// The tools that the agent drives without a machine of its own, and whom to trust in TLS.
+const CONTAINER: &str = "multipath-tools dmsetup cryptsetup-bin util-linux ca-certificates";
+
+const ROOTS: [&Root; 8] = [&TOOLCHAIN, &QEMU, &GUEST, &MEDIUM, &CLUSTER, &GO, &CONTAINER_AMD64, &CONTAINER_S390X];
 
 /// Change this whenever the steps below change what a root holds.
 const STEPS: u32 = 1;
@@ -85,10 +98,13 @@ const STEPS: u32 = 1;
 /// The list of what was unpacked, beside a root whose recorded packages could not be had.
 const DIFFERS: &str = "unlike-the-lock";
 
+/// Beside such a root: the packages that were unpacked instead, as lines of the lock.
+const INSTEAD: &str = "packages";
+
 /// The command line of `cargo xtask lock`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Only these: toolchain, qemu, guest, medium, cluster-tools, go
+    /// Only these: toolchain, qemu, guest, medium, cluster-tools, go, container-amd64, container-s390x
     #[arg(value_name = "ROOT")]
     roots: Vec<String>,
 }
@@ -158,6 +174,8 @@ fn fill(half: &Path, root: &Root, section: &Section) -> Outcome<()> {
         let differences = newest.differences(Some(section));
         eprintln!("xtask: {differences}");
         std::fs::write(half.join(DIFFERS), &differences).tried("note what differs from the lock")?;
+        let lines: String = newest.packages.iter().map(|package| format!("{package}\n")).collect();
+        std::fs::write(half.join(INSTEAD), lines).tried("note what was unpacked instead")?;
         return fetch::unpack(&newest.packages, &debs, &target);
     }
     fetch::unpack(&section.packages, &debs, &target)
@@ -175,8 +193,17 @@ pub fn source(name: &str, path: &str, sha256: &str, into: &Path) -> Outcome<Path
     }
 }
 
+/// The packages in a root's folder: those that are recorded, or those that had to be taken instead.
+pub fn unpacked(root: &Root, folder: &Path) -> Outcome<Vec<Package>> {
+    match std::fs::read_to_string(folder.join(INSTEAD)) {
+        Ok(lines) => Ok(lines.lines().filter_map(Package::parse).collect()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => recorded(root),
+        Err(error) => Err(error).tried(format_args!("read which packages are in {}", folder.display())),
+    }
+}
+
 /// The packages a root is recorded to be made of, with their names and versions.
-pub fn recorded(root: &Root) -> Outcome<Vec<Package>> {
+fn recorded(root: &Root) -> Outcome<Vec<Package>> {
     let lock = Lock::read(&lock_file())?;
     Ok(lock.section(root.name).map(|section| section.packages.clone()).unwrap_or_default())
 }

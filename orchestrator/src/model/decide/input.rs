@@ -73,6 +73,13 @@ pub enum Input {
         /// The attempt.
         attempt: u32,
     },
+    /// Its launcher says what an attempt waits for that has not enrolled, or that is being ended.
+    Said {
+        /// The attempt.
+        attempt: u32,
+        /// What.
+        words: String,
+    },
     /// Its launcher vouches that nothing of an attempt runs any more.
     Died {
         /// The attempt.
