@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use cluster::{Cluster, Machine, Node, Podman, image, plane};
 use e2e::command::Run;
 use e2e::lab::Lab;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// What all tests have in common that leave it whole. It goes away with the last of those that run at the same time.
@@ -210,6 +211,39 @@ fn a_service_account_has_its_own_rights_and_the_past_can_be_forgotten() {
     cluster.kubectl("create clusterrole looks --verb=list --resource=nodes");
     cluster.kubectl("create clusterrolebinding looks --clusterrole=looks --serviceaccount=default:somebody");
     nodes().ok();
+}
+
+#[test]
+fn a_deployment_with_a_claim_runs_on_the_node_program() {
+    let common = common();
+    let (cluster, lab) = (&common.cluster, Lab::new());
+    let folder = lab.fresh_dir("third");
+    image::busybox(&lab, &Podman::new(&folder), "localhost/busybox:1");
+    let node =
+        Run::program(Path::new(env!("CARGO_BIN_EXE_node"))).words("--name three --label fabric=green --kubeconfig");
+    let mut node = node.arg(cluster.kubeconfig()).arg("--storage").arg(&folder).start();
+    let disk = lab.fresh_dir("disk");
+    let mut spec = script("echo kept > /data/file; trap 'exit 0' TERM; while true; do sleep 0.1; done");
+    spec["restartPolicy"] = json!("Always");
+    spec["nodeSelector"] = json!({"fabric": "green"});
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    spec["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let size = json!({"storage": "1Gi"});
+    cluster.apply(&[
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "disk"}, "spec": {
+            "capacity": size, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": disk}}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {
+            "storageClassName": "", "accessModes": ["ReadWriteOnce"], "resources": {"requests": size}}}),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "serves"}, "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "serves"}},
+            "template": {"metadata": {"labels": {"app": "serves"}}, "spec": spec}}}),
+    ]);
+    until(cluster, "deployment", "serves", |deployment| condition(deployment, "Available") == "True");
+    assert_eq!(std::fs::read_to_string(disk.join("file")).unwrap_or_default(), "kept\n");
+    cluster.kubectl("delete deployment serves --cascade=foreground --timeout=30s");
+    node.signal(Signal::SIGTERM);
+    node.finish().ok();
+    cluster.kubectl("delete node three");
 }
 
 /// Trouble has a cluster of its own, with programs in the containers' place.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use super::{Mount, Order, State};
 use crate::podman::Podman;
+use crate::process::leash;
 
 /// The containers of one storage. All are killed when the last of its clones is dropped, and when this process ends.
 #[derive(Debug, Clone)]
@@ -42,8 +44,11 @@ impl Containers {
     }
 
     async fn run(&self, words: &[&str]) -> io::Result<std::process::Output> {
-        let mut podman = tokio::process::Command::from(self.podman.command());
-        podman.args(words).stdin(Stdio::null()).kill_on_drop(true).output().await
+        // On the leash, so that none starts a container when the reaper has been there already.
+        let podman = self.podman.command();
+        let mut leashed = tokio::process::Command::from(leash(Path::new(podman.get_program())));
+        leashed.args(podman.get_args());
+        leashed.args(words).stdin(Stdio::null()).kill_on_drop(true).output().await
     }
 
     pub(super) async fn has(&self, image: &str) -> bool {
