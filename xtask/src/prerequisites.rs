@@ -110,10 +110,10 @@ const CONTAINERS: [Package; 4] =
     [("podman", &["podman"]), ("buildah", &["buildah"]), ("runc", &["runc"]), ("skopeo", &["skopeo"])];
 
 /// What the tests' images are made of.
-const BUSYBOX: Package = ("busybox-static", &["busybox"]);
+const BUSYBOX: Package = ("busybox", &["busybox"]);
 
-/// What the tests of the cluster start must not outlive them.
-const LEASH: Package = ("util-linux", &["setpriv"]);
+/// What the tests of the cluster start must not outlive them, and they look whether it did.
+const LEASH: [Package; 2] = [("util-linux", &["setpriv"]), ("procps", &["ps"])];
 
 /// Makes images of containers, from programs without their debug information.
 const IMAGES: [Package; 3] = [("buildah", &["buildah"]), ("binutils", &["strip"]), ("git", &["git"])];
@@ -171,7 +171,7 @@ impl Lane {
                 .collect(),
             Self::Cluster => UNPACKING.to_vec(),
             Self::Kubernetes => {
-                CONTAINERS.into_iter().chain(UNPACKING).chain(COUNTERPARTS).chain([BUSYBOX, LEASH]).collect()
+                CONTAINERS.into_iter().chain(UNPACKING).chain(COUNTERPARTS).chain([BUSYBOX]).chain(LEASH).collect()
             }
             Self::Python => vec![READER, VENV],
             Self::Page => vec![READER, VENV, BROWSER, SERVERS[3], NAMESPACES],

@@ -1,11 +1,12 @@
 //! `cargo xtask test`: prerequisites, release binaries for the end-to-end tests, `cargo test`, instruction counts, and a
-//! table of what ran. With `--s390x` the tests that run under emulation, instead.
+//! table of what ran. With `--s390x`, `--vm` or `--kubernetes` the tests that need that, instead.
 
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::build;
+use crate::cluster;
 use crate::counts;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::fuzz;
@@ -24,13 +25,16 @@ pub struct Options {
     #[arg(long)]
     soak: bool,
     /// Instead: unit and property tests built for s390x, run on an emulated processor
-    #[arg(long, conflicts_with_all = ["soak", "vm"])]
+    #[arg(long, conflicts_with_all = ["soak", "vm", "kubernetes"])]
     s390x: bool,
     /// Instead: tests in guests, which are s390x kernels in QEMU
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kubernetes")]
     vm: bool,
-    /// With --vm: only the tests with this in their name, and other options of the test programs
-    #[arg(last = true, requires = "vm")]
+    /// Instead: tests with a real Kubernetes control plane and a node of its own, on this machine
+    #[arg(long)]
+    kubernetes: bool,
+    /// With --vm and --kubernetes: only the tests with this in their name, and other options of the test programs
+    #[arg(last = true)]
     filter: Vec<String>,
 }
 
@@ -46,7 +50,15 @@ pub fn run(options: &Options) -> Outcome<()> {
         return run_for_s390x();
     }
     if options.vm {
-        return run_in_guests(options);
+        return run_alone(&vm::tests(options.soak, &options.filter)?);
+    }
+    if options.kubernetes {
+        return run_alone(&cluster::tests(options.soak, &options.filter)?);
+    }
+    if !options.filter.is_empty() {
+        return Err(Fail::usage(
+            "only --vm and --kubernetes take options of the test programs; for others use cargo test",
+        ));
     }
     ensure(Lane::Test)?;
     if options.soak {
@@ -96,11 +108,10 @@ fn run_for_s390x() -> Outcome<()> {
     told(&tally, fine)
 }
 
-/// Runs what needs a machine of its own and says how much that was.
-fn run_in_guests(options: &Options) -> Outcome<()> {
-    let test = vm::tests(options.soak, &options.filter)?;
+/// Runs what needs more than `cargo test` gives it and says how much that was.
+fn run_alone(test: &Command) -> Outcome<()> {
     let mut tally = Tally::default();
-    let fine = stream(&test, &mut tally)?;
+    let fine = stream(test, &mut tally)?;
     told(&tally, fine)
 }
 

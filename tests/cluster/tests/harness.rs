@@ -2,30 +2,39 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Machine, Node, Podman, image, plane};
 use e2e::command::Run;
 use e2e::lab::Lab;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// What all tests that leave it whole have in common. It is never dropped: its processes end with this one.
+/// What all tests have in common that leave it whole. It goes away with the last of those that run at the same time.
 struct Common {
-    cluster: Cluster,
+    // In this order they are dropped.
     node: Node,
+    cluster: Cluster,
     _lab: Lab,
 }
 
-static COMMON: LazyLock<Common> = LazyLock::new(|| {
+fn common() -> Arc<Common> {
+    static SHARED: Mutex<Weak<Common>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(there) = shared.upgrade() {
+        return there;
+    }
     let lab = Lab::new();
     let cluster = Cluster::start(&lab);
     let storage = Podman::new(&lab.fresh_dir("storage"));
     image::busybox(&lab, &storage, "localhost/busybox:1");
     let node = Machine::new("one", &lab.fresh_dir("one"), storage).label("fabric", "red");
     let node = node.device("tests/null", Path::new("/dev/null")).start(cluster.kubeconfig());
-    Common { cluster, node, _lab: lab }
-});
+    let made = Arc::new(Common { node, cluster, _lab: lab });
+    *shared = Arc::downgrade(&made);
+    made
+}
 
 /// A pod's specification of one container of busybox that runs a script.
 fn script(script: &str) -> Value {
@@ -68,13 +77,14 @@ fn condition(object: &Value, name: &str) -> String {
     found.and_then(|one| one["status"].as_str()).unwrap_or_default().to_owned()
 }
 
-fn said(pod: &Value) -> String {
-    COMMON.node.said(pod["metadata"]["uid"].as_str().expect("a uid"), "main")
+fn said(common: &Common, pod: &Value) -> String {
+    common.node.said(pod["metadata"]["uid"].as_str().unwrap_or_default(), "main")
 }
 
 #[test]
 fn an_exit_code_becomes_the_jobs_condition() {
-    let cluster = &COMMON.cluster;
+    let common = common();
+    let cluster = &common.cluster;
     cluster.apply(&[job("fine", &script("exit 0")), job("broken", &script("exit 7"))]);
     until(cluster, "job", "fine", |job| condition(job, "Complete") == "True");
     until(cluster, "job", "broken", |job| condition(job, "Failed") == "True");
@@ -85,7 +95,8 @@ fn an_exit_code_becomes_the_jobs_condition() {
 
 #[test]
 fn a_missing_secret_holds_the_pod_until_it_is_there() {
-    let cluster = &COMMON.cluster;
+    let common = common();
+    let cluster = &common.cluster;
     let mut spec = script("cat /run/s/token; stat -c %a:%g /run/s/token");
     spec["volumes"] = json!([{"name": "s", "secret": {"secretName": "late", "defaultMode": 256}}]);
     spec["containers"][0]["volumeMounts"] = json!([{"name": "s", "mountPath": "/run/s", "readOnly": true}]);
@@ -100,12 +111,13 @@ fn a_missing_secret_holds_the_pod_until_it_is_there() {
     assert_eq!(waits["status"]["containerStatuses"][0]["state"]["waiting"]["reason"], "ContainerCreating");
     cluster.kubectl("create secret generic late --from-literal=token=open");
     let done = until(cluster, "pod", "holds", phase("Succeeded"));
-    assert_eq!(said(&done).trim(), "open440:4711", "as a kubelet has it: readable for the group, too");
+    assert_eq!(said(&common, &done).trim(), "open440:4711", "as a kubelet has it: readable for the group, too");
 }
 
 #[test]
 fn what_confines_a_container_does() {
-    let cluster = &COMMON.cluster;
+    let common = common();
+    let cluster = &common.cluster;
     let mut spec = script(
         "id -u; id -G; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; touch /x || echo read-only; touch /tmp/x && ls /dev/null; echo $0 $A",
     );
@@ -121,7 +133,7 @@ fn what_confines_a_container_does() {
     spec["volumes"] = json!([{"name": "t", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]);
     cluster.apply(&[pod("confined", &spec)]);
     let done = until(cluster, "pod", "confined", phase("Succeeded"));
-    let text = said(&done);
+    let text = said(&common, &done);
     for line in [
         "65532",
         "65532 6",
@@ -138,7 +150,8 @@ fn what_confines_a_container_does() {
 
 #[test]
 fn what_cannot_be_started_waits_and_says_why() {
-    let cluster = &COMMON.cluster;
+    let common = common();
+    let cluster = &common.cluster;
     let mut unknown = script("exit 0");
     unknown["containers"][0]["image"] = json!("registry.example/none:1");
     let mut nowhere = script("exit 0");
@@ -153,7 +166,8 @@ fn what_cannot_be_started_waits_and_says_why() {
 
 #[test]
 fn a_deleted_pod_is_asked_to_end_and_a_finalizer_shows_that_it_did() {
-    let cluster = &COMMON.cluster;
+    let common = common();
+    let cluster = &common.cluster;
     let mut patient =
         pod("patient", &script("trap 'echo asked; exit 8' TERM; echo up; while true; do sleep 0.1; done"));
     patient["metadata"]["finalizers"] = json!(["tests/seen"]);
@@ -161,7 +175,7 @@ fn a_deleted_pod_is_asked_to_end_and_a_finalizer_shows_that_it_did() {
     let running = until(cluster, "pod", "patient", phase("Running"));
     assert_eq!(condition(&running, "Ready"), "True");
     let began = Instant::now();
-    while !said(&running).contains("up") {
+    while !said(&common, &running).contains("up") {
         assert!(began.elapsed() < Duration::from_secs(10), "it does not run");
     }
     cluster.kubectl("delete pod patient --wait=false");
@@ -175,10 +189,11 @@ fn a_deleted_pod_is_asked_to_end_and_a_finalizer_shows_that_it_did() {
 
 #[test]
 fn an_evicted_pod_has_failed_for_that_reason() {
-    let cluster = &COMMON.cluster;
+    let common = common();
+    let cluster = &common.cluster;
     cluster.apply(&[pod("evicted", &script("trap 'exit 0' TERM; while true; do sleep 0.1; done"))]);
     until(cluster, "pod", "evicted", phase("Running"));
-    COMMON.node.evict("default", "evicted");
+    common.node.evict("default", "evicted");
     let failed = until(cluster, "pod", "evicted", phase("Failed"));
     assert_eq!(failed["status"]["reason"], "Evicted");
     cluster.kubectl("delete pod evicted");
@@ -186,7 +201,8 @@ fn an_evicted_pod_has_failed_for_that_reason() {
 
 #[test]
 fn a_service_account_has_its_own_rights_and_the_past_can_be_forgotten() {
-    let cluster = &COMMON.cluster;
+    let common = common();
+    let cluster = &common.cluster;
     cluster.kubectl("create serviceaccount somebody");
     let config = cluster.kubeconfig_of("somebody", "default");
     let nodes = || Run::program(&cluster::lane::program("kubectl")).words("get nodes --kubeconfig").arg(&config).done();
@@ -195,6 +211,39 @@ fn a_service_account_has_its_own_rights_and_the_past_can_be_forgotten() {
     cluster.kubectl("create clusterrole looks --verb=list --resource=nodes");
     cluster.kubectl("create clusterrolebinding looks --clusterrole=looks --serviceaccount=default:somebody");
     nodes().ok();
+}
+
+#[test]
+fn a_deployment_with_a_claim_runs_on_the_node_program() {
+    let common = common();
+    let (cluster, lab) = (&common.cluster, Lab::new());
+    let folder = lab.fresh_dir("third");
+    image::busybox(&lab, &Podman::new(&folder), "localhost/busybox:1");
+    let node =
+        Run::program(Path::new(env!("CARGO_BIN_EXE_node"))).words("--name three --label fabric=green --kubeconfig");
+    let mut node = node.arg(cluster.kubeconfig()).arg("--storage").arg(&folder).start();
+    let disk = lab.fresh_dir("disk");
+    let mut spec = script("echo kept > /data/file; trap 'exit 0' TERM; while true; do sleep 0.1; done");
+    spec["restartPolicy"] = json!("Always");
+    spec["nodeSelector"] = json!({"fabric": "green"});
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    spec["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let size = json!({"storage": "1Gi"});
+    cluster.apply(&[
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "disk"}, "spec": {
+            "capacity": size, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": disk}}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {
+            "storageClassName": "", "accessModes": ["ReadWriteOnce"], "resources": {"requests": size}}}),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "serves"}, "spec": {
+            "replicas": 1, "selector": {"matchLabels": {"app": "serves"}},
+            "template": {"metadata": {"labels": {"app": "serves"}}, "spec": spec}}}),
+    ]);
+    until(cluster, "deployment", "serves", |deployment| condition(deployment, "Available") == "True");
+    assert_eq!(std::fs::read_to_string(disk.join("file")).unwrap_or_default(), "kept\n");
+    cluster.kubectl("delete deployment serves --cascade=foreground --timeout=30s");
+    node.signal(Signal::SIGTERM);
+    node.finish().ok();
+    cluster.kubectl("delete node three");
 }
 
 /// Trouble has a cluster of its own, with programs in the containers' place.

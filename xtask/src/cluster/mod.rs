@@ -4,13 +4,15 @@
 //! compiler, and nothing of it is installed. What a cluster is and does is the crate `cluster`, in `tests/cluster`.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
+use crate::build;
 use crate::cache;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::packages::{self, CLUSTER, GO};
 use crate::prerequisites::{Lane, ensure};
-use crate::shell::{capture, tool};
+use crate::shell::{capture, cargo, release_binary, tool};
 
 /// How the programs are built.
 const BUILD: &str = include_str!("build.sh");
@@ -34,6 +36,23 @@ const STEPS: u32 = 1;
 pub fn run() -> Outcome<()> {
     println!("{}", provide()?.display());
     Ok(())
+}
+
+/// The tests, not yet started: `soak` takes those that are long as well, `filter` is libtest's.
+pub fn tests(soak: bool, filter: &[String]) -> Outcome<Command> {
+    ensure(Lane::Kubernetes)?;
+    let mut test = cargo();
+    // Named, since they do not run unless they are: `cargo test` knows no cluster.
+    test.args(["test", "--no-fail-fast", "-p", "cluster", "--test", "*", "--"]);
+    if soak {
+        test.arg("--include-ignored").env("Z_SOAK", "1");
+    }
+    test.args(filter);
+    test.env("CLUSTER_ROOT", provide()?);
+    build::programs()?;
+    test.env("IMGSTREAM_BIN", release_binary("imgstream")?).env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
+    test.env("Z_ORCHESTRATOR_BIN", build::service()?);
+    Ok(test)
 }
 
 /// Its folder, from the cache, or made now, which takes minutes.

@@ -89,7 +89,7 @@ fn condition(pod: &Pod, name: &str, so: bool, why: &str) -> Value {
 
 fn contained(one: &Contained) -> Value {
     let running = matches!(one.state, State::Running { .. });
-    let id = (one.state != State::Absent).then(|| format!("tests://{}", one.id)).unwrap_or_default();
+    let id = if one.state == State::Absent { String::new() } else { format!("tests://{}", one.id) };
     json!({
         "name": one.name, "image": one.image, "imageID": one.image, "restartCount": one.restarts, "containerID": id,
         "ready": running && one.ready, "started": running,

@@ -10,6 +10,7 @@ use crate::stage::{NAMESPACE, Stage, attempt};
 fn a_run_is_a_job_and_what_is_taken_away_is_gone_on_with() {
     let stage = Stage::new(&["n1"]);
     a_run_is_a_job(&stage);
+    a_second_pod_of_an_attempt_gets_nothing(&stage);
     a_deleted_pod_is_replaced_and_the_second_one_gets_nothing(&stage);
     an_eviction_is_refused_while_it_writes_and_a_kubelet_evicts_all_the_same(&stage);
     a_job_deleted_by_hand_is_one_more_attempt(&stage);
@@ -40,6 +41,25 @@ fn a_run_is_a_job(stage: &Stage) {
     }
 }
 
+/// Whoever copies a pod has its token as well, and nothing from that.
+fn a_second_pod_of_an_attempt_gets_nothing(stage: &Stage) {
+    let (target, order) = stage.slow_order("n1");
+    let run = stage.create(&order);
+    stage.until_it_writes(&run);
+    let mut second = stage.pods(&run, 1).remove(0);
+    second["metadata"] = serde_json::json!({"name": "second", "namespace": NAMESPACE});
+    second["status"] = Value::Null;
+    stage.cluster.apply(&[second]);
+    let failed = |_: &Value| stage.kubectl("get pod second -o json").contains(r#""phase": "Failed""#);
+    stage.until(&run, "refused", failed);
+    let second: Value = serde_json::from_str(&stage.kubectl("get pod second -o json")).unwrap();
+    let said = stage.nodes[0].said(second["metadata"]["uid"].as_str().unwrap(), "agent");
+    assert!(said.contains("enrolled by another process"), "{said}");
+    stage.kubectl("delete pod second --wait=false");
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 1, "{ended:#}");
+}
+
 /// This server is one that replaces a pod as soon as it is deleted, while it still runs.
 fn a_deleted_pod_is_replaced_and_the_second_one_gets_nothing(stage: &Stage) {
     let (target, order) = stage.order("n1");
@@ -58,11 +78,8 @@ fn an_eviction_is_refused_while_it_writes_and_a_kubelet_evicts_all_the_same(stag
     let run = stage.create(&order);
     stage.until_it_writes(&run);
     let pod = stage.pod(&run, 1);
-    let drained =
-        stage.cluster.kubectl_run("drain n1 --force --ignore-daemonsets --delete-emptydir-data --timeout 2s").done();
-    assert!(drained.stderr.contains("disruption budget") && !drained.status.success(), "{}", drained.stderr);
-    stage.kubectl("get node n1");
-    stage.cluster.kubectl("uncordon n1");
+    let refused = stage.evict(&pod);
+    assert!(refused.contains("disruption budget"), "{refused}");
     stage.nodes[0].evict(NAMESPACE, &pod);
     let ended = stage.succeeded(&run, &target);
     assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "{ended:#}");

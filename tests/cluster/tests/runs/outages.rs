@@ -96,7 +96,7 @@ fn a_service_that_starts_again_adopts_what_runs(stage: &mut Stage) {
     let ended = stage.succeeded(&run, &target);
     assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "{ended:#}");
     let said = stage.nodes[0].said(&second, "agent");
-    assert!(said.contains("enrolled by another process"), "{said}");
+    assert!(said.contains("enrolled by another process") || said.contains("cancelled while enrolling"), "{said}");
 }
 
 impl Stage {

@@ -152,6 +152,18 @@ impl Stage {
         self.cluster.kubectl(&format!("-n {NAMESPACE} {words}"))
     }
 
+    /// Asks the API server to evict a pod, as whoever drains a node does; how it is refused.
+    #[track_caller]
+    pub fn evict(&self, pod: &str) -> String {
+        let meta = json!({"name": pod, "namespace": NAMESPACE});
+        let eviction = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": meta});
+        let file = self.lab.file("eviction.json", eviction.to_string().as_bytes());
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction");
+        let done = self.cluster.kubectl_run("create --raw").arg(path).arg("-f").arg(file).done();
+        assert!(!done.status.success(), "it was evicted");
+        done.stderr
+    }
+
     /// Nothing is left that waits for the service: no pod that is being deleted.
     #[track_caller]
     pub fn no_pod_is_kept(&self) {

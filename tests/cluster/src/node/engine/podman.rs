@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -12,15 +13,24 @@ use serde_json::Value;
 
 use super::{Mount, Order, State};
 use crate::podman::Podman;
+use crate::process::leash;
 
 /// The containers of one storage. All are killed when the last of its clones is dropped, and when this process ends.
 #[derive(Debug, Clone)]
 pub struct Containers {
     podman: Podman,
-    /// First processes of containers that ran at the last look, each with its start in the kernel's time, and since when they did. Asking
-    /// podman takes a tenth of a second of a processor.
-    running: Arc<Mutex<HashMap<String, (i64, String, SystemTime)>>>,
+    /// Of containers that ran at the last look: asking podman takes a tenth of a second of a processor.
+    running: Arc<Mutex<HashMap<String, First>>>,
     _reaper: Arc<Reaper>,
+}
+
+/// A container's first process.
+#[derive(Debug, Clone)]
+struct First {
+    pid: i64,
+    /// When it was started, in the kernel's time: another one may have its number later.
+    birth: String,
+    since: SystemTime,
 }
 
 impl Containers {
@@ -34,8 +44,11 @@ impl Containers {
     }
 
     async fn run(&self, words: &[&str]) -> io::Result<std::process::Output> {
-        let mut podman = tokio::process::Command::from(self.podman.command());
-        podman.args(words).stdin(Stdio::null()).kill_on_drop(true).output().await
+        // On the leash, so that none starts a container when the reaper has been there already.
+        let podman = self.podman.command();
+        let mut leashed = tokio::process::Command::from(leash(Path::new(podman.get_program())));
+        leashed.args(podman.get_args());
+        leashed.args(words).stdin(Stdio::null()).kill_on_drop(true).output().await
     }
 
     pub(super) async fn has(&self, image: &str) -> bool {
@@ -53,15 +66,17 @@ impl Containers {
 
     pub(super) async fn state(&self, name: &str) -> State {
         let known = self.running.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        if let Some((pid, birth, since)) = known
-            && born(pid) == Some(birth)
+        if let Some(first) = known
+            && born(first.pid) == Some(first.birth)
         {
-            return State::Running { since };
+            return State::Running { since: first.since };
         }
         let (state, pid) = self.ask(name).await;
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         match (&state, born(pid)) {
-            (State::Running { since }, Some(birth)) => running.insert(name.to_owned(), (pid, birth, *since)),
+            (State::Running { since }, Some(birth)) => {
+                running.insert(name.to_owned(), First { pid, birth, since: *since })
+            }
             _ => running.remove(name),
         };
         state
