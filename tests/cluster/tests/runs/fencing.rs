@@ -34,7 +34,7 @@ fn a_node_that_is_gone_with_its_pod_running_keeps_its_target_until_it_is_known_t
             stage.nodes[0].thaw();
         } else {
             stage.nodes[0].kill_machine();
-            stage.service.client("confirm-death --attempt 1").arg(&run).done().ok();
+            stage.service.client("confirm-death --yes --attempt 1").arg(&run).done().ok();
             stage.nodes[0].start_agent();
         }
         let next = stage.until(&run, "tried again", |shown| shown["attempts"].as_array().unwrap().len() > 1);

@@ -10,7 +10,7 @@ use crate::stage::Stage;
 
 #[test]
 fn hundreds_of_runs_fifty_at_a_time_end_well_and_once() {
-    let runs = if std::env::var_os("Z_SOAK").is_some() { 500 } else { 100 };
+    let runs = 500;
     let watching = Lab::new();
     let witness = Witness::new(watching.dir());
     let actor = Path::new(env!("CARGO_BIN_EXE_actor-in-a-pod"));
