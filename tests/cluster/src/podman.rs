@@ -47,6 +47,16 @@ impl Podman {
         self.bounded(["pull", "--quiet"]).arg(format!("oci:{}", layout.display())).text().trim().to_owned()
     }
 
+    /// The same, and gives it a name.
+    ///
+    /// # Panics
+    /// When podman does not take it.
+    #[track_caller]
+    pub fn load_as(&self, layout: &Path, name: &str) {
+        let id = self.load(layout);
+        self.bounded(["tag", &id, name]).done().ok();
+    }
+
     /// A container that goes when it has ended: options of `podman run` first; arguments of the image's program may follow.
     pub fn run(&self, image: &str, options: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
         self.bounded(["run", "--rm"]).args(LIMITS).args(options).arg(image)

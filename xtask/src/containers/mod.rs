@@ -22,7 +22,7 @@ use crate::shell::target_folder;
 use contents::{IMAGES, Image};
 use inputs::Inputs;
 use oci::Buildah;
-use programs::Kind;
+pub use programs::{Kind, released};
 
 /// The command line of `cargo xtask containers`.
 #[derive(clap::Args)]

@@ -55,12 +55,20 @@ fn release() -> Outcome<PathBuf> {
     if std::env::consts::ARCH != "x86_64" {
         return Err(Fail::usage("images for amd64 are built on x86_64: say --arch s390x"));
     }
-    let folder = target_folder()?.join("static");
-    let target = Arch::Amd64.target();
+    let (folder, target) = (static_folder()?, Arch::Amd64.target());
     let mut build = cargo();
     build.args(["build", "--quiet", "--release", "--target", target, "--target-dir"]).arg(&folder).args(PACKAGES);
     // The linker warns of getaddrinfo and friends at every program.
     build.env("RUSTFLAGS", "-C target-feature=+crt-static -A linker-messages");
     run_tool(&mut build)?;
     Ok(folder.join(target).join("release"))
+}
+
+/// Where released programs for amd64 are once they have been built.
+pub fn released(name: &str) -> Outcome<PathBuf> {
+    Ok(static_folder()?.join(Arch::Amd64.target()).join("release").join(name))
+}
+
+fn static_folder() -> Outcome<PathBuf> {
+    Ok(target_folder()?.join("static"))
 }

@@ -1,5 +1,6 @@
 //! The demo: a real disk image, the whole way, every step shown as the command a person could run.
 
+mod kubernetes;
 mod orchestrated;
 mod spec;
 mod steps;
@@ -30,6 +31,9 @@ pub struct Options {
     /// Three servers at once, provisioned by the orchestrating service
     #[arg(long)]
     orchestrated: bool,
+    /// One server, provisioned by a Job in a Kubernetes cluster of this machine
+    #[arg(long, conflicts_with = "orchestrated")]
+    kubernetes: bool,
     /// Keep the packed image, the keys, the spec and the written disk
     #[arg(long)]
     keep: bool,
@@ -59,9 +63,16 @@ pub fn run(options: &Options) -> Outcome<()> {
     demand_root("cargo xtask demo")?;
     let from_cache = options.quick || options.image.is_some();
     ensure(if from_cache { Lane::DemoQuick } else { Lane::Demo })?;
+    if options.kubernetes {
+        kubernetes::prepare()?;
+    }
     let began = Instant::now();
     let mut stage = Stage::set(options)?;
-    let how = if options.orchestrated { orchestrated::provision(&mut stage)? } else { provision(&mut stage)? };
+    let how = match options {
+        Options { kubernetes: true, .. } => kubernetes::provision(&mut stage)?,
+        Options { orchestrated: true, .. } => orchestrated::provision(&mut stage)?,
+        _ => provision(&mut stage)?,
+    };
     let mib = |bytes: u64| bytes / MIB;
     eprintln!("\nDone in {:.1} s. {}", began.elapsed().as_secs_f64(), stage.subject.raw.display());
     eprintln!("  raw image      {} MiB", mib(stage.subject.size));
@@ -78,7 +89,13 @@ impl Stage {
     fn set(options: &Options) -> Outcome<Self> {
         let mut steps = Steps::new();
         steps.start("Build the programs");
-        steps.run(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
+        let mut build = cargo();
+        build.args(["build", "--quiet", "--release", "-p", "imgstream"]);
+        if !options.kubernetes {
+            // In an image it is another one, which needs no library.
+            build.args(["-p", "provisioner"]);
+        }
+        steps.run(&mut build)?;
         if options.orchestrated {
             // In a command of its own: what the service's types need must not come into the agent.
             steps.run(cargo().args(["build", "--quiet", "--release", "-p", "orchestrator"]))?;

@@ -207,8 +207,8 @@ impl Reaper {
     fn start(podman: &Podman) -> io::Result<Self> {
         let command = podman.command();
         let mut shell = Command::new("sh");
-        // In a group of its own: what is meant for the whole group of a test must not reach it.
-        shell.args(["-c", "read _; exec \"$@\" rm --all --force --time 0", "sh"]).process_group(0);
+        // In a group of its own, and deaf: what is meant for the whole group of a test, or for all that it has started, must not reach it.
+        shell.args(["-c", "trap '' TERM; read _; exec \"$@\" rm --all --force --time 0", "sh"]).process_group(0);
         shell.arg(command.get_program()).args(command.get_args());
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Reaper { shell: shell.spawn()? })
