@@ -89,13 +89,7 @@ impl Stage {
     fn set(options: &Options) -> Outcome<Self> {
         let mut steps = Steps::new();
         steps.start("Build the programs");
-        let mut build = cargo();
-        build.args(["build", "--quiet", "--release", "-p", "imgstream"]);
-        if !options.kubernetes {
-            // In an image it is another one, which needs no library.
-            build.args(["-p", "provisioner"]);
-        }
-        steps.run(&mut build)?;
+        steps.run(cargo().args(["build", "--quiet", "--release", "-p", "imgstream", "-p", "provisioner"]))?;
         if options.orchestrated {
             // In a command of its own: what the service's types need must not come into the agent.
             steps.run(cargo().args(["build", "--quiet", "--release", "-p", "orchestrator"]))?;
