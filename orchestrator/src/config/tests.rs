@@ -55,6 +55,12 @@ fn what_makes_no_sense_is_refused_by_name() {
         (r#"{"patience": {"enrol": 1}}"#, "`patience.enrol`"),
         (r#"{"patience": {"cancel": 0}}"#, "`patience.cancel`"),
         (r#"{"report_within": 0}"#, "`report_within`"),
+        (r#"{"kubernetes": {"image": " "}}"#, "`kubernetes.image`"),
+        (r#"{"kubernetes": {"url": "http://z:7443"}}"#, "`kubernetes.url`"),
+        (r#"{"kubernetes": {"devices": "disk"}}"#, "`kubernetes.devices`"),
+        (r#"{"kubernetes": {"memory_mib": 64}}"#, "`kubernetes.memory_mib`"),
+        (r#"{"kubernetes": {"run_within": 59}}"#, "`kubernetes.run_within`"),
+        (r#"{"kubernetes": {"jobs": 1}}"#, "unknown field"),
         (r#"{"process": {"agent": ""}}"#, "`process.agent`"),
         (r#"{"process": {"trust": [""]}}"#, "`process.trust`"),
         (r#"{"process": {"args": ["\u0000"]}}"#, "`process.args`"),
@@ -83,17 +89,17 @@ fn a_fabric_without_a_limit_of_its_own_has_that_of_all() {
 fn a_database_is_named_in_the_configuration_or_in_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("url");
-    std::fs::write(&file, "postgres://z:secret@db/runs\n").unwrap();
+    std::fs::write(&file, "postgres://z:hushhush@db/runs\n").unwrap();
     let config = Config { store_file: Some(file.clone()), ..Config::default() };
     config.check().unwrap();
     let place = config.location(Path::new("/d")).unwrap();
-    assert_eq!(place, Location::parse("postgres://z:secret@db/runs").unwrap());
-    assert!(!format!("{place:?} {place}").contains("secret"));
-    std::fs::write(&file, "secret").unwrap();
+    assert_eq!(place, Location::parse("postgres://z:hushhush@db/runs").unwrap());
+    assert!(!format!("{place:?} {place}").contains("hushhush"));
+    std::fs::write(&file, "hushhush").unwrap();
     let error = config.location(Path::new("/d")).unwrap_err();
-    assert!(error.to_string().contains("store_file") && !error.lines().contains("secret"), "{error}");
-    let config = Config::parse(br#"{"store": "postgres://z:secret@db/runs"}"#).unwrap();
-    assert!(!format!("{config:?}").contains("secret"));
+    assert!(error.to_string().contains("store_file") && !error.lines().contains("hushhush"), "{error}");
+    let config = Config::parse(br#"{"store": "postgres://z:hushhush@db/runs"}"#).unwrap();
+    assert!(!format!("{config:?}").contains("hushhush"));
 }
 
 #[test]

@@ -178,12 +178,18 @@ impl Launching {
         }
     }
 
-    /// Tells the run what its launcher says of an attempt. It is told in the order in which it was said.
+    /// Tells the run what its launcher says of an attempt, each thing once, in the order in which it was said. A launcher says the same for
+    /// as long as it is so.
     fn says(&self, record: &Record, attempt: u32) -> Says {
         let (engine, run) = (self.engine.clone(), record.run.clone());
         let (words, mut said) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn(async move {
+            let mut before = String::new();
             while let Some(words) = said.recv().await {
+                if words == before {
+                    continue;
+                }
+                before.clone_from(&words);
                 say(&engine, run.clone(), Input::Said { attempt, words }).await;
             }
         });

@@ -22,10 +22,9 @@ pub(super) fn bury_the_dead(cluster: &Arc<Cluster>) {
     tokio::spawn(async move {
         loop {
             let Some(cluster) = weak.upgrade() else { return };
-            for pod in cluster.informer.all_pods() {
-                if pod.metadata.deletion_timestamp.is_some() && is_held(&pod) && sight::is_dead(&pod) {
-                    cluster.let_go(&pod).await;
-                }
+            let is_due = |pod: &Pod| pod.metadata.deletion_timestamp.is_some() && is_held(pod) && sight::is_dead(pod);
+            for pod in cluster.informer.pods_that(is_due) {
+                cluster.let_go(&pod).await;
             }
             drop(cluster);
             changed(&mut changes, LOOK).await;

@@ -39,7 +39,7 @@ struct Seen {
 pub struct Informer {
     seen: Mutex<Seen>,
     changes: watch::Sender<u64>,
-    /// Pods that have changed, for whoever lets them go.
+    /// The watches, which end with this.
     tasks: Mutex<Vec<tokio::task::AbortHandle>>,
 }
 
@@ -107,10 +107,10 @@ impl Informer {
         seen.pods.get(name).into_iter().flat_map(BTreeMap::values).cloned().collect()
     }
 
-    /// All pods.
-    pub fn all_pods(&self) -> Vec<Pod> {
+    /// The pods, of all attempts, that are such.
+    pub fn pods_that(&self, are_such: impl Fn(&Pod) -> bool) -> Vec<Pod> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.pods.values().flat_map(BTreeMap::values).cloned().collect()
+        seen.pods.values().flat_map(BTreeMap::values).filter(|pod| are_such(pod)).cloned().collect()
     }
 
     /// Tells of changes from now on.

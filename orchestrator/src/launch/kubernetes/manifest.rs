@@ -259,3 +259,6 @@ fn owned(job: &Job) -> Value {
     let owner = json!({ "apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job.metadata.uid });
     json!({ "name": name, "labels": labels, "ownerReferences": [owner] })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,29 @@ use crate::stage::{Stage, attempt};
 #[test]
 fn neither_the_api_server_nor_the_service_need_be_there_all_the_time() {
     let mut stage = Stage::new(&["n1"]);
+    what_an_old_server_does_not_heed_is_said(&mut stage);
     launches_wait_for_the_api_server(&stage);
     watches_that_are_too_old_are_begun_anew(&stage);
     a_service_that_ends_between_creating_and_watching_leaves_nothing(&mut stage);
     a_service_that_starts_again_adopts_what_runs(&mut stage);
     stage.no_pod_is_kept();
+}
+
+/// It drops it, and says nothing.
+fn what_an_old_server_does_not_heed_is_said(stage: &mut Stage) {
+    let (target, order) = stage.order("n1");
+    let run = stage.create(&order);
+    stage.succeeded(&run, &target);
+    let said = stage.service.running().stderr();
+    for field in ["podFailurePolicy", "podReplacementPolicy"] {
+        let line = said.lines().find(|line| line.contains("does not heed a field of Jobs") && line.contains(field));
+        assert!(line.is_some_and(|line| line.contains("v1.20.2")), "{said}");
+        assert!(!stage.kubectl(&format!("get job z-{run}-1 -o json")).contains(field));
+    }
+    assert!(
+        said.contains("up to the enrolment, which takes one process per attempt, to the lease, and to the reservation"),
+        "{said}"
+    );
 }
 
 fn launches_wait_for_the_api_server(stage: &Stage) {

@@ -62,6 +62,7 @@ const PARTS: [&str; 9] = [
 ];
 
 #[test]
+#[ignore = "soak"]
 fn a_machine_boots_the_medium_and_then_the_debian_it_was_given() {
     let packed = Packed::of(&lane::debian(false), "");
     let lun = Disk::new(packed.size + MIB).paths(2);
@@ -168,6 +169,7 @@ fn a_machine_enrols_and_boots_a_split_debian_whose_passphrase_is_typed() {
 }
 
 #[test]
+#[ignore = "soak"]
 fn a_machine_encrypts_all_of_a_disk_and_halts() {
     let packed = Packed::sample();
     let lun = Disk::new(packed.size + 16 * MIB).paths(1);

@@ -34,6 +34,7 @@ fn resuming_under_the_same_key_keeps_what_is_there_and_another_key_is_refused() 
 }
 
 #[test]
+#[ignore = "soak"]
 fn discards_and_argon2id_are_as_they_were_asked_for_and_finished_after_a_power_cut() {
     let Whole { stage, lun, guest, mut spec, .. } = Whole::new();
     spec["target"]["luks"] =
