@@ -13,6 +13,7 @@ use super::{Stage, attach, compare};
 use crate::cluster;
 use crate::containers::{self, Arch, Kind};
 use crate::fail::{Fail, Outcome, Tried};
+use crate::interrupt::interrupted;
 use crate::prerequisites::{Lane, ensure};
 use crate::server::{Manners, Server};
 use crate::shell::{capture, cargo, search_path, target_folder, tool};
@@ -35,6 +36,7 @@ const WORKER: Manners =
 
 /// What has to be there before anything is begun.
 pub(super) fn prepare() -> Outcome<()> {
+    cluster::demand_processor()?;
     for lane in [Lane::Containers, Lane::Cluster, Lane::Kubernetes] {
         ensure(lane)?;
     }
@@ -87,12 +89,26 @@ pub(super) fn provision(stage: &mut Stage) -> Outcome<String> {
     steps.start("Watch it until it has ended");
     let watched = steps.run(client("watch").arg(&run));
     let took = began.elapsed();
+    if interrupted() {
+        return Err(Fail::interrupted());
+    }
 
     steps.start("Look at what came of it");
-    steps.run(cluster.kubectl().args(["get", "jobs,pods", "-o", "wide"]))?;
-    steps.run(cluster.kubectl().args(["describe", "job", &format!("z-{run}-1")]))?;
-    steps.run(client("show").arg(&run))?;
+    let job = format!("z-{run}-1");
+    if watched.is_ok() {
+        // The agent says that it is done before it ends, and the cluster sees the end later still.
+        let complete = ["wait", "--for=condition=complete", &format!("job/{job}"), "--timeout=60s"];
+        steps.run(cluster.kubectl().args(complete))?;
+    }
+    let looked = [
+        cluster.kubectl().args(["get", "jobs,pods", "-o", "wide"]),
+        cluster.kubectl().args(["describe", "job", &job]),
+        client("show").arg(&run),
+    ]
+    .map(|command| steps.run(command));
+    // Of a run that failed there may be no Job, and then that is not what went wrong.
     watched?;
+    looked.into_iter().collect::<Outcome<()>>()?;
 
     steps.start("Compare the device with the raw image, by means that are not ours");
     compare(&disk, subject, steps)?;
