@@ -21,6 +21,8 @@ pub struct Stage {
     pub image: Image,
     pub raw: Vec<u8>,
     servers: [Server; 2],
+    /// The service's configuration, for another one in its place.
+    config: Value,
     pub lab: Lab,
 }
 
@@ -32,17 +34,24 @@ impl Stage {
 
     /// With another program in the agent's place, and more configuration.
     pub fn with(nodes: &[&str], program: &Path, more: Value) -> Self {
+        Self::of(more, |lab, cluster| {
+            let machine = |name: &&str| {
+                let machine = Machine::of_programs(name, &lab.fresh_dir("node"), program);
+                machine.start(cluster.kubeconfig())
+            };
+            nodes.iter().map(machine).collect()
+        })
+    }
+
+    /// With nodes of any kind.
+    pub fn of(more: Value, nodes: impl FnOnce(&Lab, &Cluster) -> Vec<Node>) -> Self {
         let lab = Lab::new();
         let cluster = Cluster::start(&lab);
         let kubeconfig = install(&cluster);
         let raw = sample::noise(71, SIZE as usize);
         let image = lab.pack_bytes(&raw, "--chunk-size 64KiB");
         let servers = [Some("1m"), Some("500k")].map(|rate| Server::nginx(&lab, &image.dir, rate));
-        let machine = |name: &&str| {
-            let machine = Machine::of_programs(name, &lab.fresh_dir("node"), program);
-            machine.start(cluster.kubeconfig())
-        };
-        let nodes = nodes.iter().map(machine).collect();
+        let nodes = nodes(&lab, &cluster);
         let mut config = json!({
             "lease": {"seconds": 6, "renew_after": 1, "grace": 2},
             "retry": {"first_seconds": 1, "most_seconds": 2},
@@ -57,8 +66,15 @@ impl Stage {
             },
         });
         merge(&mut config, more);
-        let service = Service::new(&lab, config);
-        Stage { service, nodes, cluster, image, raw, servers, lab }
+        let service = Service::new(&lab, config.clone());
+        Stage { service, nodes, cluster, image, raw, servers, config, lab }
+    }
+
+    /// Puts another service in the place of the first, with more configuration.
+    pub fn serve(&mut self, more: Value) {
+        let mut config = self.config.clone();
+        merge(&mut config, more);
+        self.service = Service::new(&self.lab, config);
     }
 
     /// A device, and the order to write the image onto it on a server: a node has its name.
@@ -73,14 +89,23 @@ impl Stage {
 
     fn order_from(&self, source: &Server, server: &str) -> (Target, Value) {
         let target = Target::device(&self.lab, SIZE, "");
-        let order = json!({
+        let order = self.order_onto(&target, source, server);
+        (target, order)
+    }
+
+    /// The order to write the image onto a device that is there.
+    pub fn order_of(&self, target: &Target, server: &str) -> Value {
+        self.order_onto(target, &self.servers[0], server)
+    }
+
+    fn order_onto(&self, target: &Target, source: &Server, server: &str) -> Value {
+        json!({
             "server": server,
             "launcher": "kubernetes",
             "image": {"name": "sample", "sources": [source.url()], "trust": [self.image.key.id()]},
             "target": {"device": target.path()},
             "options": {"connections": 1, "request_size": 64 * KIB},
-        });
-        (target, order)
+        })
     }
 
     pub fn create(&self, order: &Value) -> String {
