@@ -4,7 +4,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use cluster::{Machine, Podman};
-use e2e::Target;
+use e2e::loopdev::Mount;
+use e2e::{Run, Target, exit};
 use serde_json::{Value, json};
 
 use crate::stage::{NAMESPACE, SIZE, Stage, attempt};
@@ -68,7 +69,8 @@ impl Scene {
 #[test]
 fn runs_are_provisioned_by_containers_of_the_agents_image() {
     let mut scene = Scene::new();
-    with_the_nodes_own_devices(&scene.stage);
+    with_the_nodes_own_devices(&scene);
+    a_device_that_the_node_has_mounted_is_refused(&scene.stage);
     what_is_evicted_is_gone_on_with(&scene.stage);
     a_run_that_is_called_off_ends_its_container(&scene.stage);
     an_image_that_comes_late(&mut scene);
@@ -77,7 +79,8 @@ fn runs_are_provisioned_by_containers_of_the_agents_image() {
     scene.stage.no_pod_is_kept();
 }
 
-fn with_the_nodes_own_devices(stage: &Stage) {
+fn with_the_nodes_own_devices(scene: &Scene) {
+    let stage = &scene.stage;
     let (target, order) = stage.order("n1");
     let run = stage.create(&order);
     let ended = stage.succeeded(&run, &target);
@@ -92,6 +95,37 @@ fn with_the_nodes_own_devices(stage: &Stage) {
     {
         assert!(described.contains(part), "{part} is not in:\n{described}");
     }
+    // What LUKS and multipath need of it, by the word of what runs it.
+    let container = scene.container(&run);
+    let host = &container["HostConfig"];
+    assert_eq!((&host["Privileged"], &host["ReadonlyRootfs"]), (&true.into(), &true.into()), "{container:#}");
+    assert_eq!((&host["IpcMode"], &host["NetworkMode"]), (&"host".into(), &"host".into()), "{container:#}");
+    let mounts: Vec<&str> =
+        container["Mounts"].as_array().unwrap().iter().filter_map(|of| of["Destination"].as_str()).collect();
+    for path in ["/dev", "/sys", "/run/udev", "/etc/multipath", "/run/z-provisioner"] {
+        assert!(mounts.contains(&path), "{path} is not in {mounts:?}");
+    }
+    assert!(host["Tmpfs"]["/run/cryptsetup"].is_string(), "{container:#}");
+}
+
+/// The container does not see the mount, and the kernel tells it all the same that somebody has the device.
+fn a_device_that_the_node_has_mounted_is_refused(stage: &Stage) {
+    let (target, order) = stage.order("n1");
+    Run::tool("mke2fs").words("-q -F -t ext4").arg(target.path()).done().ok();
+    target.settle();
+    let mount = Mount::new("-o ro,noload", target.path(), &stage.lab.path("mnt"));
+    let before = target.now();
+    let run = stage.create(&order);
+    let ended = stage.until(&run, "over", |shown: &Value| !shown["ended"].is_null());
+    assert_eq!(
+        (&ended["state"], attempt(&ended, 1)["outcome"].as_str()),
+        (&"failed".into(), Some("failed")),
+        "{ended:#}"
+    );
+    let shown = stage.pods(&run, 1)[0]["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"].clone();
+    assert_eq!(shown, exit::TARGET, "{ended:#}");
+    assert!(target.now() == before, "it was written");
+    drop(mount);
 }
 
 fn what_is_evicted_is_gone_on_with(stage: &Stage) {
