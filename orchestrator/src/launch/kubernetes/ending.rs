@@ -16,14 +16,15 @@ use super::sight::{self, Sight};
 use super::{Cluster, LOOK};
 use crate::launch::{Death, Ending, Leftover, Says};
 
-/// Lets pods go that are being deleted, and whose death is known, for as long as there is a cluster.
+/// Lets pods go whose death is known, for as long as there is a cluster. Not only those that are being deleted: who uninstalls the
+/// service deletes it together with them, and nobody would be left to do it.
 pub(super) fn bury_the_dead(cluster: &Arc<Cluster>) {
     let (weak, mut changes) = (Arc::downgrade(cluster), cluster.informer.changes());
     tokio::spawn(async move {
         loop {
             let Some(cluster) = weak.upgrade() else { return };
             for pod in cluster.informer.all_pods() {
-                if pod.metadata.deletion_timestamp.is_some() && is_held(&pod) && sight::is_dead(&pod) {
+                if is_held(&pod) && sight::is_dead(&pod) {
                     cluster.let_go(&pod).await;
                 }
             }
