@@ -5,10 +5,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 use cluster::{Machine, Podman};
 use e2e::loopdev::Mount;
-use e2e::{Run, Target, exit};
+use e2e::{Run, Service, Target, exit};
 use serde_json::{Value, json};
 
-use crate::stage::{NAMESPACE, SIZE, Stage, attempt};
+use crate::stage::{NAMESPACE, SIZE, Stage, attempt, configuration, merge};
 use crate::{site, storage, tag};
 
 /// The resource of the device plugin.
@@ -40,6 +40,21 @@ impl Scene {
         });
         let (podman, plugged) = made.unwrap();
         Scene { stage, podman, plugged }
+    }
+
+    /// Puts another service in the place of the one before, with more configuration.
+    fn serve(&mut self, more: Value) {
+        let kubeconfig = self.stage.cluster.kubeconfig_of("z-orchestrator", NAMESPACE);
+        let mut config = configuration(&kubeconfig, &self.stage.image);
+        merge(&mut config, more);
+        self.stage.service = Service::new(&self.stage.lab, config);
+    }
+
+    /// A run that writes the device plugin's device.
+    fn create_plugged(&self) -> String {
+        let (_, mut order) = self.stage.order("n1");
+        order["target"]["device"] = json!(self.plugged.path());
+        self.stage.create(&order)
     }
 
     /// What the container runtime says of the container of a run's first attempt.
@@ -164,7 +179,7 @@ fn a_run_that_is_called_off_ends_its_container(stage: &Stage) {
 
 fn an_image_that_comes_late(scene: &mut Scene) {
     let late = "localhost/z-provisioner:late";
-    scene.stage.serve(json!({"kubernetes": {"image": late}}));
+    scene.serve(json!({"kubernetes": {"image": late}}));
     let stage = &scene.stage;
     let (target, order) = stage.order("n1");
     let run = stage.create(&order);
@@ -178,9 +193,9 @@ fn an_image_that_comes_late(scene: &mut Scene) {
 }
 
 fn with_a_device_plugin_and_a_profile_that_comes_late(scene: &mut Scene) {
-    scene.stage.serve(json!({"kubernetes": {"devices": RESOURCE}}));
+    scene.serve(json!({"kubernetes": {"devices": RESOURCE}}));
     let stage = &scene.stage;
-    let run = stage.create(&stage.order_of(&scene.plugged, "n1"));
+    let run = scene.create_plugged();
     let shown = stage.until_said(&run, "seccomp profile");
     assert!(shown["reason"].as_str().unwrap().contains("profiles/z-provisioner.json"), "{shown:#}");
     scene.profile("z-provisioner.json", None);
@@ -200,11 +215,11 @@ fn with_a_device_plugin_and_a_profile_that_comes_late(scene: &mut Scene) {
 fn where_io_uring_is_refused(scene: &mut Scene) {
     scene.profile("without.json", Some("io_uring_setup"));
     let seccomp = "profiles/without.json";
-    scene.stage.serve(json!({"kubernetes": {"devices": RESOURCE, "seccomp": seccomp}}));
+    scene.serve(json!({"kubernetes": {"devices": RESOURCE, "seccomp": seccomp}}));
     let stage = &scene.stage;
     // So that there is something to write again.
     std::fs::write(scene.plugged.path(), vec![0; 65536]).unwrap();
-    let run = stage.create(&stage.order_of(&scene.plugged, "n1"));
+    let run = scene.create_plugged();
     let ended = stage.succeeded(&run, &scene.plugged);
     assert_eq!(ended["summary"]["engine"], "pwrite threads (O_DIRECT)", "{ended:#}");
     let fallback = ended["summary"]["fallback"].as_str().unwrap_or_default();

@@ -21,8 +21,6 @@ pub struct Stage {
     pub image: Image,
     pub raw: Vec<u8>,
     servers: [Server; 2],
-    /// The service's configuration, for another one in its place.
-    config: Value,
     pub lab: Lab,
 }
 
@@ -52,29 +50,10 @@ impl Stage {
         let image = lab.pack_bytes(&raw, "--chunk-size 64KiB");
         let servers = [Some("1m"), Some("500k")].map(|rate| Server::nginx(&lab, &image.dir, rate));
         let nodes = nodes(&lab, &cluster);
-        let mut config = json!({
-            "lease": {"seconds": 6, "renew_after": 1, "grace": 2},
-            "retry": {"first_seconds": 1, "most_seconds": 2},
-            "report_within": 20,
-            "names": ["127.0.0.1"],
-            "kubernetes": {
-                "image": "localhost/z-provisioner:test",
-                "kubeconfig": kubeconfig,
-                "trust": [image.key.public],
-                "cpu_milli": 10,
-                "memory_mib": 128,
-            },
-        });
+        let mut config = configuration(&kubeconfig, &image);
         merge(&mut config, more);
-        let service = Service::new(&lab, config.clone());
-        Stage { service, nodes, cluster, image, raw, servers, config, lab }
-    }
-
-    /// Puts another service in the place of the first, with more configuration.
-    pub fn serve(&mut self, more: Value) {
-        let mut config = self.config.clone();
-        merge(&mut config, more);
-        self.service = Service::new(&self.lab, config);
+        let service = Service::new(&lab, config);
+        Stage { service, nodes, cluster, image, raw, servers, lab }
     }
 
     /// A device, and the order to write the image onto it on a server: a node has its name.
@@ -89,23 +68,14 @@ impl Stage {
 
     fn order_from(&self, source: &Server, server: &str) -> (Target, Value) {
         let target = Target::device(&self.lab, SIZE, "");
-        let order = self.order_onto(&target, source, server);
-        (target, order)
-    }
-
-    /// The order to write the image onto a device that is there.
-    pub fn order_of(&self, target: &Target, server: &str) -> Value {
-        self.order_onto(target, &self.servers[0], server)
-    }
-
-    fn order_onto(&self, target: &Target, source: &Server, server: &str) -> Value {
-        json!({
+        let order = json!({
             "server": server,
             "launcher": "kubernetes",
             "image": {"name": "sample", "sources": [source.url()], "trust": [self.image.key.id()]},
             "target": {"device": target.path()},
             "options": {"connections": 1, "request_size": 64 * KIB},
-        })
+        });
+        (target, order)
     }
 
     pub fn create(&self, order: &Value) -> String {
@@ -212,6 +182,23 @@ fn install(cluster: &Cluster) -> PathBuf {
         cluster.kubectl(&format!("apply -f {}", base.join(file).display()));
     }
     cluster.kubeconfig_of("z-orchestrator", NAMESPACE)
+}
+
+/// What the service is configured with, unless a test wants something else.
+pub fn configuration(kubeconfig: &Path, image: &Image) -> Value {
+    json!({
+        "lease": {"seconds": 6, "renew_after": 1, "grace": 2},
+        "retry": {"first_seconds": 1, "most_seconds": 2},
+        "report_within": 20,
+        "names": ["127.0.0.1"],
+        "kubernetes": {
+            "image": "localhost/z-provisioner:test",
+            "kubeconfig": kubeconfig,
+            "trust": [image.key.public],
+            "cpu_milli": 10,
+            "memory_mib": 128,
+        },
+    })
 }
 
 /// Puts values into others.
