@@ -146,13 +146,14 @@ impl Cluster {
         self.kubectl_run("apply -f").arg(file).done().ok();
     }
 
-    /// An object as it is, `None` where there is none: `get("job", "default", "name")`.
+    /// An object as it is, `None` where there is none: `get("job", "default", "name")`. An object that is in no namespace has an empty one.
     ///
     /// # Panics
     /// When the API server does not answer.
     #[track_caller]
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
-        let found = self.kubectl_run(&format!("get {kind} {name} -n {namespace} --ignore-not-found -o json")).text();
+        let within = if namespace.is_empty() { String::new() } else { format!("-n {namespace}") };
+        let found = self.kubectl_run(&format!("get {kind} {name} {within} --ignore-not-found -o json")).text();
         (!found.trim().is_empty()).then(|| serde_json::from_str(&found).expect("an object"))
     }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::build;
 use crate::cache;
+use crate::containers;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::packages::{self, CLUSTER, GO};
 use crate::prerequisites::{Lane, ensure};
@@ -52,6 +53,7 @@ pub fn tests(soak: bool, filter: &[String]) -> Outcome<Command> {
     build::programs()?;
     test.env("IMGSTREAM_BIN", release_binary("imgstream")?).env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
     test.env("Z_ORCHESTRATOR_BIN", build::service()?);
+    test.env("CLUSTER_IMAGES", containers::for_tests()?);
     Ok(test)
 }
 

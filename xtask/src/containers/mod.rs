@@ -93,6 +93,13 @@ pub fn run(options: &Options) -> Outcome<()> {
     make(archs, options.programs, &out)
 }
 
+/// The images that tests run on this machine, around its tests' own programs. Returns their folder.
+pub fn for_tests() -> Outcome<PathBuf> {
+    let out = target_folder()?.join("containers-of-tests");
+    make(&[Arch::Amd64], Kind::Dev, &out)?;
+    Ok(out)
+}
+
 /// Makes every image for these architectures, each an OCI layout in a folder of its name.
 pub fn make(archs: &[Arch], kind: Kind, out: &Path) -> Outcome<()> {
     ensure(Lane::Containers)?;

@@ -16,14 +16,14 @@ use super::sight::{self, Sight};
 use super::{Cluster, LOOK};
 use crate::launch::{Death, Ending, Leftover, Says};
 
-/// Lets pods go that are being deleted, and whose death is known, for as long as there is a cluster.
+/// Lets pods go whose death is known, for as long as there is a cluster. Not only those that are being deleted: who uninstalls the
+/// service deletes it together with them, and nobody would be left to do it.
 pub(super) fn bury_the_dead(cluster: &Arc<Cluster>) {
     let (weak, mut changes) = (Arc::downgrade(cluster), cluster.informer.changes());
     tokio::spawn(async move {
         loop {
             let Some(cluster) = weak.upgrade() else { return };
-            let is_due = |pod: &Pod| pod.metadata.deletion_timestamp.is_some() && is_held(pod) && sight::is_dead(pod);
-            for pod in cluster.informer.pods_that(is_due) {
+            for pod in cluster.informer.pods_that(|pod| is_held(pod) && sight::is_dead(pod)) {
                 cluster.let_go(&pod).await;
             }
             drop(cluster);

@@ -26,6 +26,14 @@ pub const SERVICE: &str = "z-provisioner/service";
 const SERVER: &str = "z-provisioner/server";
 /// Where the Secret's files are in the container.
 const FILES: &str = "/run/z-provisioner";
+/// What a pod with its node's own devices has of the node: name, path, type. udev's database says which device a WWID is; mpathpersist
+/// reads the keys of reservations where multipathd has written them.
+const OF_THE_NODE: [(&str, &str, &str); 4] = [
+    ("dev", "/dev", "Directory"),
+    ("sys", "/sys", "Directory"),
+    ("udev", "/run/udev", "DirectoryOrCreate"),
+    ("multipath", "/etc/multipath", "DirectoryOrCreate"),
+];
 /// Longest value of a label, in bytes.
 const MAX_LABEL: usize = 63;
 /// What an agent that is told to end may take, in seconds: it closes what it has opened.
@@ -105,13 +113,13 @@ fn pod(settings: &Settings, order: &Order, name: &str, trusted: usize) -> Value 
         json!({ "name": "tmp", "mountPath": "/tmp" }),
     ];
     if config.devices == HOST_DEVICES {
-        // udev's database says which device a WWID is.
-        for (name, path, kind) in
-            [("dev", "/dev", "Directory"), ("sys", "/sys", "Directory"), ("udev", "/run/udev", "DirectoryOrCreate")]
-        {
+        for (name, path, kind) in OF_THE_NODE {
             volumes.push(json!({ "name": name, "hostPath": { "path": path, "type": kind } }));
             mounts.push(json!({ "name": name, "mountPath": path }));
         }
+        // Where cryptsetup keeps its locks.
+        volumes.push(json!({ "name": "cryptsetup", "emptyDir": { "medium": "Memory", "sizeLimit": "1Mi" } }));
+        mounts.push(json!({ "name": "cryptsetup", "mountPath": "/run/cryptsetup" }));
     }
     let mut pod = json!({
         "restartPolicy": "Never",
@@ -141,6 +149,8 @@ fn pod(settings: &Settings, order: &Order, name: &str, trusted: usize) -> Value 
         // multipathd listens on an abstract socket, which is its network namespace's.
         pod["hostNetwork"] = json!(true);
         pod["dnsPolicy"] = json!("ClusterFirstWithHostNet");
+        // The device mapper's tools wait for the node's udev by semaphores, which are its IPC namespace's: in another they wait for ever.
+        pod["hostIPC"] = json!(true);
     } else {
         let [user, disk] = config.user;
         pod["securityContext"] = json!({ "runAsNonRoot": true, "runAsUser": user, "runAsGroup": user, "fsGroup": user, "supplementalGroups": [disk] });

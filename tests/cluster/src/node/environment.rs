@@ -39,6 +39,7 @@ pub async fn order(
         mounts: mounts(container, volumes)?,
         devices: limits.keys().flat_map(|name| devices.get(name).cloned().unwrap_or_default()).collect(),
         hosts: hosts(shared, pod).await,
+        host_ipc: pod.spec.as_ref().is_some_and(|spec| spec.host_ipc == Some(true)),
         memory: limits.get("memory").map(|bytes| podmans(&bytes.0)),
         environment,
         ..Order::default()

@@ -8,15 +8,4 @@ mod provisions;
 mod service;
 mod twice;
 
-use std::path::PathBuf;
-
-/// The layout of an image.
-#[track_caller]
-fn image(name: &str) -> PathBuf {
-    let folder = std::env::var_os("CLUSTER_IMAGES").map(PathBuf::from);
-    let folder = folder
-        .expect("CLUSTER_IMAGES: the folder that `cargo xtask containers --arch amd64 --programs dev` has filled");
-    let layout = folder.join(name);
-    assert!(layout.join("oci-layout").is_file(), "no image in {}: run `cargo xtask containers`", layout.display());
-    layout
-}
+use cluster::lane::image;

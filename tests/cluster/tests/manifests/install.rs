@@ -31,6 +31,9 @@ fn each_overlay_is_accepted_and_a_second_time_changes_nothing() {
         let enforced = &cluster.get("namespace", "", NAMESPACE).unwrap()["metadata"]["labels"];
         let level = if overlay == own { "restricted" } else { "privileged" };
         assert_eq!(enforced["pod-security.kubernetes.io/enforce"], level, "{overlay}");
+        // Agents with the node's network come from addresses that no selector finds.
+        let policy = cluster.get("networkpolicy", NAMESPACE, "z-orchestrator").unwrap();
+        assert_eq!(policy["spec"]["ingress"][0]["from"].is_array(), overlay == own, "{overlay}: {policy:#}");
     }
     the_service_has_a_pod(&cluster);
     // The profile is no file of a pod's: what brings it onto nodes has all of it.

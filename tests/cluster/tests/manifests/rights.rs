@@ -74,7 +74,6 @@ fn not_only_asked(cluster: &Cluster) {
         "get nodes",
         "get jobs --all-namespaces",
         "get jobs -n default",
-        "delete pod z-orchestrator-0",
         "get configmaps",
         "create token z-orchestrator",
         "run a --image=none.example/none",

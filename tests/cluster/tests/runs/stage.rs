@@ -32,30 +32,25 @@ impl Stage {
 
     /// With another program in the agent's place, and more configuration.
     pub fn with(nodes: &[&str], program: &Path, more: Value) -> Self {
+        Self::of(more, |lab, cluster| {
+            let machine = |name: &&str| {
+                let machine = Machine::of_programs(name, &lab.fresh_dir("node"), program);
+                machine.start(cluster.kubeconfig())
+            };
+            nodes.iter().map(machine).collect()
+        })
+    }
+
+    /// With nodes of any kind.
+    pub fn of(more: Value, nodes: impl FnOnce(&Lab, &Cluster) -> Vec<Node>) -> Self {
         let lab = Lab::new();
         let cluster = Cluster::start(&lab);
         let kubeconfig = install(&cluster);
         let raw = sample::noise(71, SIZE as usize);
         let image = lab.pack_bytes(&raw, "--chunk-size 64KiB");
         let servers = [Some("1m"), Some("500k")].map(|rate| Server::nginx(&lab, &image.dir, rate));
-        let machine = |name: &&str| {
-            let machine = Machine::of_programs(name, &lab.fresh_dir("node"), program);
-            machine.start(cluster.kubeconfig())
-        };
-        let nodes = nodes.iter().map(machine).collect();
-        let mut config = json!({
-            "lease": {"seconds": 6, "renew_after": 1, "grace": 2},
-            "retry": {"first_seconds": 1, "most_seconds": 2},
-            "report_within": 20,
-            "names": ["127.0.0.1"],
-            "kubernetes": {
-                "image": "localhost/z-provisioner:test",
-                "kubeconfig": kubeconfig,
-                "trust": [image.key.public],
-                "cpu_milli": 10,
-                "memory_mib": 128,
-            },
-        });
+        let nodes = nodes(&lab, &cluster);
+        let mut config = configuration(&kubeconfig, &image);
         merge(&mut config, more);
         let service = Service::new(&lab, config);
         Stage { service, nodes, cluster, image, raw, servers, lab }
@@ -187,6 +182,23 @@ fn install(cluster: &Cluster) -> PathBuf {
         cluster.kubectl(&format!("apply -f {}", base.join(file).display()));
     }
     cluster.kubeconfig_of("z-orchestrator", NAMESPACE)
+}
+
+/// What the service is configured with, unless a test wants something else.
+pub fn configuration(kubeconfig: &Path, image: &Image) -> Value {
+    json!({
+        "lease": {"seconds": 6, "renew_after": 1, "grace": 2},
+        "retry": {"first_seconds": 1, "most_seconds": 2},
+        "report_within": 20,
+        "names": ["127.0.0.1"],
+        "kubernetes": {
+            "image": "localhost/z-provisioner:test",
+            "kubeconfig": kubeconfig,
+            "trust": [image.key.public],
+            "cpu_milli": 10,
+            "memory_mib": 128,
+        },
+    })
 }
 
 /// Puts values into others.

@@ -38,6 +38,8 @@ pub struct Order {
     pub groups: Vec<i64>,
     /// All the machine's devices and capabilities.
     pub privileged: bool,
+    /// The machine's semaphores and shared memory.
+    pub host_ipc: bool,
     /// The root file system cannot be written.
     pub read_only: bool,
     /// No program gains privileges, whatever its file says.

@@ -140,6 +140,9 @@ fn arguments(order: &Order) -> Vec<String> {
     if let Some((user, group)) = order.user {
         say("user", group.map_or_else(|| user.to_string(), |group| format!("{user}:{group}")));
     }
+    if order.host_ipc {
+        say("ipc", "host".into());
+    }
     if order.read_only {
         say("read-only", "true".into());
         say("read-only-tmpfs", "false".into());
