@@ -37,7 +37,7 @@ fn order() -> Order {
 }
 
 fn ending(handle: &str) -> Ending {
-    Ending { run: order().run, attempt: 3, handle: Some(handle.to_owned()), enrolled: true }
+    Ending { run: order().run, attempt: 3, handle: Some(handle.to_owned()), may_write: true }
 }
 
 /// For what is said of no process.

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use protocol::{Digest, RunId, Token};
+use tokio::task::AbortHandle;
 
 use super::Engine;
 use super::asks::Ask;
@@ -19,13 +21,15 @@ pub(super) struct Launching {
     engine: Engine,
     /// Tokens of attempts that were begun and are not let go yet. Their digests are stored.
     tokens: Waiting,
+    /// Launches, and lettings-go, that may be under way.
+    underway: HashMap<(RunId, u32), AbortHandle>,
     /// What was launched and is not let go yet.
     launched: Arc<Mutex<HashMap<(RunId, u32), Release>>>,
 }
 
 impl Launching {
     pub(super) fn new(engine: &Engine) -> Self {
-        Launching { engine: engine.clone(), tokens: HashMap::new(), launched: Arc::default() }
+        Launching { engine: engine.clone(), tokens: HashMap::new(), underway: HashMap::new(), launched: Arc::default() }
     }
 
     /// Makes the enrolment token of the next attempt.
@@ -42,6 +46,10 @@ impl Launching {
         let current = record.current()?;
         let attempt = current.number;
         let is_ours = record.order.launcher.starts_agents();
+        for silent in record.silent.iter().filter(|_| is_ours) {
+            let of = record.attempts.iter().find(|of| of.number == *silent);
+            self.end(record, *silent, of.and_then(|of| of.handle.clone()));
+        }
         match (record.state, &current.handle) {
             (State::Launching, Some(handle)) if is_ours => {
                 self.adopt(record, attempt, handle.clone());
@@ -50,12 +58,6 @@ impl Launching {
             (State::Launching, None) if is_ours => Some(unlaunched(attempt)),
             (State::Running, Some(handle)) => {
                 self.watch(record, attempt, handle.clone());
-                None
-            }
-            (State::Lost, handle) => {
-                if is_ours {
-                    self.end(record, attempt, handle.clone());
-                }
                 None
             }
             _ => None,
@@ -75,7 +77,7 @@ impl Launching {
         self.engine.0.settings.launchers.get(&record.order.launcher).cloned()
     }
 
-    fn launch(&self, record: &Record) {
+    fn launch(&mut self, record: &Record) {
         let (engine, run, attempt) = (self.engine.clone(), record.run.clone(), record.attempt());
         let launched = Arc::clone(&self.launched);
         let launcher = self.launcher(record);
@@ -87,7 +89,8 @@ impl Launching {
             is_local: record.order.target.lun.is_none(),
         };
         let says = self.says(record, attempt);
-        tokio::spawn(async move {
+        let key = (run.clone(), attempt);
+        let task = tokio::spawn(async move {
             let not = |reason, retryable| Input::NotLaunched { attempt, reason, retryable, counts: true };
             let Some(launcher) = launcher else {
                 return say(&engine, run, not("this service has no such launcher".into(), false)).await;
@@ -101,6 +104,7 @@ impl Launching {
                 Err(failed) => say(&engine, run, not(failed.reason, failed.retryable)).await,
             }
         });
+        self.underway.insert(key, task.abort_handle());
     }
 
     fn release(&mut self, record: &Record, attempt: u32) {
@@ -110,7 +114,7 @@ impl Launching {
         let handle = record.attempts.iter().find(|of| of.number == attempt).and_then(|of| of.handle.clone());
         // Without a token it ends by itself, and is found dead.
         if let (Some(token), Some(release)) = (token, release) {
-            tokio::spawn(release(token));
+            self.underway.insert(key, tokio::spawn(release(token)).abort_handle());
         }
         if let Some(handle) = handle {
             self.watch(record, attempt, handle);
@@ -142,11 +146,15 @@ impl Launching {
 
     fn end(&mut self, record: &Record, attempt: u32, handle: Option<String>) {
         let key = (record.run.clone(), attempt);
+        // What is asked for now goes on nevertheless, and is found.
+        if let Some(task) = self.underway.remove(&key) {
+            task.abort();
+        }
         self.tokens.remove(&key);
         self.launched.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         let Some(launcher) = self.launcher(record) else { return };
         let (engine, run, says) = (self.engine.clone(), record.run.clone(), self.says(record, attempt));
-        let ending = Ending { run: run.clone(), attempt, handle, enrolled: has_enrolled(record, attempt) };
+        let ending = Ending { run: run.clone(), attempt, handle, may_write: may_write(record, attempt) };
         tokio::spawn(async move {
             let Death { how, retryable } = launcher.end(ending, says).await;
             say(&engine, run, Input::Died { attempt, how, retryable }).await;
@@ -160,16 +168,16 @@ impl Launching {
             let (engine, launcher) = (self.engine.clone(), Arc::clone(launcher));
             tokio::spawn(async move {
                 for left in launcher.leftovers().await {
-                    let known = engine.0.store.run(&left.run).await;
-                    let Ok(Some(record)) = known else {
-                        tracing::warn!(run = %left.run, attempt = left.attempt, handle = left.handle, "something runs for a run that is not known here; it is left alone");
+                    let Some(record) = known(&engine, &left.run).await else {
+                        let (run, attempt, handle) = (left.run, left.attempt, left.handle);
+                        tracing::warn!(%run, attempt, handle, "something runs for a run that is not known here; it is left alone");
                         continue;
                     };
                     let is_over = |of: &AttemptRecord| of.number == left.attempt && of.outcome.is_some();
                     if record.attempts.iter().any(is_over) && !record.silent.contains(&left.attempt) {
-                        let enrolled = has_enrolled(&record, left.attempt);
+                        let may_write = may_write(&record, left.attempt);
                         let ending =
-                            Ending { run: left.run, attempt: left.attempt, handle: Some(left.handle), enrolled };
+                            Ending { run: left.run, attempt: left.attempt, handle: Some(left.handle), may_write };
                         let launcher = Arc::clone(&launcher);
                         tokio::spawn(async move { launcher.end(ending, Arc::new(|_| {})).await });
                     }
@@ -197,8 +205,23 @@ impl Launching {
     }
 }
 
-fn has_enrolled(record: &Record, attempt: u32) -> bool {
-    record.attempts.iter().any(|of| of.number == attempt && of.enrolled.is_some())
+/// Whether an attempt's agent may still write: it has enrolled, and neither has it ended nor is its death known.
+fn may_write(record: &Record, attempt: u32) -> bool {
+    let of = record.attempts.iter().find(|of| of.number == attempt);
+    of.is_some_and(|of| of.enrolled.is_some() && (of.outcome.is_none() || record.silent.contains(&attempt)))
+}
+
+/// A run as it is stored, however long the store takes to say so.
+async fn known(engine: &Engine, run: &RunId) -> Option<Record> {
+    loop {
+        match engine.0.store.run(run).await {
+            Ok(record) => return record,
+            Err(error) => {
+                tracing::warn!(%run, %error, "a run cannot be read; it is tried again");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        }
+    }
 }
 
 fn unlaunched(attempt: u32) -> Input {

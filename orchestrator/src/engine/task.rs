@@ -115,10 +115,12 @@ impl Task {
         self.owed.extend(expired.into_iter().map(|of| (of.run, Input::Expired { attempt: of.attempt })));
         let patience = inner.settings.enrol_within.as_secs();
         self.owed.extend(unenrolled.into_iter().map(|of| {
-            let saw = inner.published.get(&of.run).filter(|of| of.order.launcher == LauncherKind::Kubernetes);
-            let saw = saw.map(|record| format!(": {}", record.reason)).unwrap_or_default();
+            let found = inner.published.get(&of.run).filter(|of| of.order.launcher == LauncherKind::Kubernetes);
+            let saw = found.as_ref().map(|record| format!(": {}", record.reason)).unwrap_or_default();
             let reason = format!("its agent did not enrol within {patience} s{saw}");
-            (of.run, Input::NotLaunched { attempt: of.attempt, reason, retryable: true, counts: true })
+            // A cluster that has taken no Job has tried nothing.
+            let counts = found.is_none_or(|record| record.current().is_some_and(|current| current.handle.is_some()));
+            (of.run, Input::NotLaunched { attempt: of.attempt, reason, retryable: true, counts })
         }));
         let late = inner.published.late(&inner.clock).into_iter();
         self.owed.extend(

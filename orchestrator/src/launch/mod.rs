@@ -44,8 +44,9 @@ pub struct Ending {
     pub attempt: u32,
     /// What its launcher knows it by. Without, whatever an earlier service may have started and had no time to note.
     pub handle: Option<String>,
-    /// Whether its agent has enrolled. One that has not can write nothing, and never will: its token is worth nothing any more.
-    pub enrolled: bool,
+    /// Whether its agent may still write. One that has not enrolled cannot, and never will: its token is worth nothing any more; nor can
+    /// one that has said how it ended, that somebody vouches for, or whose reservation is gone.
+    pub may_write: bool,
 }
 
 /// Something that an earlier service has started, and that is still there.

@@ -229,6 +229,17 @@ impl Deciding {
         }
     }
 
+    /// What is left of silent attempts need not be waited for any more: a cluster may have kept it to be seen.
+    fn let_go(&mut self, are_meant: impl Fn(u32) -> bool) {
+        let record = &self.decision.record;
+        if record.order.launcher != LauncherKind::Kubernetes {
+            return;
+        }
+        let meant = record.attempts.iter().filter(|of| record.silent.contains(&of.number) && are_meant(of.number));
+        let ends = meant.map(|of| Effect::End { attempt: of.number, handle: of.handle.clone() });
+        self.decision.effects.extend(ends.collect::<Vec<_>>());
+    }
+
     /// Some silent attempts can write nothing any more. What the run waited for, it need not wait for any longer.
     fn silence_explained(&mut self, are_dead: impl Fn(u32) -> bool, how: &str) {
         let was_lost = self.state() == State::Lost;

@@ -50,6 +50,8 @@ impl Connection {
             })?,
         };
         config.connect_timeout = Some(Duration::from_secs(5));
+        // Above what a watch lasts. Without, a list that is never answered waits for ever.
+        config.read_timeout = Some(Duration::from_secs(300));
         let namespace = namespace.cloned().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| error.to_string())?;
         let info = within(client.apiserver_version()).await.map_err(|error| said(&error))?;
@@ -94,6 +96,11 @@ pub fn may_pass(error: &Error) -> bool {
         Error::Api(status) => status.code >= 500 || matches!(status.code, 401 | 408 | 429),
         _ => true,
     }
+}
+
+/// Whether an answer says that the object is there already.
+pub fn is_there(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.reason == "AlreadyExists")
 }
 
 /// The status code of a refusal, 0 for none.

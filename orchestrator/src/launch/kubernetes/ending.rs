@@ -1,6 +1,7 @@
 //! How attempts end in a cluster: Jobs are deleted, and pods let go once their death is known.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,6 +16,9 @@ use super::manifest::{ATTEMPT, FINALIZER, RUN, SERVICE, selector};
 use super::sight::{self, Sight};
 use super::{Cluster, LOOK};
 use crate::launch::{Death, Ending, Leftover, Says};
+
+/// How long a request that nobody waits for any more may take to be carried out.
+const UNDERWAY: Duration = Duration::from_secs(60);
 
 /// Lets pods go whose death is known, for as long as there is a cluster. Not only those that are being deleted: who uninstalls the
 /// service deletes it together with them, and nobody would be left to do it.
@@ -51,8 +55,12 @@ impl Cluster {
         let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::foreground() };
         match within(self.jobs().delete(&handle.name, &parameters)).await {
             Ok(_) => true,
-            // It is gone, or another one has its name.
-            Err(error) if matches!(code(&error), 404 | 409) => true,
+            Err(error) if code(&error) == 404 => true,
+            // Another one has its name; or somebody got in the way.
+            Err(error) if code(&error) == 409 => {
+                let found = within(self.jobs().get_opt(&handle.name)).await;
+                found.is_ok_and(|job| job.is_none_or(|job| job.metadata.uid.as_deref() != Some(&handle.uid)))
+            }
             Err(error) => {
                 tracing::warn!(job = handle.name, error = said(&error), "a Job is not deleted; it is tried again");
                 false
@@ -81,8 +89,8 @@ impl Cluster {
         let mut asked = false;
         loop {
             changes.mark_unchanged();
-            if !ending.enrolled {
-                // Whatever its node does with it: its token is worth nothing.
+            if !ending.may_write {
+                // Whatever its node does with it.
                 for pod in self.informer.pods(&handle.name).iter().filter(|pod| is_held(pod)) {
                     self.let_go(pod).await;
                 }
@@ -90,12 +98,13 @@ impl Cluster {
             asked = asked || self.delete(handle).await;
             match self.informer.look(&handle.name, &handle.uid) {
                 Some(Sight::Dead(death)) => return death,
+                Some(Sight::Podless(death)) if self.has_no_pods(handle).await.unwrap_or(false) => return death,
                 Some(Sight::Alive(how) | Sight::Doomed(how)) => {
                     says(format!("attempt {} is being ended: {how}", ending.attempt));
                     self.delete_orphans(handle).await;
                 }
                 Some(Sight::Nothing) if self.is_gone(handle).await.unwrap_or(false) => return killed(),
-                Some(Sight::Nothing) | None => {}
+                Some(Sight::Podless(_) | Sight::Nothing) | None => {}
             }
             changed(&mut changes, LOOK).await;
         }
@@ -116,11 +125,17 @@ impl Cluster {
     pub(super) async fn end_unnoted(&self, ending: &Ending, service: &str) -> Death {
         let (name, mut patience) = (name(&ending.run, ending.attempt), Patience::default());
         let silent: Says = Arc::new(|_| {});
+        let mut looked = false;
         loop {
             match within(self.jobs().get_opt(&name)).await {
                 Ok(job) => match job.and_then(|job| of_service(&job, service)) {
                     Some(found) => return self.end(&found.handle(&self.connection.uid), ending, &silent).await,
-                    None => return Death { how: "it had not been started".into(), retryable: true },
+                    None if looked => return Death { how: "it had not been started".into(), retryable: true },
+                    // It may have been asked for, and be on its way.
+                    None => {
+                        looked = true;
+                        tokio::time::sleep(UNDERWAY).await;
+                    }
                 },
                 Err(error) => patience.wait(&silent, said(&error)).await,
             }

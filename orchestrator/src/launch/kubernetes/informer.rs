@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event as Warning, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, watcher::Error};
 use kube::{Api, Client, Resource};
@@ -27,11 +28,22 @@ const MAX_WARNING: usize = 500;
 #[derive(Debug, Default)]
 struct Seen {
     jobs: HashMap<String, Job>,
-    /// By the name of their Job, then by UID, older ones first as far as names tell.
+    /// By the name of their Job, then by UID.
     pods: HashMap<String, BTreeMap<String, Pod>>,
-    warnings: HashMap<String, String>,
+    /// By the UID of what they are about.
+    warnings: HashMap<String, Warned>,
     jobs_listed: bool,
     pods_listed: bool,
+}
+
+/// The last warning about something.
+#[derive(Debug)]
+pub(super) struct Warned {
+    /// The UID of the event.
+    event: String,
+    at: Option<Time>,
+    /// What it says.
+    pub(super) text: String,
 }
 
 /// What is seen.
@@ -97,7 +109,8 @@ impl Informer {
     pub fn look(&self, name: &str, uid: &str) -> Option<Sight> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let job = seen.jobs.get(name).filter(|job| job.metadata.uid.as_deref() == Some(uid));
-        let pods: Vec<&Pod> = seen.pods.get(name).into_iter().flat_map(BTreeMap::values).collect();
+        let mut pods: Vec<&Pod> = seen.pods.get(name).into_iter().flat_map(BTreeMap::values).collect();
+        pods.sort_by(|one, other| one.metadata.creation_timestamp.cmp(&other.metadata.creation_timestamp));
         (seen.jobs_listed && seen.pods_listed).then(|| look(job, &pods, &seen.warnings))
     }
 
@@ -116,6 +129,14 @@ impl Informer {
     /// Tells of changes from now on.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+}
+
+impl Warned {
+    /// One that says something.
+    #[cfg(test)]
+    pub(super) fn saying(text: &str) -> Self {
+        Warned { event: String::new(), at: None, text: text.to_owned() }
     }
 }
 
@@ -167,14 +188,23 @@ impl Seen {
 
     fn warning(&mut self, warning: Warning, is_there: bool) {
         let Some(uid) = warning.involved_object.uid else { return };
+        let event = warning.metadata.uid.unwrap_or_default();
+        let before = self.warnings.get(&uid);
         if !is_there {
             // It has grown old, and so has what it said.
-            self.warnings.remove(&uid);
+            if before.is_some_and(|before| before.event == event) {
+                self.warnings.remove(&uid);
+            }
+            return;
+        }
+        let at = warning.last_timestamp.or_else(|| warning.event_time.map(|time| Time(time.0)));
+        let at = at.or(warning.metadata.creation_timestamp);
+        if before.is_some_and(|before| before.at > at) {
             return;
         }
         let reason = warning.reason.unwrap_or_default();
         let message: String = warning.message.unwrap_or_default().chars().take(MAX_WARNING).collect();
-        self.warnings.insert(uid, format!("{reason}: {message}"));
+        self.warnings.insert(uid, Warned { event, at, text: format!("{reason}: {message}") });
     }
 
     fn all_warnings(&mut self, warnings: Vec<Warning>) {

@@ -37,7 +37,7 @@ const OF_THE_NODE: [(&str, &str, &str); 4] = [
 /// Longest value of a label, in bytes.
 const MAX_LABEL: usize = 63;
 /// What an agent that is told to end may take, in seconds: it closes what it has opened.
-const GRACE: u32 = 60;
+const GRACE: u32 = 120;
 
 /// Exit codes with which trying again does not help.
 const PERMANENT: [i32; 3] = [2, 3, 4];

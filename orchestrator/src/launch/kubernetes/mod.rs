@@ -25,7 +25,7 @@ use kube::{Api, Client};
 use protocol::Token;
 use tokio::sync::OnceCell;
 
-use self::connection::{Connection, Patience, code, may_pass, said, within};
+use self::connection::{Connection, Patience, code, is_there, may_pass, said, within};
 use self::handle::{Handle, name};
 use self::informer::{Informer, changed};
 use self::manifest::Files;
@@ -202,36 +202,38 @@ impl Cluster {
         Ok(Some(found).filter(|found| same && !released && found.metadata.deletion_timestamp.is_none()))
     }
 
-    /// Makes the Secret, which lets the pod start, and the budget, which keeps it from being evicted.
+    /// Makes the budget, which keeps the pod from being evicted, and the Secret, which lets it start.
     async fn release(&self, job: &Job, files: &Files, token: &Token, says: &Says) {
-        let name = job.metadata.name.clone().unwrap_or_default();
-        let budget = manifest::budget(job, self.connection.server.policy());
-        if let Err(error) = self.post("policy", self.connection.server.policy(), "PodDisruptionBudget", budget).await {
-            tracing::warn!(
-                name,
-                error = said(&error),
-                "nothing keeps the pod from being evicted: its budget is not created"
-            );
-        }
+        let policy = self.connection.server.policy();
+        let silent: Says = Arc::new(|_| {});
+        let budget = self.insist("policy", policy, "PodDisruptionBudget", manifest::budget(job, policy), &silent);
+        let secret = self.insist("", "v1", "Secret", manifest::secret(job, files, token), says);
+        tokio::join!(budget, secret);
+    }
+
+    /// Makes something that is an attempt's, however often that takes, unless it is refused for good.
+    async fn insist(&self, group: &str, version: &str, kind: &str, body: serde_json::Value, says: &Says) {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let (began, mut patience) = (Instant::now(), Patience::default());
-        while let Err(error) = self.post("", "v1", "Secret", manifest::secret(job, files, token)).await {
-            // An answer was lost.
-            if code(&error) == 409 {
+        while let Err(error) = self.post(group, version, kind, &body).await {
+            // An answer was lost. There are conflicts of other kinds: many who ask at once get in each other's way where there is a quota.
+            if is_there(&error) {
                 return;
             }
-            let why = format!("its Secret {name} is not created: {}", said(&error));
-            tracing::warn!(name, error = why, "an agent is not let go");
-            if began.elapsed() > LAUNCH_WITHIN {
-                return;
+            let why = format!("its {kind} {name} is not created: {}", said(&error));
+            tracing::warn!(name, error = why, "something that an attempt needs is not created");
+            let is_final = !may_pass(&error) && !matches!(code(&error), 403 | 409);
+            if is_final || began.elapsed() > LAUNCH_WITHIN {
+                return says(why);
             }
             patience.wait(says, why).await;
         }
     }
 
-    async fn post(&self, group: &str, version: &str, kind: &str, body: serde_json::Value) -> Result<(), kube::Error> {
+    async fn post(&self, group: &str, version: &str, kind: &str, body: &serde_json::Value) -> Result<(), kube::Error> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         let (client, namespace): (Client, &str) = (self.connection.client.clone(), &self.connection.namespace);
-        let object: DynamicObject = serde_json::from_value(body).map_err(kube::Error::SerdeError)?;
+        let object: DynamicObject = serde_json::from_value(body.clone()).map_err(kube::Error::SerdeError)?;
         let api = Api::<DynamicObject>::namespaced_with(client, namespace, &resource);
         within(api.create(&PostParams::default(), &object)).await.map(drop)
     }
@@ -242,10 +244,17 @@ impl Cluster {
         if job.is_some_and(|job| job.metadata.uid.as_deref() == Some(&handle.uid)) {
             return Ok(false);
         }
-        let pods =
-            within(self.pods().list(&ListParams::default().labels("app.kubernetes.io/managed-by=z-orchestrator")))
-                .await?;
-        Ok(!pods.items.iter().any(|pod| informer::job_of(pod).as_deref() == Some(&handle.name)))
+        self.has_no_pods(handle).await
+    }
+
+    /// Whether the server knows no pod of a Job. By whose it is, and not by labels alone: those can be taken away.
+    async fn has_no_pods(&self, handle: &Handle) -> Result<bool, kube::Error> {
+        let pods = within(self.pods().list(&ListParams::default())).await?;
+        let is_of = |pod: &Pod| {
+            let mut owners = pod.metadata.owner_references.iter().flatten();
+            owners.any(|owner| owner.uid == handle.uid) || informer::job_of(pod).as_deref() == Some(&handle.name)
+        };
+        Ok(!pods.items.iter().any(is_of))
     }
 
     /// Watches an attempt until it is dead.
@@ -262,11 +271,14 @@ impl Cluster {
                     self.delete(handle).await;
                 }
                 Some(Sight::Alive(how)) => says(how),
+                Some(Sight::Podless(death)) if self.has_no_pods(handle).await.unwrap_or(false) => {
+                    return ending::because(doom, death);
+                }
                 Some(Sight::Nothing) if self.is_gone(handle).await.unwrap_or(false) => {
                     let how = "its Job and its pod are gone, and nobody has said how it ended".into();
                     return ending::because(doom, Death { how, retryable: true });
                 }
-                Some(Sight::Nothing) | None => {}
+                Some(Sight::Podless(_) | Sight::Nothing) | None => {}
             }
             changed(&mut changes, LOOK).await;
         }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 
+use super::informer::Warned;
 use super::manifest::CONTAINER;
 use crate::launch::{Death, ended};
 
@@ -20,17 +21,19 @@ pub enum Sight {
     Doomed(String),
     /// It is dead, with all that it has started.
     Dead(Death),
+    /// Its Job has ended, and no pod of it is seen. Pods may be seen later than their Jobs: it is dead if the server knows none.
+    Podless(Death),
     /// There is neither Job nor pod.
     Nothing,
 }
 
-/// Looks. `warnings`: the last warning about an object, by its UID.
-pub fn look(job: Option<&Job>, pods: &[&Pod], warnings: &HashMap<String, String>) -> Sight {
+/// Looks. `pods`: the first one that was made is the first. `warnings`: the last warning about an object, by its UID.
+pub fn look(job: Option<&Job>, pods: &[&Pod], warnings: &HashMap<String, Warned>) -> Sight {
     let is_ending = job.is_none_or(|job| job.metadata.deletion_timestamp.is_some());
     let verdict = job.and_then(verdict);
     let living: Vec<&&Pod> = pods.iter().filter(|pod| !is_dead(pod)).collect();
     let deleted = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_some());
-    match (living.first(), pods.last(), job) {
+    match (living.first(), pods.first(), job) {
         (_, Some(_), Some(_)) if !is_ending && verdict.is_none() && deleted.is_some() => {
             let (name, why) = deleted.map(|pod| (called(pod), reasons(pod))).unwrap_or_default();
             Sight::Doomed(format!("its pod {name} is being deleted{why}"))
@@ -40,7 +43,7 @@ pub fn look(job: Option<&Job>, pods: &[&Pod], warnings: &HashMap<String, String>
         (Some(pod), ..) => Sight::Alive(waits(pod, warnings)),
         (None, Some(pod), _) => Sight::Dead(death(pod, verdict)),
         (None, None, Some(_)) if verdict.is_some() => {
-            Sight::Dead(Death { how: verdict.unwrap_or_default(), retryable: true })
+            Sight::Podless(Death { how: verdict.unwrap_or_default(), retryable: true })
         }
         (None, None, Some(_)) if is_ending => Sight::Alive("its Job is being deleted".into()),
         (None, None, Some(job)) => Sight::Alive(match warning(&job.metadata.uid, warnings) {
@@ -51,7 +54,9 @@ pub fn look(job: Option<&Job>, pods: &[&Pod], warnings: &HashMap<String, String>
     }
 }
 
-/// Whether nothing of it runs any more, and nothing ever will.
+/// Whether nothing of it runs any more, and nothing ever will. A phase alone is no proof of that for a pod that a node has: kubelets before
+/// 1.22 say that they have evicted a pod before they have ended it, and the collector of garbage says that pods have failed whose node is
+/// gone.
 pub fn is_dead(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
@@ -59,18 +64,8 @@ pub fn is_dead(pod: &Pod) -> bool {
         return true;
     }
     let assigned = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    if !assigned {
-        // Nobody can assign one that is being deleted.
-        return pod.metadata.deletion_timestamp.is_some() || is_over(status);
-    }
-    // A node that takes no pod says that it has failed, and has started nothing. The collector of garbage says so too, of pods whose node
-    // is gone: that is no proof of anything.
-    let collected = condition(status, "DisruptionTarget").is_some_and(|(reason, _)| reason == "DeletionByPodGC");
-    let has_begun = |container: &ContainerStatus| {
-        let state = container.state.as_ref();
-        state.is_some_and(|state| state.running.is_some()) || container.started == Some(true)
-    };
-    is_over(status) && !collected && !containers.iter().any(has_begun)
+    // Nobody can assign one that is being deleted.
+    !assigned && (pod.metadata.deletion_timestamp.is_some() || is_over(status))
 }
 
 fn is_over(status: Option<&PodStatus>) -> bool {
@@ -127,10 +122,13 @@ fn reasons(pod: &Pod) -> String {
 }
 
 /// What a pod waits for that has not started: its own word, else the last warning about it.
-fn waits(pod: &Pod, warnings: &HashMap<String, String>) -> String {
+fn waits(pod: &Pod, warnings: &HashMap<String, Warned>) -> String {
     let status = pod.status.as_ref();
     let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
     let (name, node) = (called(pod), node(pod));
+    if is_over(status) {
+        return format!("{}{}", still(pod), reasons(pod));
+    }
     if containers.iter().any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some())) {
         return format!("its pod {name} runs on node {node}");
     }
@@ -154,8 +152,8 @@ fn waits(pod: &Pod, warnings: &HashMap<String, String>) -> String {
     }
 }
 
-fn warning<'a>(uid: &Option<String>, warnings: &'a HashMap<String, String>) -> Option<&'a String> {
-    warnings.get(uid.as_ref()?)
+fn warning<'a>(uid: &Option<String>, warnings: &'a HashMap<String, Warned>) -> Option<&'a String> {
+    warnings.get(uid.as_ref()?).map(|warned| &warned.text)
 }
 
 /// How it died, as far as anybody says so.

@@ -213,6 +213,7 @@ impl Deciding {
     fn shut_out(&mut self, attempt: u32) {
         let record = &self.decision.record;
         if record.silent.iter().any(|silent| *silent < attempt) && record.is_fenced_by_reservation() {
+            self.let_go(|silent| silent < attempt);
             self.record().silent.retain(|silent| *silent >= attempt);
         }
     }

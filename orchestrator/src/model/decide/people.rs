@@ -124,6 +124,7 @@ impl Deciding {
             return Err(refuse(Code::Conflict, detail));
         }
         let how = format!("a person vouches that attempt {attempt} is dead");
+        self.let_go(|silent| silent <= attempt);
         // Who was sure of the latest one has had the server before him, and with it all of them.
         self.silence_explained(|silent| silent <= attempt, &how);
         Ok(())
