@@ -34,8 +34,7 @@ pub fn busybox(lab: &Lab, storage: &Podman, name: &str) {
 /// # Panics
 /// When it cannot be built.
 pub fn build(storage: &Podman, context: &Path, name: &str) {
-    let podman = storage.command();
-    let options = podman.get_args().take_while(|word| *word != "--cgroup-manager=cgroupfs");
-    let run = Run::tool("buildah").args(options).words("bud --isolation chroot --pull=never --quiet --tag").arg(name);
+    let run = Run::tool("buildah").args(storage.options());
+    let run = run.words("bud --isolation chroot --pull=never --quiet --tag").arg(name);
     run.arg(context).limit(120).done().ok();
 }

@@ -1,6 +1,6 @@
 //! podman, with a storage of its own, so that nothing of this machine's is touched and everything is gone afterwards.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,15 +24,21 @@ impl Podman {
     /// `podman`, with what this machine needs said.
     pub fn command(&self) -> Command {
         let mut podman = Command::new("podman");
-        podman.arg("--root").arg(self.folder.join("storage")).arg("--runroot").arg(self.folder.join("run"));
-        podman.arg("--tmpdir").arg(self.folder.join("tmp"));
-        podman.args(["--storage-driver", "vfs", "--cgroup-manager=cgroupfs", "--events-backend=file"]);
+        podman.args(self.options()).arg("--tmpdir").arg(self.folder.join("tmp"));
+        podman.args(["--cgroup-manager=cgroupfs", "--events-backend=file"]);
         // crun refuses hybrid cgroups.
         podman.args(["--runtime", "runc"]);
         podman
     }
 
-    /// The same with arguments, bounded in time, its output kept.
+    /// Where it is, as every program that uses such a storage is told.
+    pub fn options(&self) -> [OsString; 6] {
+        let below = |name: &str| self.folder.join(name).into_os_string();
+        let (storage, run) = (below("storage"), below("run"));
+        ["--root".into(), storage, "--runroot".into(), run, "--storage-driver".into(), "vfs".into()]
+    }
+
+    /// [`Self::command`] with arguments, bounded in time, its output kept.
     pub fn bounded(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Run {
         let command = self.command();
         Run::program(Path::new(command.get_program())).args(command.get_args()).args(arguments)
