@@ -20,8 +20,7 @@ use e2e::Lab;
 fn storage(lab: &Lab, names: &[&str]) -> Podman {
     let podman = Podman::new(&lab.fresh_dir("podman"));
     for name in names {
-        let id = podman.load(&lane::image(name));
-        tag(&podman, &id, &format!("localhost/{name}:test"));
+        podman.load_as(&lane::image(name), &format!("localhost/{name}:test"));
     }
     podman
 }

@@ -64,7 +64,10 @@ fn a_pod_may_what_its_devices_take_and_no_more() {
     let paths = |pod: &Value| pod["volumes"].as_array().unwrap().iter().filter(|of| !of["hostPath"].is_null()).count();
     let plugin =
         pod(json!({ "devices": "example.com/disk", "memory_mib": 300, "cpu_milli": 250, "seccomp": "default" }));
-    assert_eq!((paths(&host), paths(&plugin), &plugin["hostNetwork"]), (3, 0, &Value::Null));
+    assert_eq!((paths(&host), paths(&plugin), &plugin["hostNetwork"]), (4, 0, &Value::Null));
+    assert_eq!((&host["hostIPC"], &plugin["hostIPC"]), (&json!(true), &Value::Null));
+    let locks = |pod: &Value| pod["volumes"].as_array().unwrap().iter().any(|of| of["name"] == "cryptsetup");
+    assert!(locks(&host) && !locks(&plugin), "LUKS is for the node's own devices");
     let security = &container(&plugin)["securityContext"];
     assert_eq!(security["capabilities"], json!({ "drop": ["ALL"] }));
     assert_eq!((&security["allowPrivilegeEscalation"], &security["privileged"]), (&json!(false), &Value::Null));
