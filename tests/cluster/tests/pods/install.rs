@@ -33,6 +33,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        until_the_port_is_free();
         let lab = Lab::new();
         let cluster = Cluster::start(&lab);
         let podman = storage(&lab, &["z-orchestrator", "z-provisioner"]);
@@ -110,6 +111,15 @@ impl Scene {
             .text()
             .trim()
             .to_owned()
+    }
+}
+
+/// The manifests have one port, and here every pod has the machine's network: a demonstration or another such test may have it.
+fn until_the_port_is_free() {
+    let began = Instant::now();
+    while let Err(error) = std::net::TcpListener::bind("0.0.0.0:7443") {
+        assert!(began.elapsed() < Duration::from_secs(60), "the service's port, 7443, is not free: {error}");
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
