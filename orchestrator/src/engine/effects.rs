@@ -69,6 +69,11 @@ impl Launching {
             Effect::Launch => self.launch(record),
             Effect::Release { attempt } => self.release(record, attempt),
             Effect::End { attempt, handle } => self.end(record, attempt, handle),
+            Effect::Settle { handle } => {
+                if let Some(launcher) = self.launcher(record) {
+                    launcher.settle(&handle);
+                }
+            }
             Effect::DestroyKey { sealed } => self.engine.forget_elsewhere(record.run.clone(), sealed),
         }
     }

@@ -100,6 +100,9 @@ pub trait Launcher: Send + Sync {
     /// Kills an attempt, and waits until it is dead. For ever, where it cannot be killed or that cannot be known.
     fn end(&self, ending: Ending, says: Says) -> BoxFuture<'_, Death>;
 
+    /// An attempt is over by its agent's own word: it writes nothing more, also where nobody sees how it ends.
+    fn settle(&self, _handle: &str) {}
+
     /// After a restart: whether what a handle names has been let go, so that it may still enrol.
     fn was_released<'a>(&'a self, _handle: &'a str) -> BoxFuture<'a, bool> {
         Box::pin(ready(false))

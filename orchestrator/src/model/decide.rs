@@ -255,8 +255,17 @@ impl Deciding {
         }
     }
 
+    /// Nothing of the current attempt needs to be seen any more.
+    fn settle(&mut self) {
+        let record = &self.decision.record;
+        let handle = record.current().and_then(|current| current.handle.clone());
+        let handle = handle.filter(|_| record.order.launcher == LauncherKind::Kubernetes);
+        self.decision.effects.extend(handle.map(|handle| Effect::Settle { handle }));
+    }
+
     /// Ends the current attempt, and goes on with the run.
     fn end_attempt(&mut self, outcome: Outcome, reason: &str, retryable: bool) {
+        self.settle();
         let (wait, now) = (self.wait(), self.now);
         let record = self.record();
         if let Some(current) = record.attempts.last_mut() {

@@ -1,6 +1,7 @@
 //! How attempts end in a cluster: Jobs are deleted, and pods let go once their death is known.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::connection::{Patience, code, said, within};
 use super::handle::{Handle, name};
-use super::informer::changed;
+use super::informer::{self, changed};
 use super::manifest::{ATTEMPT, FINALIZER, RUN, SERVICE, selector};
 use super::sight::{self, Sight};
 use super::{Cluster, LOOK};
@@ -27,7 +28,13 @@ pub(super) fn bury_the_dead(cluster: &Arc<Cluster>) {
     tokio::spawn(async move {
         loop {
             let Some(cluster) = weak.upgrade() else { return };
-            for pod in cluster.informer.pods_that(|pod| is_held(pod) && sight::is_dead(pod)) {
+            let settled = cluster.settled();
+            // A pod that is taken away before it has started never says that it has ended.
+            let is_settled = |pod: &Pod| {
+                pod.metadata.deletion_timestamp.is_some()
+                    && informer::job_of(pod).is_some_and(|job| settled.contains(&job))
+            };
+            for pod in cluster.informer.pods_that(|pod| is_held(pod) && (sight::is_dead(pod) || is_settled(pod))) {
                 cluster.let_go(&pod).await;
             }
             drop(cluster);
@@ -49,6 +56,13 @@ fn is_held(pod: &Pod) -> bool {
 }
 
 impl Cluster {
+    /// Attempts that are over by their agents' own word. Of those without a pod nothing is kept.
+    fn settled(&self) -> HashSet<String> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        settled.retain(|name| !self.informer.pods(name).is_empty());
+        settled.clone()
+    }
+
     /// Deletes a Job, and what it owns first. Says whether there is nothing left to ask for.
     pub(super) async fn delete(&self, handle: &Handle) -> bool {
         let only_this = Preconditions { uid: Some(handle.uid.clone()), ..Preconditions::default() };
@@ -142,7 +156,7 @@ impl Cluster {
         }
     }
 
-    /// The Jobs of one service that have not ended.
+    /// The Jobs of one service that have not ended, and those that are gone and have left a pod which is kept to be seen.
     pub(super) async fn leftovers(&self, service: &str) -> Result<Vec<Leftover>, kube::Error> {
         let jobs = within(self.jobs().list(&ListParams::default().labels(&selector(service)))).await?;
         let is_over = |job: &Job| {
@@ -154,7 +168,15 @@ impl Cluster {
             let handle = found.handle(&self.connection.uid).to_string();
             Leftover { run: found.run, attempt: found.attempt, handle }
         };
-        Ok(open.map(leftover).collect())
+        let mut leftovers: Vec<Leftover> = open.map(leftover).collect();
+        let pods = within(self.pods().list(&ListParams::default().labels(&selector(service)))).await?;
+        let kept = pods.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some() && is_held(pod));
+        for left in kept.filter_map(of_pod).map(leftover) {
+            if !leftovers.contains(&left) {
+                leftovers.push(left);
+            }
+        }
+        Ok(leftovers)
     }
 }
 
@@ -175,4 +197,12 @@ fn of_service(job: &Job, service: &str) -> Option<Found> {
     let labels = job.metadata.labels.as_ref().filter(|labels| labels.get(SERVICE).is_some_and(|of| of == service))?;
     let run = labels.get(RUN)?.clone().try_into().ok()?;
     Some(Found { run, attempt: labels.get(ATTEMPT)?.parse().ok()?, uid: job.metadata.uid.clone()? })
+}
+
+/// The Job that a pod is of.
+fn of_pod(pod: &Pod) -> Option<Found> {
+    let labels = pod.metadata.labels.as_ref()?;
+    let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Job")?;
+    let run = labels.get(RUN)?.clone().try_into().ok()?;
+    Some(Found { run, attempt: labels.get(ATTEMPT)?.parse().ok()?, uid: owner.uid.clone() })
 }

@@ -12,8 +12,9 @@ mod manifest;
 mod server;
 mod sight;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, pending};
@@ -67,6 +68,8 @@ pub struct Kubernetes {
 struct Cluster {
     connection: Connection,
     informer: Arc<Informer>,
+    /// Attempts that are over by their agents' own word, as long as there are pods of them.
+    settled: Mutex<HashSet<String>>,
 }
 
 impl Kubernetes {
@@ -91,7 +94,7 @@ impl Kubernetes {
                     );
                 }
                 let informer = Informer::start(&connection.client, namespace, &self.settings.service);
-                let cluster = Arc::new(Cluster { connection, informer });
+                let cluster = Arc::new(Cluster { connection, informer, settled: Mutex::default() });
                 ending::bury_the_dead(&cluster);
                 Ok(cluster)
             })
@@ -311,6 +314,12 @@ impl Launcher for Kubernetes {
                 }
             }
         })
+    }
+
+    fn settle(&self, handle: &str) {
+        if let (Some(cluster), Some(handle)) = (self.cluster.get(), Handle::parse(handle)) {
+            cluster.settled.lock().unwrap_or_else(PoisonError::into_inner).insert(handle.name);
+        }
     }
 
     fn was_released<'a>(&'a self, handle: &'a str) -> BoxFuture<'a, bool> {

@@ -242,6 +242,7 @@ impl Deciding {
         if self.ends(attempt).is_none() {
             return;
         }
+        self.settle();
         let now = self.now;
         let record = self.record();
         record.summary = Some(Box::new(summary.clone()));

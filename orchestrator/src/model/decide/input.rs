@@ -149,6 +149,11 @@ pub enum Effect {
         /// What its launcher knows it by; without, whatever it has started by now.
         handle: Option<String>,
     },
+    /// An attempt is over by its agent's own word: what its launcher keeps of it need not be kept.
+    Settle {
+        /// What its launcher knows it by.
+        handle: String,
+    },
     /// Forget a key that was destroyed, where it is kept besides in the record. The one that cannot be told from the record, which must
     /// not hold the key any more: whoever keeps keys elsewhere looks there for those of runs that have none.
     DestroyKey {

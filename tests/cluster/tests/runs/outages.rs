@@ -12,7 +12,7 @@ fn neither_the_api_server_nor_the_service_need_be_there_all_the_time() {
     let mut stage = Stage::new(&["n1"]);
     what_an_old_server_does_not_heed_is_said(&mut stage);
     launches_wait_for_the_api_server(&stage);
-    watches_that_are_too_old_are_begun_anew(&stage);
+    watches_that_are_too_old_are_begun_anew(&mut stage);
     a_service_that_ends_between_creating_and_watching_leaves_nothing(&mut stage);
     a_service_that_starts_again_adopts_what_runs(&mut stage);
     stage.no_pod_is_kept();
@@ -23,7 +23,7 @@ fn what_an_old_server_does_not_heed_is_said(stage: &mut Stage) {
     let (target, order) = stage.order("n1");
     let run = stage.create(&order);
     stage.succeeded(&run, &target);
-    let said = stage.service.running().stderr();
+    let said = stage.service_said();
     for field in ["podFailurePolicy", "podReplacementPolicy"] {
         let line = said.lines().find(|line| line.contains("does not heed a field of Jobs") && line.contains(field));
         assert!(line.is_some_and(|line| line.contains("v1.20.2")), "{said}");
@@ -58,15 +58,17 @@ fn launches_wait_for_the_api_server(stage: &Stage) {
     }
 }
 
-fn watches_that_are_too_old_are_begun_anew(stage: &Stage) {
+fn watches_that_are_too_old_are_begun_anew(stage: &mut Stage) {
+    stage.cluster.compact();
     let (target, order) = stage.slow_order("n1");
     let run = stage.create(&order);
     stage.until_it_writes(&run);
-    stage.cluster.compact();
     let pod = stage.pod(&run, 1);
     stage.kubectl(&format!("delete pod {pod} --wait=false"));
     let ended = stage.succeeded(&run, &target);
     assert_eq!(ended["attempts"].as_array().unwrap().len(), 2, "its death was seen: {ended:#}");
+    let said = stage.service_said();
+    assert!(said.contains("the watch of a cluster broke off") && said.contains("too old resource version"), "{said}");
 }
 
 fn a_service_that_ends_between_creating_and_watching_leaves_nothing(stage: &mut Stage) {
@@ -118,6 +120,11 @@ fn a_service_that_starts_again_adopts_what_runs(stage: &mut Stage) {
 }
 
 impl Stage {
+    /// What the service has said since it was started.
+    fn service_said(&mut self) -> String {
+        self.service.running().stderr()
+    }
+
     /// The UID of the pod that came in the place of another one, once it has begun.
     #[track_caller]
     fn second_pod(&self, run: &str, first: &str) -> String {
