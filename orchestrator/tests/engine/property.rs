@@ -382,7 +382,7 @@ impl Play {
     async fn end_as(&mut self, at: usize, body: Body) {
         self.agents[at].ended = true;
         let event = self.agents[at].agent.event(body);
-        for _ in 0..20 {
+        for _ in 0..100 {
             match self.agents[at].agent.report(&self.world, vec![event.clone()]).await {
                 Err(problem) if problem.status == 503 => self.world.settle().await,
                 _ => return,
