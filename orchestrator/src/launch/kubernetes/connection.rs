@@ -92,8 +92,9 @@ pub fn said(error: &Error) -> String {
 /// Whether an answer is one that asking again may change: none at all, that of a server in trouble, or that we ask too often.
 pub fn may_pass(error: &Error) -> bool {
     match error {
-        // Credentials of a service account are renewed, and a token may just have been.
-        Error::Api(status) => status.code >= 500 || matches!(status.code, 401 | 408 | 429),
+        // Credentials of a service account are renewed, and a token may just have been. A quota has room again, a role can be mended, and a
+        // server that has just started knows no roles yet.
+        Error::Api(status) => status.code >= 500 || matches!(status.code, 401 | 403 | 408 | 429),
         _ => true,
     }
 }

@@ -180,7 +180,7 @@ impl Cluster {
                     Err(error) => tracing::warn!(name, error = said(&error), "a Job cannot be looked at"),
                 },
                 _ if !may_pass(&error) || began.elapsed() > LAUNCH_WITHIN => {
-                    // A quota has room again, and a role can be mended; a Job that is none stays so.
+                    // A namespace can be made; a Job that is none stays so.
                     let retryable = !matches!(code(&error), 400 | 422);
                     return Err(NotLaunched {
                         reason: format!("the cluster does not take the Job {name}: {why}"),
@@ -225,7 +225,7 @@ impl Cluster {
             }
             let why = format!("its {kind} {name} is not created: {}", said(&error));
             tracing::warn!(name, error = why, "something that an attempt needs is not created");
-            let is_final = !may_pass(&error) && !matches!(code(&error), 403 | 409);
+            let is_final = !may_pass(&error) && code(&error) != 409;
             if is_final || began.elapsed() > LAUNCH_WITHIN {
                 return says(why);
             }

@@ -46,12 +46,12 @@ fn a_quota_on_pods_and_one_on_jobs(stage: &Stage) {
     stage.until_quota("count/jobs.batch");
     let (target, order) = stage.order("n1");
     let run = stage.create(&order);
-    let has_failed = |shown: &Value| attempt(shown, 1)["outcome"] == "not-launched";
-    let shown = stage.until(&run, "not launched", has_failed);
-    let reason = attempt(&shown, 1)["reason"].as_str().unwrap();
-    assert!(reason.contains("does not take the Job") && reason.contains("exceeded quota"), "{reason}");
+    let shown = stage.until_said(&run, "exceeded quota");
+    let reason = shown["reason"].as_str().unwrap();
+    assert!(reason.contains(&format!("its Job z-{run}-1 is not created yet")), "{reason}");
     stage.kubectl("delete resourcequota q");
-    stage.succeeded(&run, &target);
+    let ended = stage.succeeded(&run, &target);
+    assert_eq!(ended["max_attempts"], 3, "what was not even begun is no attempt: {ended:#}");
 }
 
 /// Between the service and the node somebody deletes it.
