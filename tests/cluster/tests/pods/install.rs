@@ -158,9 +158,11 @@ fn a_run_is_launched_by_the_pod(scene: &Scene) {
     let target = Target::device(&scene.lab, SIZE, "");
     let run = scene.create(&source, &target);
     scene.succeeded(&run, &target);
-    let shown = scene.kubectl("get jobs,pods --label-columns z-provisioner/server,z-provisioner/attempt");
+    // The agent has told the service how it ended before it has.
+    let shown = || scene.kubectl("get jobs,pods --label-columns z-provisioner/server,z-provisioner/attempt");
+    scene.until(&run, "Completed", |_| shown().contains("Completed"));
+    let shown = shown();
     assert!(shown.contains(&format!("z-{run}-1")) && shown.contains("lpar-18"), "{shown}");
-    assert!(shown.contains("Completed"), "{shown}");
 }
 
 fn an_upgrade_adopts_what_is_under_way(scene: &Scene) {
