@@ -109,6 +109,8 @@ impl Launching {
                 Err(failed) => say(&engine, run, not(failed.reason, failed.retryable)).await,
             }
         });
+        // What has ended is not kept.
+        self.underway.retain(|_, task| !task.is_finished());
         self.underway.insert(key, task.abort_handle());
     }
 
@@ -180,9 +182,8 @@ impl Launching {
                     };
                     let is_over = |of: &AttemptRecord| of.number == left.attempt && of.outcome.is_some();
                     if record.attempts.iter().any(is_over) && !record.silent.contains(&left.attempt) {
-                        let may_write = may_write(&record, left.attempt);
-                        let ending =
-                            Ending { run: left.run, attempt: left.attempt, handle: Some(left.handle), may_write };
+                        let (run, attempt, handle) = (left.run, left.attempt, Some(left.handle));
+                        let ending = Ending { run, attempt, handle, may_write: false };
                         let launcher = Arc::clone(&launcher);
                         tokio::spawn(async move { launcher.end(ending, Arc::new(|_| {})).await });
                     }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::connection::{Patience, code, said, within};
 use super::handle::{Handle, name};
 use super::informer::{self, changed};
-use super::manifest::{ATTEMPT, FINALIZER, RUN, SERVICE, selector};
+use super::manifest::{FINALIZER, SERVICE, attempt_of, selector};
 use super::sight::{self, Sight};
 use super::{Cluster, LOOK};
 use crate::launch::{Death, Ending, Leftover, Says};
@@ -159,11 +159,8 @@ impl Cluster {
     /// The Jobs of one service that have not ended, and those that are gone and have left a pod which is kept to be seen.
     pub(super) async fn leftovers(&self, service: &str) -> Result<Vec<Leftover>, kube::Error> {
         let jobs = within(self.jobs().list(&ListParams::default().labels(&selector(service)))).await?;
-        let is_over = |job: &Job| {
-            let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-            conditions.iter().any(|of| matches!(of.type_.as_str(), "Failed" | "Complete") && of.status == "True")
-        };
-        let open = jobs.items.iter().filter(|job| !is_over(job)).filter_map(|job| of_service(job, service));
+        let open =
+            jobs.items.iter().filter(|job| sight::verdict(job).is_none()).filter_map(|job| of_service(job, service));
         let leftover = |found: Found| {
             let handle = found.handle(&self.connection.uid).to_string();
             Leftover { run: found.run, attempt: found.attempt, handle }
@@ -194,15 +191,14 @@ impl Found {
 }
 
 fn of_service(job: &Job, service: &str) -> Option<Found> {
-    let labels = job.metadata.labels.as_ref().filter(|labels| labels.get(SERVICE).is_some_and(|of| of == service))?;
-    let run = labels.get(RUN)?.clone().try_into().ok()?;
-    Some(Found { run, attempt: labels.get(ATTEMPT)?.parse().ok()?, uid: job.metadata.uid.clone()? })
+    let labels = job.metadata.labels.as_ref()?;
+    let (run, attempt) = attempt_of(&job.metadata).filter(|_| labels.get(SERVICE).is_some_and(|of| of == service))?;
+    Some(Found { run, attempt, uid: job.metadata.uid.clone()? })
 }
 
 /// The Job that a pod is of.
 fn of_pod(pod: &Pod) -> Option<Found> {
-    let labels = pod.metadata.labels.as_ref()?;
     let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "Job")?;
-    let run = labels.get(RUN)?.clone().try_into().ok()?;
-    Some(Found { run, attempt: labels.get(ATTEMPT)?.parse().ok()?, uid: owner.uid.clone() })
+    let (run, attempt) = attempt_of(&pod.metadata)?;
+    Some(Found { run, attempt, uid: owner.uid.clone() })
 }

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::handle::name;
-use super::manifest::{ATTEMPT, RUN, selector};
+use super::manifest::{attempt_of, selector};
 use super::sight::{Sight, look};
 
 /// Longest text of a warning that is shown, in characters.
@@ -215,7 +215,5 @@ impl Seen {
 
 /// The name of a pod's Job, by its labels: they stay when the Job does not.
 pub fn job_of(pod: &Pod) -> Option<String> {
-    let labels = pod.metadata.labels.as_ref()?;
-    let run = labels.get(RUN)?.clone().try_into().ok()?;
-    Some(name(&run, labels.get(ATTEMPT)?.parse().ok()?))
+    attempt_of(&pod.metadata).map(|(run, attempt)| name(&run, attempt))
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::batch::v1::Job;
-use protocol::Token;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use protocol::{RunId, Token};
 use serde_json::{Value, json};
 
 use super::Settings;
@@ -43,6 +44,12 @@ const GRACE: u32 = 120;
 const PERMANENT: [i32; 3] = [2, 3, 4];
 /// Those with which the service tries again. Not Kubernetes: each attempt has a fencing epoch, and a token, of its own.
 const PASSING: [i32; 4] = [5, 6, 7, 8];
+
+/// The attempt that an object is of, by its labels.
+pub fn attempt_of(metadata: &ObjectMeta) -> Option<(RunId, u32)> {
+    let labels = metadata.labels.as_ref()?;
+    Some((labels.get(RUN)?.clone().try_into().ok()?, labels.get(ATTEMPT)?.parse().ok()?))
+}
 
 /// The selector of what is one service's.
 pub fn selector(service: &str) -> String {

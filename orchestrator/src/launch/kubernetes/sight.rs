@@ -82,8 +82,8 @@ fn condition<'a>(status: Option<&'a PodStatus>, kind: &str) -> Option<(&'a str, 
     found.map(|of| (of.reason.as_deref().unwrap_or_default(), of.message.as_deref().unwrap_or_default()))
 }
 
-/// How a Job has ended, in its own words.
-fn verdict(job: &Job) -> Option<String> {
+/// How a Job has ended, in its own words; `None` if it has not.
+pub fn verdict(job: &Job) -> Option<String> {
     let conditions = job.status.as_ref()?.conditions.as_deref().unwrap_or_default();
     let ended =
         conditions.iter().find(|of| matches!(of.type_.as_str(), "Failed" | "Complete") && of.status == "True")?;
