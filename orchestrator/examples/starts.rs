@@ -44,7 +44,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir_in(arguments.next().unwrap_or_else(|| "/var/tmp".into()))?;
     let data = Folder::open(&folder.path().join("data"))?;
     let authority = Authority::open(&data, Moment::of_wall_clock())?;
-    let keys = Arc::new(Keys { sessions: SessionKey::open(&data)?, authority, tickets: TicketKey::open(&data)? });
+    let (sessions, tickets) = (SessionKey::open(&data)?, TicketKey::open(&data)?);
+    let keys = Arc::new(Keys { sessions, authority, tickets, validity: Duration::from_secs(86_400) });
     let location = Location::File(folder.path().join("runs.sqlite"));
     fill(runs, &location, &keys).await?;
 

@@ -121,11 +121,14 @@ pub struct Lease {
     pub renew_after: u64,
     /// Seconds that the service waits beyond the lease before it takes an agent for lost, 0 to 3600. Default: 15.
     pub grace: u64,
+    /// Seconds that the certificate is good which an agent shows, twice `seconds` to 2592000. When half is left it is renewed with the
+    /// lease. Default: 86400.
+    pub certificate: u64,
 }
 
 impl Default for Lease {
     fn default() -> Self {
-        Lease { seconds: 60, renew_after: 15, grace: 15 }
+        Lease { seconds: 60, renew_after: 15, grace: 15, certificate: 86_400 }
     }
 }
 

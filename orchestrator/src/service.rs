@@ -115,7 +115,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     }
 }
 
-/// What strangers may cost grows with the runs that there may be. Each agent keeps two connections, and has a third for a while; it asks
+/// What strangers may cost grows with the runs that there may be. Each agent keeps one connection, and has a second or third for a while; it asks
 /// once a second, and more at the beginning and the end; and all those of this machine, or behind one gateway, are one peer. Whoever orders
 /// so many runs asks for each a few times.
 fn api_limits(limits: &config::Limits) -> api::Limits {

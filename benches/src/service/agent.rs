@@ -38,8 +38,6 @@ pub struct Stage {
     pub net: Net,
     /// How many agents there are.
     pub agents: usize,
-    /// Connections of each: one, or one for reports and one for the lease, as real agents have them.
-    pub connections: usize,
     /// Between two events of high priority of one agent.
     pub high_every: Duration,
     /// When what happens, once that is known.
@@ -85,9 +83,8 @@ pub struct Agent {
     run: String,
     session: String,
     renew_after: Duration,
-    /// Connections, made when they are needed.
-    reports: Arc<Mutex<Option<Wire>>>,
-    lease: Arc<Mutex<Option<Wire>>>,
+    /// The connection for all that it says.
+    wire: Arc<Mutex<Option<Wire>>>,
     next: u64,
     /// Indices of the events of high priority that the service has taken.
     taken: Vec<u64>,
@@ -161,15 +158,10 @@ impl Agent {
         drop(stranger);
         let enrolled: Enrolled = serde_json::from_slice(&answer).context("an enrolment's answer")?;
         let net = key.shown(&stage.net, &enrolled.certificate)?;
-        let reports = Arc::new(Mutex::new(Some(net.connect().await?)));
-        let lease = match stage.connections {
-            1 => Arc::clone(&reports),
-            _ => Arc::default(),
-        };
+        let wire = Arc::new(Mutex::new(Some(net.connect().await?)));
         let renew_after = Duration::from_secs(enrolled.lease.renew_after);
         let session = enrolled.session;
-        let mut agent =
-            Self { stage, net, number, run, session, renew_after, reports, lease, next: 0, taken: Vec::new() };
+        let mut agent = Self { stage, net, number, run, session, renew_after, wire, next: 0, taken: Vec::new() };
         agent.say(0.0, &words::beginning()).await?;
         Ok(agent)
     }
@@ -180,13 +172,13 @@ impl Agent {
         let renewing = tokio::spawn(renew(
             Arc::clone(&stage),
             self.net.clone(),
-            Arc::clone(&self.lease),
+            Arc::clone(&self.wire),
             self.request("lease", "{}"),
             self.renew_after,
         ));
         let lived = self.report_all().await;
         // While nobody is asking on it: the next answer would be another one's.
-        let wire = self.lease.lock().await;
+        let wire = self.wire.lock().await;
         renewing.abort();
         drop(wire);
         lived?;
@@ -252,7 +244,7 @@ impl Agent {
 
     async fn report(&self, events: &[String]) -> Result<()> {
         let text = self.request("events", &words::report(events));
-        ask(&self.net, &self.reports, &text, || self.stage.tally().again += 1).await?;
+        ask(&self.net, &self.wire, &text, || self.stage.tally().again += 1).await?;
         self.stage.tally().answered += events.len() as u64;
         Ok(())
     }

@@ -49,9 +49,6 @@ pub struct Service {
     /// Watchers of all runs
     #[arg(long, default_value_t = 50)]
     pub fleet_watchers: usize,
-    /// Connections of each agent: 1 for all it says, or 2 as real ones have, of which one is for the lease
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
-    pub connections: u8,
     /// Seconds between two events of high priority of one agent
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     pub high_every: u64,
@@ -71,7 +68,7 @@ pub fn run(options: &Service) -> Result<Report> {
     let mut report = Report::new("service", machine::facts(&within));
     report.fact("service", tools::version(&tools::orchestrator()?));
     let largest = options.agents.iter().max().copied().unwrap_or(0);
-    may_open(largest * usize::from(options.connections) + options.watchers + options.fleet_watchers)?;
+    may_open(largest + options.watchers + options.fleet_watchers)?;
     let core = apart()?;
     let where_it_runs = "the service on one core, the simulator on another";
     report.fact("cores", core.map_or("one, shared by service and simulator", |_| where_it_runs));
@@ -85,7 +82,6 @@ pub fn run(options: &Service) -> Result<Report> {
             seconds: options.seconds,
             watchers: options.watchers.min(*agents),
             fleet_watchers: options.fleet_watchers,
-            connections: options.connections.into(),
             high_every: options.high_every,
         };
         let figures = runtime.block_on(trial::run(&within, core, size))?;
@@ -123,10 +119,10 @@ fn apart() -> Result<Option<usize>> {
 fn tell(report: &mut Report, options: &Service, all: &[Figures]) -> Result<()> {
     report.tables = vec![latencies(all), costs(all), watched(all)];
     report.notes.push(format!(
-        "each agent reports progress once a second and another event every {} s, on {} connection(s), and renews its lease; {} watchers of \
+        "each agent reports progress once a second and another event every {} s, and renews its lease, on one connection; {} watchers of \
          one run each, {} of all. Milliseconds count from when a report was due. CPU time of the service is divided by the events that it \
          took, whatever else it did meanwhile",
-        options.high_every, options.connections, options.watchers, options.fleet_watchers
+        options.high_every, options.watchers, options.fleet_watchers
     ));
     for figures in all {
         let Figures { agents, progress, high, peak, losses, .. } = figures;

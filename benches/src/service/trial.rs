@@ -44,8 +44,6 @@ pub struct Size {
     pub watchers: usize,
     /// Watchers of all runs.
     pub fleet_watchers: usize,
-    /// Connections of an agent.
-    pub connections: usize,
     /// Seconds between two events of high priority of one agent.
     pub high_every: u64,
 }
@@ -125,7 +123,6 @@ async fn measured(house: &House, size: Size) -> Result<Figures> {
     let stage = Arc::new(Stage {
         net: house.net.clone(),
         agents: size.agents,
-        connections: size.connections,
         high_every: Duration::from_secs(size.high_every),
         times,
         tally: std::sync::Mutex::new(Tally::default()),

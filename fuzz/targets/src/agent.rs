@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use futures_util::future::ready;
 use http_body_util::BodyExt;
 use orchestrator::api::{Answer, Changes, Limits, Rate, Service, Settings, router};
-use orchestrator::engine::{Agent, Fresh};
+use orchestrator::engine::{Agent, Fresh, Standing};
 use orchestrator::identity::{People, SessionKey};
 use orchestrator::metrics::Tally;
 use orchestrator::model::{self, BackOff, Input, Moment, Record, Rules, State};
@@ -194,9 +194,9 @@ impl Service for One {
         Box::pin(ready(orders))
     }
 
-    fn renew<'a>(&'a self, _: &'a Agent) -> Answer<'a, Lease> {
+    fn renew<'a>(&'a self, _: &'a Agent, _: Option<Standing<'a>>) -> Answer<'a, Lease> {
         let orders = Orders { next: 0, cancel: false, progress_every: None };
-        Box::pin(ready(Ok(Lease { lease: Terms { seconds: 60, renew_after: 15 }, orders })))
+        Box::pin(ready(Ok(Lease { lease: Terms { seconds: 60, renew_after: 15 }, orders, certificate: None })))
     }
 
     fn told<'a>(&'a self, _: i64, _: Option<&'a RunId>, _: u32) -> Answer<'a, Vec<Told>> {

@@ -43,7 +43,7 @@ pub(super) async fn enrol(
     responses((status = 200, description = "They are kept", body = Orders, content_type = "application/json"), Reporting),
 )]
 pub(super) async fn report(
-    AgentCaller(agent): AgentCaller,
+    AgentCaller { agent, .. }: AgentCaller,
     State(api): State<Api>,
     Strict(report): Strict<Report>,
 ) -> Answered<Json<Orders>> {
@@ -51,6 +51,8 @@ pub(super) async fn report(
 }
 
 /// Renew the lease
+///
+/// Where the certificate that the agent has shown nears its end, another one over the same key comes with it.
 #[utoipa::path(
     post, path = "/v1/agent/runs/{run}/attempts/{attempt}/lease", tag = "agents", operation_id = "renew_lease",
     security(("session" = [])),
@@ -62,11 +64,11 @@ pub(super) async fn report(
     responses((status = 200, description = "The agent may go on writing", body = Lease, content_type = "application/json"), Reporting),
 )]
 pub(super) async fn renew(
-    AgentCaller(agent): AgentCaller,
+    asks: AgentCaller,
     State(api): State<Api>,
     Strict(Nothing {}): Strict<Nothing>,
 ) -> Answered<Json<Lease>> {
-    Ok(Json(api.service.renew(&agent).await?))
+    Ok(Json(api.service.renew(&asks.agent, asks.standing()).await?))
 }
 
 /// Get the key of the run's disk
@@ -84,7 +86,7 @@ pub(super) async fn renew(
     responses((status = 200, description = "The key", body = ReleasedKey, content_type = "application/json"), Releasing),
 )]
 pub(super) async fn release_key(
-    AgentCaller(agent): AgentCaller,
+    AgentCaller { agent, .. }: AgentCaller,
     State(api): State<Api>,
     Strict(Nothing {}): Strict<Nothing>,
 ) -> Answered<Json<ReleasedKey>> {

@@ -19,7 +19,7 @@ use super::limits::peer;
 use super::path::AttemptPath;
 use super::problem::{Answered, Refusal, start};
 use super::session;
-use crate::engine::Agent;
+use crate::engine::{Agent, Standing};
 use crate::identity::{Known, Role, Shown, Who};
 use crate::model::Moment;
 
@@ -145,7 +145,18 @@ fn by_token(parts: &Parts, api: &Api) -> Answered<Known> {
 }
 
 /// The agent of the attempt that the path names, by its session token and its client key.
-pub(super) struct AgentCaller(pub(super) Agent);
+pub(super) struct AgentCaller {
+    pub(super) agent: Agent,
+    shown: Option<Arc<Shown>>,
+}
+
+impl AgentCaller {
+    /// The certificate that it has shown.
+    pub(super) fn standing(&self) -> Option<Standing<'_>> {
+        let shown = self.shown.as_ref()?;
+        Some(Standing { key: shown.client_key.as_ref()?, until: shown.until })
+    }
+}
 
 impl FromRequestParts<Api> for AgentCaller {
     type Rejection = Refusal;
@@ -158,7 +169,8 @@ impl FromRequestParts<Api> for AgentCaller {
         let shown = shown.filter(|shown| shown.is_ours && shown.until > Moment::of_wall_clock());
         let agent = api.service.agent(&path.run, path.attempt, &session, shown.map(|shown| &shown.key)).await?;
         within_pace(api.callers.ask(&Caller::Agent(path.run, path.attempt)))?;
-        Ok(AgentCaller(agent))
+        let shown = shown.cloned();
+        Ok(AgentCaller { agent, shown })
     }
 }
 

@@ -8,7 +8,7 @@ use protocol::control::run::{EnrolmentToken, Glance, NewRun, Run, RunPage};
 use protocol::event::Progress;
 use protocol::{Digest, RunId, Token};
 
-use crate::engine::{Agent, Engine, Fresh, Watch};
+use crate::engine::{Agent, Engine, Fresh, Standing, Watch};
 use crate::metrics::Tally;
 use crate::store::{Filter, Told};
 
@@ -41,7 +41,7 @@ pub trait Service: Send + Sync + 'static {
         key: Option<&'a Digest>,
     ) -> Answer<'a, Agent>;
     fn report<'a>(&'a self, agent: &'a Agent, report: Report) -> Answer<'a, Orders>;
-    fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease>;
+    fn renew<'a>(&'a self, agent: &'a Agent, shown: Option<Standing<'a>>) -> Answer<'a, Lease>;
     fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey>;
     fn show_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, ShownKey>;
     fn destroy_key<'a>(&'a self, run: &'a RunId, by: &'a str) -> Answer<'a, Run>;
@@ -111,8 +111,8 @@ impl Service for Engine {
         Box::pin(Engine::report(self, agent, report))
     }
 
-    fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease> {
-        Box::pin(Engine::renew(self, agent))
+    fn renew<'a>(&'a self, agent: &'a Agent, shown: Option<Standing<'a>>) -> Answer<'a, Lease> {
+        Box::pin(Engine::renew(self, agent, shown))
     }
 
     fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey> {

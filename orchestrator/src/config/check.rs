@@ -140,6 +140,7 @@ impl Config {
         within("lease.seconds", lease.seconds, 5..=3600)?;
         within("lease.renew_after", lease.renew_after, 1..=lease.seconds / 2)?;
         within("lease.grace", lease.grace, 0..=3600)?;
+        within("lease.certificate", lease.certificate, 2 * lease.seconds..=2_592_000)?;
         within("retry.first_seconds", retry.first_seconds, 1..=3600)?;
         within("retry.most_seconds", retry.most_seconds, retry.first_seconds..=86_400)?;
         within("patience.enrol", patience.enrol, 5..=3600)?;

@@ -27,13 +27,13 @@ use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{EnrolmentToken, Glance, MAX_IDEMPOTENCY_KEY, MAX_PAGE, NewRun, Run, RunPage};
 use protocol::event::{Priority, Progress};
 use protocol::spec::KeySource;
-use protocol::{Digest, RunId, Token};
+use protocol::{ClientKey, Digest, RunId, Token};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Tally;
-use crate::model::{Answer, Ending, Input, Record, only_progress, revoked};
+use crate::model::{Answer, Ending, Input, Moment, Record, only_progress, revoked};
 use crate::store::{Filter, Shared, StoreError, Told};
 use asks::{Ask, Replied};
 use published::Published;
@@ -67,6 +67,15 @@ pub struct Agent {
     pub run: RunId,
     /// The attempt.
     pub attempt: u32,
+}
+
+/// The certificate that an agent shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing<'a> {
+    /// What it is over.
+    pub key: &'a ClientKey,
+    /// Until when it is good.
+    pub until: Moment,
 }
 
 impl Engine {
@@ -261,8 +270,9 @@ impl Engine {
                 .with_hint("show the certificate that came with this attempt's enrolment")),
             None => {
                 let detail = format!("the session token of {} came without its client certificate", this());
-                Err(Problem::new(Code::Unauthorized, detail)
-                    .with_hint("show the certificate that came with the enrolment, over TLS; it is good for a day"))
+                Err(Problem::new(Code::Unauthorized, detail).with_hint(
+                    "show the certificate that came with the enrolment, or with a renewed lease since, over TLS",
+                ))
             }
         }
     }
@@ -295,8 +305,15 @@ impl Engine {
     ///
     /// # Errors
     /// `attempt-over`.
-    pub async fn renew(&self, agent: &Agent) -> Result<Lease, Problem> {
-        self.0.published.renew(agent, &self.0.settings, &self.0.clock)
+    pub async fn renew(&self, agent: &Agent, shown: Option<Standing<'_>>) -> Result<Lease, Problem> {
+        let lease = self.0.published.renew(agent, &self.0.settings, &self.0.clock)?;
+        let renewed = shown.map_or(Ok(None), |shown| self.0.settings.credentials.renewed(agent, shown));
+        // The next renewal brings it: there are many before the one that is shown ends.
+        let certificate = renewed.unwrap_or_else(|error| {
+            tracing::error!(run = %agent.run, attempt = agent.attempt, error, "an agent's certificate is not renewed");
+            None
+        });
+        Ok(Lease { certificate, ..lease })
     }
 
     /// What was told after `after`, in order.

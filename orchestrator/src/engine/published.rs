@@ -155,7 +155,7 @@ impl Published {
             return Err(over("it was to end long ago"));
         }
         live.lease_ends = Some(Instant::now() + lease(settings));
-        Ok(Lease { lease: settings.lease, orders: orders(&live.record, agent.attempt, running) })
+        Ok(Lease { lease: settings.lease, orders: orders(&live.record, agent.attempt, running), certificate: None })
     }
 
     /// What the service wants of an agent.

@@ -7,6 +7,7 @@ use protocol::control::agent::Terms;
 use protocol::{ClientKey, Digest, RunId, Token};
 
 use super::keeper::Keeper;
+use super::{Agent, Standing};
 use crate::launch::Launchers;
 use crate::metrics::Metrics;
 use crate::model::schedule::Limits;
@@ -68,6 +69,12 @@ pub trait Credentials: Send + Sync {
     /// # Errors
     /// When it cannot be made.
     fn certificate(&self, run: &RunId, attempt: u32, key: &ClientKey) -> Result<String, String>;
+
+    /// Another certificate over the same key, where it is time for one: less than half is left of the one that is shown.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn renewed(&self, agent: &Agent, shown: Standing<'_>) -> Result<Option<String>, String>;
 
     /// A signed ticket for the current attempt of a run and its client key, for this spec and this nonce.
     ///

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::Digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::{ClientKey, Digest};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
@@ -34,6 +36,8 @@ pub struct Shown {
     pub fingerprint: Digest,
     /// SHA-256 of its key (SPKI in DER).
     pub key: Digest,
+    /// The key itself, where the service's own authority has issued the certificate and it is of the kind that agents have.
+    pub client_key: Option<ClientKey>,
     /// Whether the service's own authority has issued it. What another one writes into a certificate gives no role by itself.
     pub is_ours: bool,
     /// Until when it is good.
@@ -85,11 +89,15 @@ impl Clients {
     pub fn shown(&self, certificate: &CertificateDer<'_>, now: Moment) -> Option<Shown> {
         let parsed = EndEntityCert::try_from(certificate).ok()?;
         let at = UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(now.0).unwrap_or(0)));
+        let key = parsed.subject_public_key_info();
+        // Another authority may have our name, and not our key.
+        let is_ours = self.ours.verify_client_cert(certificate, &[], at).is_ok();
+        let client_key = is_ours.then(|| ClientKey::try_from(URL_SAFE_NO_PAD.encode(&key)).ok()).flatten();
         Some(Shown {
             fingerprint: sha256(certificate),
-            key: sha256(&parsed.subject_public_key_info()),
-            // Another authority may have our name, and not our key.
-            is_ours: self.ours.verify_client_cert(certificate, &[], at).is_ok(),
+            key: sha256(&key),
+            client_key,
+            is_ours,
             until: expiry::of(certificate)?,
             uris: parsed.valid_uri_names().map(str::to_owned).collect(),
             names: parsed.valid_dns_names().map(str::to_owned).collect(),

@@ -1,9 +1,11 @@
 //! What the engine asks of keys: it knows no cryptography itself.
 
+use std::time::Duration;
+
 use protocol::{ClientKey, Digest, RunId, Token};
 
-use super::{Authority, Grant, SessionKey, TicketKey, VALIDITY, issuing, tokens};
-use crate::engine::Credentials;
+use super::{Authority, Grant, SessionKey, TicketKey, issuing, tokens};
+use crate::engine::{Agent, Credentials, Standing};
 use crate::model::{Moment, Record};
 
 /// The keys by which attempts are known, and by which they are allowed.
@@ -15,6 +17,8 @@ pub struct Keys {
     pub authority: Authority,
     /// What tickets are signed with.
     pub tickets: TicketKey,
+    /// How long such a certificate is good.
+    pub validity: Duration,
 }
 
 impl Credentials for Keys {
@@ -43,8 +47,13 @@ impl Credentials for Keys {
     }
 
     fn certificate(&self, run: &RunId, attempt: u32, key: &ClientKey) -> Result<String, String> {
-        let issued = self.authority.issue_attempt(run, attempt, key, VALIDITY, Moment::of_wall_clock());
+        let issued = self.authority.issue_attempt(run, attempt, key, self.validity, Moment::of_wall_clock());
         issued.map_err(|error| error.to_string())
+    }
+
+    fn renewed(&self, agent: &Agent, shown: Standing<'_>) -> Result<Option<String>, String> {
+        let is_due = shown.until < Moment::of_wall_clock().after(self.validity / 2);
+        is_due.then(|| self.certificate(&agent.run, agent.attempt, shown.key)).transpose()
     }
 
     fn ticket(&self, record: &Record, spec: &str, nonce: &Token) -> Result<String, String> {
@@ -52,5 +61,45 @@ impl Credentials for Keys {
         let client_key = record.current().and_then(|current| current.client_key.as_ref());
         let grant = Grant { run, attempt, order, spec, nonce, client_key };
         self.tickets.issue(&grant, Moment::of_wall_clock()).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use rcgen::{KeyPair, PublicKeyData};
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+
+    use super::super::{Clients, Folder};
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_certificate_is_renewed_over_its_own_key_once_half_of_it_has_passed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&temporary.path().join("data")).unwrap();
+        let now = Moment::of_wall_clock();
+        let keys = Keys {
+            sessions: SessionKey::open(&folder).unwrap(),
+            authority: Authority::open(&folder, now).unwrap(),
+            tickets: TicketKey::open(&folder).unwrap(),
+            validity: 4 * HOUR,
+        };
+        let clients = Clients::open(&keys.authority, None).unwrap();
+        let shown = |pem: &str| clients.shown(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap(), now).unwrap();
+        let pair = KeyPair::generate().unwrap();
+        let key = ClientKey::try_from(URL_SAFE_NO_PAD.encode(pair.subject_public_key_info())).unwrap();
+        let agent = Agent { run: "r-1".to_owned().try_into().unwrap(), attempt: 2 };
+        let first = shown(&keys.certificate(&agent.run, 2, &key).unwrap());
+        assert_eq!(first.client_key.as_ref(), Some(&key));
+        let renewed = |until| keys.renewed(&agent, Standing { key: &key, until }).unwrap();
+        assert_eq!(renewed(first.until), None);
+        assert_eq!(renewed(now.after(2 * HOUR + HOUR / 60)), None);
+        let second = shown(&renewed(now.after(2 * HOUR - HOUR / 60)).unwrap());
+        assert_eq!((&second.key, &second.uris, second.is_ours), (&first.key, &first.uris, true));
+        assert!(second.fingerprint != first.fingerprint && second.until >= first.until);
     }
 }

@@ -13,6 +13,7 @@ mod tickets;
 pub mod tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use authority::Authority;
 pub use certificate::{Certificates, Source};
@@ -22,7 +23,7 @@ pub(crate) use folder::bounded;
 pub use issuing::PersonCertificate;
 pub use keys::Keys;
 pub use people::{BROWSER_SESSION, Certified, Known, People, Role, Who};
-pub use tickets::{Grant, TICKET_PUBLIC, TicketKey, VALIDITY};
+pub use tickets::{Grant, TICKET_PUBLIC, TicketKey};
 pub use tokens::SessionKey;
 
 use crate::config::Config;
@@ -68,11 +69,12 @@ impl Identity {
         let clients = Clients::open(&authority, config.clients.authority.as_deref())?;
         let certified = Certified::new(&clients, &config.clients, folder.file(REVOKED));
         let people = People::open(&folder, sessions.clone())?.with_certificates(certified);
+        let validity = Duration::from_secs(config.lease.certificate);
         Ok(Identity {
             certificates: Arc::new(Certificates::open(source, now)?),
             clients: Arc::new(clients),
             people: Arc::new(people),
-            keys: Arc::new(Keys { sessions, authority, tickets: TicketKey::open(&folder)? }),
+            keys: Arc::new(Keys { sessions, authority, tickets: TicketKey::open(&folder)?, validity }),
             folder,
         })
     }

@@ -16,8 +16,8 @@ const KEY: &str = "ticket.key";
 /// File of the public half, which agents trust.
 pub const TICKET_PUBLIC: &str = "ticket.pub";
 
-/// How long a ticket is good.
-pub const VALIDITY: Duration = Duration::from_secs(24 * 3600);
+/// How long a ticket is good: an agent looks once, when it has enrolled.
+const VALIDITY: Duration = Duration::from_secs(24 * 3600);
 /// How far an agent's clock may be behind this one's.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 

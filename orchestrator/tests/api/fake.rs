@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::future::BoxFuture;
 use orchestrator::api::{Answer, Changes, Service};
-use orchestrator::engine::{Agent, Fresh};
+use orchestrator::engine::{Agent, Fresh, Standing};
 use orchestrator::metrics::Tally;
 use orchestrator::store::{Filter, Told};
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report, Terms};
@@ -267,9 +267,9 @@ impl Service for Fake {
         answer(there(run))
     }
 
-    fn renew<'a>(&'a self, agent: &'a Agent) -> Answer<'a, Lease> {
+    fn renew<'a>(&'a self, agent: &'a Agent, _: Option<Standing<'a>>) -> Answer<'a, Lease> {
         self.note(format!("renew {} {}", agent.run, agent.attempt));
-        answer(Ok(Lease { lease: TERMS, orders: ORDERS }))
+        answer(Ok(Lease { lease: TERMS, orders: ORDERS, certificate: None }))
     }
 
     fn told<'a>(&'a self, after: i64, run: Option<&'a RunId>, limit: u32) -> Answer<'a, Vec<Told>> {

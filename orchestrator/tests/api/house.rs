@@ -135,7 +135,7 @@ async fn shows(mut request: axum::extract::Request, next: Next) -> axum::respons
         // One that the connection has outlived, and one of an authority that is not the service's own.
         let until = if said == Some(b"expired") { now } else { now.after(SOON) };
         let (fingerprint, is_ours) = (tokens::sha256(b"certificate"), said != Some(b"given"));
-        let shown = Shown { fingerprint, key, is_ours, until, uris: Vec::new(), names: Vec::new() };
+        let shown = Shown { fingerprint, key, client_key: None, is_ours, until, uris: Vec::new(), names: Vec::new() };
         orchestrator::api::show(&mut request, shown);
     }
     next.run(request).await

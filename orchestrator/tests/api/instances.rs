@@ -331,7 +331,11 @@ fn agents(all: &mut Instances) {
     refused::<Enrolled>(all, "Enrolled", with(enrolled, "/lease/seconds", json!(-1)));
     real::<Orders>(all, "Orders", json!({"next": 12}));
     real::<Orders>(all, "Orders", json!({"next": u64::MAX, "cancel": true, "progress_every": 1000}));
-    real::<Lease>(all, "Lease", json!({"lease": terms, "orders": {"next": 0, "cancel": false}}));
+    real::<Lease>(
+        all,
+        "Lease",
+        json!({"lease": terms, "orders": {"next": 0, "cancel": false}, "certificate": "-----BEGIN CERTIFICATE-----\n"}),
+    );
 }
 
 fn problems(all: &mut Instances) {

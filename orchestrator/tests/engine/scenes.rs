@@ -20,7 +20,9 @@ async fn a_run_goes_from_queued_to_succeeded() {
     world.is(&run, RunState::Launching).await;
     let mut agent = world.enrol(&run).await.unwrap();
     world.is(&run, RunState::Running).await;
-    assert_eq!((agent.enrolled.attempt, agent.renew(&world).await.unwrap().orders.cancel), (1, false));
+    let renewed = agent.renew(&world).await.unwrap();
+    assert_eq!((agent.enrolled.attempt, renewed.orders.cancel), (1, false));
+    assert_eq!(renewed.certificate.as_ref(), Some(&agent.enrolled.certificate), "over the same key");
     agent.send(&world, progress(40)).await.unwrap();
     assert_eq!(world.run(&run).await.progress.unwrap().bytes, 40);
     assert_eq!(agent.send(&world, finished()).await.unwrap().next, 2);

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, pending};
-use orchestrator::engine::{Credentials, Engine, Keeper, KeeperError, Settings};
+use orchestrator::engine::{Agent as Who, Credentials, Engine, Keeper, KeeperError, Settings, Standing};
 use orchestrator::launch::{Death, Ending, External, Launched, Launcher, NotLaunched, Order, Says};
 use orchestrator::model::schedule::Limits;
-use orchestrator::model::{BackOff, Record, Sealed};
+use orchestrator::model::{BackOff, Moment, Record, Sealed};
 use orchestrator::policy::Policy;
 use orchestrator::store::StoreError;
 use protocol::control::agent::{Enrol, Enrolled, Report, Terms};
@@ -187,6 +187,11 @@ impl Credentials for Plain {
         Ok(format!("certificate of {run} {attempt} over {key}"))
     }
 
+    /// Every certificate is due.
+    fn renewed(&self, who: &Who, shown: Standing<'_>) -> Result<Option<String>, String> {
+        self.certificate(&who.run, who.attempt, shown.key).map(Some)
+    }
+
     fn ticket(&self, record: &Record, _: &str, _: &Token) -> Result<String, String> {
         Ok(format!("ticket of {} {}", record.run, record.attempt()))
     }
@@ -347,7 +352,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub async fn who(&self, world: &World) -> Result<orchestrator::engine::Agent, Problem> {
+    pub async fn who(&self, world: &World) -> Result<Who, Problem> {
         let Enrolled { run, attempt, session, .. } = &self.enrolled;
         let key = world.settings.credentials.digest_of_key(&self.enrol.client_key);
         world.engine.agent(run, *attempt, session, Some(&key)).await
@@ -376,7 +381,8 @@ impl Agent {
 
     pub async fn renew(&self, world: &World) -> Result<Lease, Problem> {
         let who = self.who(world).await?;
-        world.engine.renew(&who).await
+        let shown = Standing { key: &self.enrol.client_key, until: Moment(0) };
+        world.engine.renew(&who, Some(shown)).await
     }
 }
 

@@ -51,7 +51,8 @@ pub struct Enrolled {
     pub spec: String,
     /// The ticket: a DSSE envelope, as text.
     pub ticket: String,
-    /// The certificate over `client_key` (PEM), which the agent shows from now on. It is good as long as the ticket.
+    /// The certificate over `client_key` (PEM), which the agent shows from now on. Another one comes with a lease that is renewed, before
+    /// this one has ended.
     pub certificate: String,
 }
 
@@ -90,11 +91,15 @@ pub struct Orders {
 }
 
 /// A lease that was renewed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Lease {
     /// How long it lasts.
     pub lease: Terms,
     /// What the service wants.
     pub orders: Orders,
+    /// Another certificate over the same key (PEM), which the agent shows from now on: the one that it has shown has less than half of its
+    /// time left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
 }

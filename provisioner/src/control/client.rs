@@ -1,4 +1,4 @@
-//! The HTTP client of this crate: a POST of JSON, one answer of bounded size in bounded time, one connection that is kept.
+//! The HTTP client of this crate: a POST of JSON, one answer of bounded size in bounded time. Its connections are `connection`'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,66 +6,33 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use imgstream::error::{Error, Result, Retry};
-use imgstream::source::{Dial, fault, trusting};
+use imgstream::error::{Error, Result};
+use imgstream::source::{Dial, fault};
 use protocol::Token;
 use protocol::control::problem::{MEDIA_TYPE, Problem};
-use rustls_pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
-use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::address::Address;
 use super::client_key::Key;
+use super::connection::{Connection, Endpoint, Idle};
 use super::trouble::{Refusal, Trouble};
 
 /// How long a request may take, connection and answer included.
 pub(crate) const TRY: Duration = Duration::from_secs(10);
-/// Largest head of an answer, in bytes.
-const MAX_HEAD: usize = 64 << 10;
 /// Largest answer that is read, in bytes, where nothing else is said.
 pub(super) const MAX_ANSWER: usize = 64 << 10;
 const USER_AGENT: &str = concat!("z-provisioner/", env!("CARGO_PKG_VERSION"));
-const CERTIFICATES: &str = "compare the authority that is trusted (--orchestrator-ca, or `trust.orchestrator_ca` of a medium) with the one that signed the service's certificate, and the name in that with the URL; look at this machine's clock";
 
-/// Asks one service, one request after the other. Whoever must not wait for another's request has a client of his own.
+/// Asks one service. A request takes the connection that waits for one, else makes one; so nobody waits for another's request.
 #[derive(Debug)]
 pub(crate) struct Client {
-    address: Arc<Address>,
-    tls: Option<Tls>,
-    dial: Arc<Dial>,
+    endpoint: Arc<Endpoint>,
+    idle: Arc<Idle>,
     timeout: Duration,
-    kept: Mutex<Option<Connection>>,
-}
-
-/// TLS, made once.
-#[derive(Clone)]
-struct Tls(TlsConnector);
-
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TLS")
-    }
-}
-
-/// A connection, and the task that moves its bytes, which ends with it.
-#[derive(Debug)]
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    task: AbortHandle,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// What is asked.
@@ -88,41 +55,33 @@ impl Client {
     /// # Errors
     /// `Usage` when there is no usable certificate in `ca_pem`, or none is given.
     pub(crate) fn new(address: Address, ca_pem: Option<&[u8]>, dial: Dial) -> Result<Self> {
-        let tls = match ca_pem {
-            _ if !address.is_https() => None,
-            Some(pem) => Some(Tls(TlsConnector::from(trusting(pem)?))),
-            None => {
-                return Err(Error::usage(format!(
-                    "{address}: nothing says which authority's certificate it must have"
-                ))
-                .with_hint("give the authority's certificate (PEM) with --orchestrator-ca"));
-            }
-        };
-        let (address, dial) = (Arc::new(address), Arc::new(dial));
-        Ok(Client { address, tls, dial, timeout: TRY, kept: Mutex::default() })
+        let endpoint = Arc::new(Endpoint::new(address, ca_pem, dial)?);
+        Ok(Client { endpoint, idle: Arc::default(), timeout: TRY })
+    }
+
+    /// Another one for the same service, whose requests may take this long at most. The two share the connection that waits: as long as
+    /// they do not ask at the same time, there is one.
+    pub(super) fn beside(&self, timeout: Duration) -> Self {
+        let (endpoint, idle) = (Arc::clone(&self.endpoint), Arc::clone(&self.idle));
+        Client { endpoint, idle, timeout: timeout.min(TRY) }
     }
 
     /// Another one for the same service, with a connection of its own, whose requests may take this long at most.
     pub(super) fn another(&self, timeout: Duration) -> Self {
-        let (address, tls, dial) = (Arc::clone(&self.address), self.tls.clone(), Arc::clone(&self.dial));
-        Client { address, tls, dial, timeout: timeout.min(TRY), kept: Mutex::default() }
+        Client { idle: Arc::default(), ..self.beside(timeout) }
     }
 
-    /// Another one for the same service, which shows this certificate (PEM) over this key on connections of its own, where they are TLS.
+    /// Shows this certificate (PEM) over this key from now on, where connections are TLS; so do those made of this one.
     ///
     /// # Errors
-    /// As of [`Key::shown`].
-    pub(super) fn showing(&self, certificate: &str, key: &Key) -> Result<Self> {
-        let mut other = self.another(self.timeout);
-        if let Some(Tls(connector)) = &self.tls {
-            other.tls = Some(Tls(TlsConnector::from(Arc::new(key.shown(connector.config(), certificate)?))));
-        }
-        Ok(other)
+    /// As of [`Key::shown`]; then nothing has changed.
+    pub(super) fn show(&self, certificate: &str, key: &Key) -> Result<()> {
+        self.endpoint.show(certificate, key)
     }
 
     /// Where the service is.
     pub(super) fn address(&self) -> &Address {
-        &self.address
+        self.endpoint.address()
     }
 
     /// Posts what is to be said as JSON, and reads the answer, of at most `limit` bytes.
@@ -179,7 +138,7 @@ impl Client {
     }
 
     fn what(&self, path: &str) -> String {
-        format!("{}{path}", self.address)
+        format!("{}{path}", self.address())
     }
 
     fn refusal(&self, path: &str, answer: &Answer) -> Refusal {
@@ -207,25 +166,26 @@ impl Client {
     }
 
     async fn exchange(&self, asked: &Asked<'_>, limit: usize, sent: &mut bool) -> Result<Answer> {
-        let mut kept = self.kept.lock().await;
         // The service may have closed it just now; that is nobody's fault, and saying the same twice does no harm.
-        if let Some(mut connection) = kept.take()
+        if let Some(mut connection) = self.idle.take(&self.endpoint)
             && connection.sender.ready().await.is_ok()
         {
             *sent = true;
             match self.ask(&mut connection, asked, limit).await {
                 Ok(answer) => {
-                    *kept = Some(connection);
+                    self.idle.keep(connection);
                     return Ok(answer);
                 }
                 Err(error) => tracing::debug!(%error, "a kept connection is gone"),
             }
         }
-        let mut connection = self.connect(asked.path).await?;
+        let mut connection = self.endpoint.connect(&self.what(asked.path)).await?;
         *sent = true;
         let answer = self.ask(&mut connection, asked, limit).await?;
         // What was not read to its end is in the way of the next answer.
-        *kept = (limit > 0).then_some(connection);
+        if limit > 0 {
+            self.idle.keep(connection);
+        }
         Ok(answer)
     }
 
@@ -242,8 +202,8 @@ impl Client {
         let wrong = |error: &dyn std::fmt::Display| {
             Error::usage(format!("{}: cannot be asked: {error}", self.what(asked.path)))
         };
-        let mut request = Request::post(self.address.path(asked.path))
-            .header(header::HOST, self.address.authority())
+        let mut request = Request::post(self.address().path(asked.path))
+            .header(header::HOST, self.address().authority())
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = asked.bearer {
@@ -253,34 +213,6 @@ impl Client {
             request = request.header(header::AUTHORIZATION, value);
         }
         request.body(Full::new(asked.body.clone())).map_err(|error| wrong(&error))
-    }
-
-    async fn connect(&self, path: &str) -> Result<Connection> {
-        let (what, host) = (self.what(path), self.address.host().to_owned());
-        let found = tokio::net::lookup_host((host.clone(), self.address.port())).await;
-        let found = found.map_err(|error| {
-            fault(&format!("{what}: looking up its name"), error)
-                .with_hint("look at the host's name, and at /etc/resolv.conf")
-        })?;
-        let tcp = self.dial.connect(&format!("{what}: connecting"), &found.collect::<Vec<_>>()).await?;
-        let _ = tcp.set_nodelay(true);
-        let Some(Tls(connector)) = &self.tls else { return self.handshake(&what, TokioIo::new(tcp)).await };
-        let name = ServerName::try_from(host).map_err(|error| Error::usage(format!("{what}: its host: {error}")))?;
-        let tls = connector.connect(name, tcp).await.map_err(|error| {
-            let error = fault(&format!("{what}: agreeing on TLS"), error);
-            if error.retry() == Retry::OtherSource { error.with_hint(CERTIFICATES) } else { error }
-        })?;
-        self.handshake(&what, TokioIo::new(tls)).await
-    }
-
-    async fn handshake<I>(&self, what: &str, io: I) -> Result<Connection>
-    where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    {
-        let started = http1::Builder::new().max_header_size(MAX_HEAD).handshake(io).await;
-        let (sender, connection) = started.map_err(|error| fault(&format!("{what}: starting HTTP"), error))?;
-        let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
-        Ok(Connection { sender, task })
     }
 }
 
@@ -300,4 +232,45 @@ fn json(said: &impl Serialize) -> Result<Bytes, Trouble> {
         error: Error::usage(format!("writing what is to be said as JSON: {error}")),
         sent: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{Reply, Service, good, token};
+    use super::*;
+
+    async fn asks(client: &Client) -> Value {
+        client.post("/", &token("s"), &json!({}), MAX_ANSWER).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn two_clients_beside_each_other_have_one_connection_unless_both_ask() {
+        let service = Service::start(|_, heard| match heard.body["slowly"].is_null() {
+            true => good(&json!({})),
+            false => Reply::Slowly(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".to_vec()),
+        });
+        let one = service.client();
+        let other = one.beside(TRY);
+        for _ in 0..3 {
+            asks(&one).await;
+            asks(&other).await;
+        }
+        assert_eq!(service.connections(), 1);
+        let slow = async { one.post::<Value>("/", &token("s"), &json!({"slowly": 1}), MAX_ANSWER).await.unwrap() };
+        let quick = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let began = std::time::Instant::now();
+            asks(&other).await;
+            assert!(began.elapsed() < Duration::from_secs(1), "it waited for the other's answer");
+        };
+        tokio::join!(slow, quick);
+        assert_eq!(service.connections(), 2);
+        // One of them is kept, and enough again.
+        asks(&one).await;
+        asks(&other).await;
+        asks(&one.another(TRY)).await;
+        assert_eq!(service.connections(), 3, "whoever wants a connection of his own has one");
+    }
 }

@@ -8,6 +8,7 @@
 mod address;
 mod client;
 mod client_key;
+mod connection;
 mod enrol;
 mod key;
 pub mod lease;

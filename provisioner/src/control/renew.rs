@@ -1,4 +1,5 @@
-//! Keeps the lease: renews it in time, again and again while that fails, until it is over.
+//! Keeps the lease: renews it in time, again and again while that fails, until it is over. The certificate that this process shows is
+//! renewed on the way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, MAX_ANSWER};
+use super::client_key::Key;
 use super::lease::{self, Lease};
 use super::orders::Obedience;
 use super::pause::jitter;
@@ -23,6 +25,8 @@ pub(super) struct Renewal {
     pub(super) client: Client,
     pub(super) path: String,
     pub(super) session: Token,
+    /// What certificates are over.
+    pub(super) key: Arc<Key>,
     pub(super) obedience: Arc<Obedience>,
 }
 
@@ -57,12 +61,23 @@ impl Renewal {
             Ok(renewed) => {
                 self.obedience.hear(&renewed.orders);
                 *renew_after = renewed.lease.renew_after;
+                if let Some(certificate) = &renewed.certificate {
+                    self.show(certificate);
+                }
                 self.lease.renewed(renewed.lease, asked)
             }
             Err(trouble) => {
                 self.note(&trouble);
                 false
             }
+        }
+    }
+
+    /// The one before is good for long enough that the service may try again.
+    fn show(&self, certificate: &str) {
+        match self.client.show(certificate, &self.key) {
+            Ok(()) => tracing::debug!("another certificate is shown from now on"),
+            Err(error) => tracing::warn!(%error, "the certificate is not renewed"),
         }
     }
 
@@ -88,7 +103,7 @@ mod tests {
 
     fn renewed(seconds: u64, cancel: bool) -> Reply {
         let lease = Terms { seconds, renew_after: 1 };
-        good(&Renewed { lease, orders: Orders { next: 0, cancel, progress_every: None } })
+        good(&Renewed { lease, orders: Orders { next: 0, cancel, progress_every: None }, certificate: None })
     }
 
     /// A lease of so many seconds that this service keeps.
@@ -102,6 +117,7 @@ mod tests {
             client: service.client().another(Duration::from_secs(1)),
             path: "/v1/agent/runs/r/attempts/1/lease".into(),
             session: token("s"),
+            key: Arc::new(Key::new().unwrap()),
             obedience: Arc::new(Obedience::new(reporter, outbox, cancel.clone())),
         };
         let keeping = tokio::spawn(renewal.keep(1, cancel.clone()));

@@ -68,6 +68,8 @@ pub struct Session {
     spec: RunSpec,
     session: Token,
     client: Client,
+    /// What its certificates are over.
+    key: Arc<Key>,
     renew_after: u64,
     /// How long a try to renew the lease may take: several fit into one lease.
     renew_within: Duration,
@@ -116,16 +118,16 @@ impl Session {
         let client_key = key.digest();
         let known = Known { trust: &trust, nonce: &enrol.nonce, client_key: &client_key, run, server, now, named };
         let spec = ticket::verify(&enrolled, known)?;
-        let client = client.showing(&enrolled.certificate, &key)?;
-        Ok(Self::new(spec, enrolled, asked, client))
+        client.show(&enrolled.certificate, &key)?;
+        Ok(Self::new(spec, enrolled, asked, client, key))
     }
 
-    fn new(spec: RunSpec, enrolled: Enrolled, asked: Duration, client: Client) -> Self {
+    fn new(spec: RunSpec, enrolled: Enrolled, asked: Duration, client: Client, key: Key) -> Self {
         let Enrolled { run, attempt, session, lease: terms, .. } = enrolled;
         let lease = Lease::new(format!("attempt {attempt} of run {run}"), terms, asked);
         let renew_within = (lease.heard().1 / 4).max(Duration::from_secs(1));
-        let (lease, outbox) = (Arc::new(lease), Outbox::default());
-        Session { spec, session, client, renew_after: terms.renew_after, renew_within, lease, outbox }
+        let (key, lease, outbox) = (Arc::new(key), Arc::new(lease), Outbox::default());
+        Session { spec, session, client, key, renew_after: terms.renew_after, renew_within, lease, outbox }
     }
 
     /// What is to be done, as the ticket permits it.
@@ -157,17 +159,18 @@ impl Session {
     /// cancelled. Must be called inside the runtime.
     pub fn start(&self, reporter: &Arc<Reporter>, cancel: &CancellationToken) -> Underway {
         let obedience = Arc::new(Obedience::new(Arc::clone(reporter), self.outbox.clone(), cancel.clone()));
-        // A renewal never waits for a report, nor for what that waits for.
+        // A renewal never waits for a report, nor for what that waits for: while one is on its way, it makes a connection of its own.
         let renewal = Renewal {
             lease: Arc::clone(&self.lease),
-            client: self.client.another(self.renew_within),
+            client: self.client.beside(self.renew_within),
             path: self.path("lease"),
             session: self.session.clone(),
+            key: Arc::clone(&self.key),
             obedience: Arc::clone(&obedience),
         };
         let sender = Sender {
             outbox: self.outbox.clone(),
-            client: self.client.another(super::client::TRY),
+            client: self.client.beside(super::client::TRY),
             path: self.path("events"),
             session: self.session.clone(),
             obedience,

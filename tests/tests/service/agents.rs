@@ -13,14 +13,15 @@ const SIZE: u64 = 6 * MIB;
 
 /// A service with short leases, whose agents trust the image's key.
 pub fn service(lab: &Lab, image: &Image) -> Service {
-    Service::new(
-        lab,
-        json!({
-            "lease": {"seconds": 6, "renew_after": 1, "grace": 2},
-            "retry": {"first_seconds": 1, "most_seconds": 2},
-            "process": {"agent": e2e::command::binary("z-provisioner", "Z_PROVISIONER_BIN"), "trust": [image.key.public]},
-        }),
-    )
+    Service::new(lab, config(image))
+}
+
+fn config(image: &Image) -> Value {
+    json!({
+        "lease": {"seconds": 6, "renew_after": 1, "grace": 2},
+        "retry": {"first_seconds": 1, "most_seconds": 2},
+        "process": {"agent": e2e::command::binary("z-provisioner", "Z_PROVISIONER_BIN"), "trust": [image.key.public]},
+    })
 }
 
 pub fn order(image: &Image, server: &str, source: &str, target: &Target) -> Value {
@@ -200,6 +201,25 @@ fn without_its_service_an_agent_goes_on_for_its_lease_and_no_longer() {
     assert_eq!(ended["state"], "succeeded", "{ended:#}");
     let first = &ended["attempts"][0];
     assert!(first["reason"].as_str().unwrap().contains("lease"), "{first:#}");
+    assert!(target.now()[..raw.len()] == raw[..]);
+}
+
+#[test]
+fn an_attempt_may_last_longer_than_its_certificate() {
+    let lab = Lab::new();
+    let (raw, image) = image(&lab);
+    // The agent needs longer for it than its first certificate is good.
+    let server = Server::nginx(&lab, &image.dir, Some("220k"));
+    let mut config = config(&image);
+    config["lease"] = json!({"seconds": 5, "renew_after": 1, "grace": 2, "certificate": 10});
+    let service = Service::new(&lab, config);
+    let target = Target::device(&lab, SIZE, "");
+    let began = Instant::now();
+    let run = service.create(&lab, &order(&image, "s1", &server.url(), &target));
+    let ended = service.until(&run, &["succeeded", "failed"], 60);
+    assert_eq!(ended["state"], "succeeded", "{ended:#}");
+    assert!(began.elapsed() > Duration::from_secs(11), "it was over before its certificate was");
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 1, "{ended:#}");
     assert!(target.now()[..raw.len()] == raw[..]);
 }
 

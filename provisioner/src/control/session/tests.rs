@@ -109,7 +109,7 @@ fn orders(heard: &Heard) -> Orders {
 fn as_it_should(heard: &Heard) -> Reply {
     if heard.path.ends_with("/lease") {
         let lease = Terms { seconds: SECONDS, renew_after: 1 };
-        return good(&Renewed { lease, orders: orders(heard) });
+        return good(&Renewed { lease, orders: orders(heard), certificate: None });
     }
     good(&orders(heard))
 }
