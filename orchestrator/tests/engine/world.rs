@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt, pending};
 use orchestrator::engine::{Agent as Who, Credentials, Engine, Keeper, KeeperError, Settings, Standing};
 use orchestrator::launch::{Death, Ending, External, Launched, Launcher, NotLaunched, Order, Says};
 use orchestrator::model::schedule::Limits;
-use orchestrator::model::{BackOff, Moment, Record, Sealed};
+use orchestrator::model::{BackOff, Record, Sealed};
 use orchestrator::policy::Policy;
 use orchestrator::store::StoreError;
 use protocol::control::agent::{Enrol, Enrolled, Report, Terms};
@@ -355,7 +355,7 @@ impl Agent {
     pub async fn who(&self, world: &World) -> Result<Who, Problem> {
         let Enrolled { run, attempt, session, .. } = &self.enrolled;
         let key = world.settings.credentials.digest_of_key(&self.enrol.client_key);
-        world.engine.agent(run, *attempt, session, Some(&key)).await
+        world.engine.agent(run, *attempt, session, &key).await
     }
 
     pub fn event(&mut self, body: Body) -> Event {
@@ -381,7 +381,7 @@ impl Agent {
 
     pub async fn renew(&self, world: &World) -> Result<Lease, Problem> {
         let who = self.who(world).await?;
-        let shown = Standing { key: &self.enrol.client_key, until: Moment(0) };
+        let shown = Standing { key: &self.enrol.client_key, left: Duration::ZERO };
         world.engine.renew(&who, Some(shown)).await
     }
 }

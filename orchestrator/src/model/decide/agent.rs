@@ -8,7 +8,7 @@ use protocol::{Digest, ServerName};
 use super::super::record::{AttemptRecord, Ending, Record, State};
 use super::{Answer, Deciding, Refusal, conflict, refuse, revoked};
 
-/// Bytes of one attempt's events that are stored, besides its end. A chatterbox must not fill the store.
+/// Bytes of one attempt's events that are stored; the one that ends it may go beyond. A chatterbox must not fill the store.
 const MAX_STORED: u64 = 4 << 20;
 /// Largest event, in bytes of JSON.
 const MAX_EVENT: usize = 64 << 10;
@@ -205,8 +205,11 @@ impl Deciding {
         let found = self.decision.record.attempts.iter_mut().find(|of| of.number == attempt);
         let Some(AttemptRecord { next_index, stored_bytes, .. }) = found else { return false };
         *next_index = event.index + 1;
-        *stored_bytes += serde_json::to_vec(event).map_or(0, |json| json.len() as u64);
-        *stored_bytes <= MAX_STORED || event.event.is_terminal()
+        let size = serde_json::to_vec(event).map_or(0, |json| json.len() as u64);
+        // An end is stored however full it is, and once: an attempt that has failed and may still write can say so for ever.
+        let fits = *stored_bytes + size <= MAX_STORED || (event.event.is_terminal() && *stored_bytes <= MAX_STORED);
+        *stored_bytes += if fits { size } else { 0 };
+        fits
     }
 
     /// The target is this attempt's: where reservations guard it, all earlier ones' keys are gone, and that was read back.
