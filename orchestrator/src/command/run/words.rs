@@ -3,7 +3,7 @@
 use protocol::RunId;
 use protocol::control::Run;
 use protocol::control::key::{KeyAction, KeyDeed, KeyEvent, KeyState};
-use protocol::control::run::{Glance, RunState};
+use protocol::control::run::{Glance, RunPaths, RunState};
 use protocol::event::{
     Body, Container, Failure, PathChanged, Proof, ReservationFacts, Step, Summary, TailTreatment, TargetState, TornDown,
 };
@@ -38,6 +38,19 @@ pub(super) fn brief_progress(run: &Run) -> String {
         (None, None, None) => String::new(),
     };
     if run.state.is_over() { String::new() } else { printable(&text) }
+}
+
+/// What it waits for and for how long, and which paths it lacks, in a few characters; nothing where it lacks nothing.
+pub(super) fn lacks(run: &Run, now: OffsetDateTime) -> String {
+    let wait = run.waits.as_ref().map(|wait| match run.waits_since() {
+        "" => wait.what.to_string(),
+        since => format!("{} {}", wait.what, age(since, now)),
+    });
+    let lost = run.paths.as_ref().filter(|paths| paths.live < paths.total);
+    let lost = lost.map(|RunPaths { live, total, since }| {
+        format!("{} of {total} paths lost {}", total.saturating_sub(*live), age(since, now))
+    });
+    printable(&wait.into_iter().chain(lost).collect::<Vec<_>>().join(", "))
 }
 
 /// What its agent said, in one line, where that is for people. What is on a line of its own elsewhere (progress, how it ended) is not.
