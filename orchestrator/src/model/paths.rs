@@ -2,7 +2,7 @@
 //! service that starts anew knows them as well, whatever has been left out of the events since.
 
 use protocol::control::run::RunPaths;
-use protocol::event::PathChanged;
+use protocol::event::{PathChanged, PathState};
 use serde::{Deserialize, Serialize};
 
 use super::{Moment, Record, State};
@@ -12,7 +12,7 @@ use super::{Moment, Record, State};
 pub struct PathCount {
     /// Those that do.
     pub live: u32,
-    /// All of them.
+    /// All of them, those included that have gone since.
     pub total: u32,
     /// Since when it is these many of these many.
     pub since: Moment,
@@ -20,8 +20,14 @@ pub struct PathCount {
 
 impl PathCount {
     /// What it is after a change. A path that fails and is back before anybody has looked changes nothing.
+    ///
+    /// The agent counts the paths that there are. The kernel takes one away that has been down for a minute (`dev_loss_tmo`), and what is
+    /// lost must not be called whole then: the most that there ever were are remembered.
     pub fn after(before: Option<Self>, changed: &PathChanged, now: Moment) -> Self {
-        let PathChanged { live, total, .. } = *changed;
+        let live = changed.live;
+        // Whatever was the first to be told of, it was there before.
+        let unseen = u32::from(before.is_none() && changed.state == PathState::Gone);
+        let total = before.map_or(0, |before| before.total).max(changed.total.saturating_add(unseen));
         let same = before.filter(|before| (before.live, before.total) == (live, total));
         same.unwrap_or(PathCount { live, total, since: now })
     }

@@ -3,7 +3,7 @@
 use orchestrator::store::Filter;
 use protocol::RunId;
 use protocol::control::run::{Run, RunState, WaitsFor};
-use protocol::event::PathState::{Down, Up};
+use protocol::event::PathState::{Down, Gone, Up};
 use protocol::event::Paths;
 
 use crate::world::*;
@@ -41,6 +41,9 @@ async fn paths_that_are_lost_stand_in_the_list_also_after_a_restart() {
     let flapped = [Down, Up].map(|state| agent.event(path(state, 3))).to_vec();
     agent.report(&world, flapped).await.unwrap();
     assert_eq!(listed(&world, &run).await.paths, lost.paths);
+    // What the kernel has taken away is lost all the same.
+    agent.send(&world, path(Gone, 3)).await.unwrap();
+    assert_eq!(listed(&world, &run).await.paths, lost.paths);
     agent.send(&world, path(Up, 4)).await.unwrap();
     let whole = listed(&world, &run).await;
     assert_eq!(counted(&whole), Some((4, 4)));
@@ -63,6 +66,10 @@ async fn a_run_without_a_path_waits_for_one_since_it_was_lost() {
     assert!(waiting.waits_since() == paths.since && paths.since > waiting.since);
     agent.send(&world, path(Up, 1)).await.unwrap();
     assert_eq!(listed(&world, &run).await.waits, None);
+    let other = world.create(&external("s2", "/dev/b")).await;
+    world.settle().await;
+    world.enrol(&other).await.unwrap().send(&world, path(Gone, 3)).await.unwrap();
+    assert_eq!(counted(&listed(&world, &other).await), Some((3, 4)), "it was there before it went");
     // Whoever is lost has them still, for that may be why; the next attempt knows nothing of them yet.
     world.wait(LEASE + GRACE + 60).await;
     let lost = listed(&world, &run).await;

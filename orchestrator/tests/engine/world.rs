@@ -386,7 +386,8 @@ pub fn warning(text: &str) -> Body {
 
 pub fn path(state: PathState, live: u32) -> Body {
     let way = "0.0.1900 0x5005076300c213e9 0x4010400000000000".to_owned();
-    Body::PathChanged(PathChanged { path: "sda".into(), way, state, live, total: 4 })
+    let total = if state == PathState::Gone { 3 } else { 4 };
+    Body::PathChanged(PathChanged { path: "sda".into(), way, state, live, total })
 }
 
 pub fn has_target() -> Body {

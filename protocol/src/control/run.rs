@@ -275,7 +275,7 @@ pub struct Wait {
 pub struct RunPaths {
     /// Those that are live.
     pub live: u32,
-    /// All of them.
+    /// All of them, those included that have gone since the attempt began.
     pub total: u32,
     /// Since when it is these many (RFC 3339, UTC).
     pub since: String,

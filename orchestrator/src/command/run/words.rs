@@ -5,7 +5,8 @@ use protocol::control::Run;
 use protocol::control::key::{KeyAction, KeyDeed, KeyEvent, KeyState};
 use protocol::control::run::{Glance, RunPaths, RunState};
 use protocol::event::{
-    Body, Container, Failure, PathChanged, Proof, ReservationFacts, Step, Summary, TailTreatment, TargetState, TornDown,
+    Body, Container, Failure, PathChanged, Paths, Proof, ReservationFacts, Step, Summary, TailTreatment, TargetState,
+    TornDown,
 };
 use protocol::spec::KeySource;
 use time::OffsetDateTime;
@@ -25,6 +26,9 @@ pub(super) fn progress(progress: &Glance) -> String {
     }
     if let Some(stage) = &progress.limited_by {
         text += &format!(", limited by {stage}");
+    }
+    if let Some(paths) = progress.paths {
+        text += &format!(", {}", lost(paths));
     }
     printable(&text)
 }
@@ -48,9 +52,13 @@ pub(super) fn lacks(run: &Run, now: OffsetDateTime) -> String {
     });
     let lost = run.paths.as_ref().filter(|paths| paths.live < paths.total);
     let lost = lost.map(|RunPaths { live, total, since }| {
-        format!("{} of {total} paths lost {}", total.saturating_sub(*live), age(since, now))
+        format!("{} {}", self::lost(Paths { live: *live, total: *total }), age(since, now))
     });
     printable(&wait.into_iter().chain(lost).collect::<Vec<_>>().join(", "))
+}
+
+fn lost(paths: Paths) -> String {
+    format!("{} of {} paths lost", paths.total.saturating_sub(paths.live), paths.total)
 }
 
 /// What its agent said, in one line, where that is for people. What is on a line of its own elsewhere (progress, how it ended) is not.
