@@ -71,15 +71,23 @@ def a_story_that_comes_late_changes_nothing(world):
     played, runs = play(world)
     run = runs["lpar-0000"]
     path = f"/v1/runs/{run['run']}"
+    came = f"performance.getEntriesByType('resource').filter((one) => one.name.endsWith('{path}')).length"
+    # What the fleet knows of it is shown at once, and the button under a finger stays when the rest comes.
+    first = played.delay(path)
     browser.evaluate(f"location.hash = '#run/{run['run']}'")
-    browser.until("document.querySelector('.story-state .state')?.dataset.state === 'running'", "its story")
+    browser.until("document.querySelector('.story-state .state')?.dataset.state === 'running' && (window.button = document.querySelector('[data-act=cancel]'))", "its story")
+    assert browser.evaluate(came) == 0
+    first.let_go.set()
+    browser.until(f"{came} > 0", "the rest of it")
+    browser.evaluate("new Promise((done) => setTimeout(done, 100))", wait=True)
+    browser.evaluate(PAINTED, wait=True)
+    assert browser.evaluate("button.isConnected")
     late = played.delay(path)
     again = {"run": run["run"], "time": stub.moment(), "state": {"state": "running", "attempt": 1, "reason": ""}}
     played.tell("state", again, f"{path}/events")
     assert late.made.wait(10)
     played.tell("state", end(run), f"{path}/events")
     browser.until("document.querySelector('.story-state .state').dataset.state === 'failed'", "that it has failed")
-    came = f"performance.getEntriesByType('resource').filter((one) => one.name.endsWith('{path}')).length"
     before = browser.evaluate(came)
     late.let_go.set()
     browser.until(f"{came} > {before}", "the late answer")
@@ -103,7 +111,7 @@ def what_stands_still_is_not_shown_as_if_it_moved(world):
         played.tell("fleet", {"runs": [stub.glance(run) for run in (stuck, moving)]})
         shown = f"{row('lpar-0000')}.querySelector('.rate').textContent === '{rate}' && {row('lpar-0000')}.querySelector('.eta').textContent.startsWith('{left}')"
         browser.until(shown, f"{rate} after {seconds} s")
-    assert browser.evaluate(f"{row('lpar-0001')}.querySelector('.rate').textContent") == "400 MiB/s"
+    browser.until(f"{row('lpar-0001')}.querySelector('.rate').textContent === '400 MiB/s'", "that the other one gets on")
     browser.evaluate(f"location.hash = '#run/{stuck['run']}'")
     browser.until("document.querySelector('.now .amount.still')?.textContent.includes('no progress for 40 s')", "its story says the same")
     browser.evaluate("document.getElementById('back').click()")

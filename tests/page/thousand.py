@@ -130,7 +130,7 @@ def everything_can_be_read_by_everybody(world):
             browser.until(TOUCHED, "that fingers find what is to be touched", 1)
         for run in [shown, failed, succeeded] if name in ("light", "dark") else [shown]:
             browser.evaluate(f"location.hash = '#run/{run}'")
-            browser.until(f"document.querySelector('.story-head .mono')?.textContent === '{run}'", "the story")
+            browser.until(f"document.querySelector('.story-head .mono')?.textContent === '{run}' && document.getElementById('timeline').childElementCount > 0", "the story")
             check(f"{runs[run]['state']}, {name}")
             if look.get("width"):
                 browser.until(TOUCHED, "that fingers find what is to be touched", 1)

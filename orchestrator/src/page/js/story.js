@@ -27,7 +27,7 @@ class Story {
   #listener = null;
   #frame = 0;
   #entries = [];
-  #shown = "";
+  #shown = {};
   #asked = 0;
   #taken = 0;
   /** Whether the service has said all there is to say. What the fleet knows of the run is less. */
@@ -150,15 +150,20 @@ class Story {
     if (!run) return;
     this.#paintNow(run);
     if (this.lasted) this.#paintLasted(run);
-    // All else changes seldom, and is made anew only then: focus and selections stay.
-    const { now, moved, progress, phase, step, paths, ...rest } = run;
-    const shown = JSON.stringify([rest, this.on.role()]);
-    if (shown === this.#shown) return;
-    this.#shown = shown;
-    this.#paintHead(run);
+    // All else changes seldom, and is made anew only then: focus and selections stay, and no button goes from under a finger.
+    const { now, moved, progress, phase, step, paths, order, turn, ...rest } = run;
+    if (this.#isNew("head", [rest, this.on.role()])) this.#paintHead(run);
+    if (!this.#isNew("rest", [rest, order])) return;
     this.result.replaceChildren(...resultOf(run));
     this.attempts.replaceChildren(attemptsOf(run));
     this.order.replaceChildren(orderOf(run));
+  }
+
+  #isNew(part, value) {
+    const text = JSON.stringify(value);
+    const isNew = this.#shown[part] !== text;
+    this.#shown[part] = text;
+    return isNew;
   }
 
   #paintHead(run) {
