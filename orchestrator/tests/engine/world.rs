@@ -15,7 +15,7 @@ use orchestrator::store::StoreError;
 use protocol::control::agent::{Enrol, Enrolled, Report, Terms};
 use protocol::control::run::{LauncherKind, NewRun, Run, RunState};
 use protocol::control::{Lease, Orders, Problem};
-use protocol::event::{Body, Event, Phase};
+use protocol::event::{Body, Event, PathChanged, PathState, Phase};
 use protocol::{ClientKey, Digest, RunId, Token, UnlockKey};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -388,6 +388,12 @@ impl Agent {
 
 pub fn warning(text: &str) -> Body {
     Body::Warning { message: text.into() }
+}
+
+pub fn path(state: PathState, live: u32) -> Body {
+    let way = "0.0.1900 0x5005076300c213e9 0x4010400000000000".to_owned();
+    let total = if state == PathState::Gone { 3 } else { 4 };
+    Body::PathChanged(PathChanged { path: "sda".into(), way, state, live, total })
 }
 
 pub fn has_target() -> Body {

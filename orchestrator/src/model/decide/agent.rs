@@ -5,6 +5,7 @@ use protocol::control::run::{Outcome, What};
 use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary, TargetState};
 use protocol::{Digest, ServerName};
 
+use super::super::PathCount;
 use super::super::record::{AttemptRecord, Ending, Record, State};
 use super::{Answer, Deciding, Refusal, conflict, refuse, revoked};
 
@@ -192,6 +193,12 @@ impl Deciding {
             Body::StepStarted { phase, step } if is_current => {
                 let record = self.record();
                 (record.phase, record.step) = (Some(phase.clone()), Some(step.clone()));
+            }
+            Body::PathChanged(changed) => {
+                let now = self.now;
+                if let Some(of) = self.record().attempts.iter_mut().find(|of| of.number == attempt) {
+                    of.paths = Some(PathCount::after(of.paths, changed, now));
+                }
             }
             Body::PhaseFinished { phase: Phase::Target, .. } if is_current => self.shut_out(attempt),
             Body::RunFinished(summary) => self.finished(attempt, summary),
