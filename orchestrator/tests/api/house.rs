@@ -34,6 +34,8 @@ pub struct House {
     pub address: SocketAddr,
     pub fake: Arc<Fake>,
     pub drain: CancellationToken,
+    /// As [`House::drain`], for those alone who say that the service is about to end: connections go on.
+    pub about_to_end: CancellationToken,
     pub serving: JoinHandle<()>,
     /// Where it speaks TLS, and whom a client must trust for that.
     pub certificate: Option<CertificateDer<'static>>,
@@ -60,12 +62,13 @@ impl House {
     async fn open(limits: Limits, tls: Option<(Tls, CertificateDer<'static>)>) -> Self {
         let fake = Arc::new(Fake::default());
         let drain = CancellationToken::new();
+        let about_to_end = drain.child_token();
         let digest = |token: &str| tokens::digest(&token.to_owned().try_into().unwrap());
         let people = People::new(digest(OPERATOR), digest(VIEWER), SessionKey::new(&[7; 32]));
         let settings = Settings {
             people: people.into(),
             limits: limits.clone(),
-            drain: drain.clone(),
+            drain: about_to_end.clone(),
             metrics: Default::default(),
         };
         let app = router(fake.clone(), settings);
@@ -74,7 +77,7 @@ impl House {
         let address = listener.local_addr().unwrap();
         let (config, certificate) = tls.unzip();
         let serving = tokio::spawn(serve(vec![listener], config, app, limits, drain.clone(), Default::default()));
-        House { address, fake, drain, serving, certificate }
+        House { address, fake, drain, about_to_end, serving, certificate }
     }
 
     pub async fn connect(&self) -> TcpStream {
