@@ -91,6 +91,9 @@ pub struct Record {
     /// The key of its disk, where the service has made one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub luks_key: Option<KeyRecord>,
+    /// Keys that it has forgotten, and that whoever keeps them elsewhere is not known to have destroyed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remains: Vec<Sealed>,
     /// The rule for its image, where there was a policy for images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyPin>,
@@ -149,20 +152,40 @@ pub struct IdempotencyKey {
     pub request: Digest,
 }
 
-/// A key that the service has made, sealed by whoever keeps keys: text that means nothing to anybody else.
+/// A key that the service has made, as whoever keeps keys has sealed it: text that means nothing to anybody else.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Sealed(String);
+#[serde(untagged)]
+pub enum Sealed {
+    /// The key itself, encrypted. Whoever forgets this text has destroyed it.
+    Here(String),
+    /// The place where it is kept. It must be destroyed there as well.
+    Elsewhere {
+        /// The place.
+        elsewhere: String,
+    },
+}
 
 impl Sealed {
-    /// What a keeper has made of a key.
+    /// The key itself, encrypted.
     pub fn new(text: String) -> Self {
-        Sealed(text)
+        Sealed::Here(text)
     }
 
-    /// That text.
+    /// The text.
     pub fn text(&self) -> &str {
-        &self.0
+        match self {
+            Sealed::Here(text) | Sealed::Elsewhere { elsewhere: text } => text,
+        }
+    }
+
+    /// Whether something remains when the text is forgotten.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Sealed::Elsewhere { .. })
+    }
+
+    /// What is kept at this place.
+    pub fn at(place: &str) -> Self {
+        Sealed::Elsewhere { elsewhere: place.to_owned() }
     }
 }
 

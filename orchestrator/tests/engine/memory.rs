@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::{BoxFuture, ready};
-use orchestrator::model::Record;
+use orchestrator::model::{Record, Sealed};
 use orchestrator::store::{Change, Filter, Generation, Store, StoreError, Told};
 use protocol::RunId;
 
@@ -22,6 +22,8 @@ pub struct Kept {
     pub generation: i64,
     pub runs: BTreeMap<RunId, Record>,
     pub told: Vec<Told>,
+    /// Places elsewhere that no run has.
+    pub elsewhere: BTreeMap<String, RunId>,
     pub faults: Vec<Fault>,
 }
 
@@ -57,6 +59,12 @@ impl Kept {
     fn commit(&mut self, changes: &[Change]) {
         for change in changes {
             let record = &change.record;
+            for (place, on) in change.places() {
+                match on {
+                    true => self.elsewhere.insert(place.text().to_owned(), record.run.clone()),
+                    false => self.elsewhere.remove(place.text()),
+                };
+            }
             let before = self.runs.insert(record.run.clone(), record.clone());
             assert_eq!(before.map_or(0, |before| before.version) + 1, record.version, "versions grow by one");
             for happening in &change.told {
@@ -120,6 +128,27 @@ impl Store for Memory {
 
     fn commit<'a>(&'a self, by: Generation, changes: &'a [Change]) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(ready(self.change(Some(by), |kept| kept.commit(changes)).map(drop)))
+    }
+
+    fn reserve<'a>(
+        &'a self,
+        by: Generation,
+        run: &'a RunId,
+        place: &'a Sealed,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let change = self.change(Some(by), |kept| {
+            kept.elsewhere.insert(place.text().to_owned(), run.clone());
+        });
+        Box::pin(ready(change.map(drop)))
+    }
+
+    fn reserved(&self) -> BoxFuture<'_, Result<Vec<(RunId, Sealed)>, StoreError>> {
+        self.read(|kept| kept.elsewhere.iter().map(|(place, run)| (run.clone(), Sealed::at(place))).collect())
+    }
+
+    fn release<'a>(&'a self, by: Generation, place: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
+        let change = self.change(Some(by), |kept| drop(kept.elsewhere.remove(place.text())));
+        Box::pin(ready(change.map(drop)))
     }
 
     fn told<'a>(

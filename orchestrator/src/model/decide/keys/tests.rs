@@ -24,6 +24,7 @@ fn run(state: State) -> Record {
         version: 1,
         key: None,
         luks_key: Some(KeyRecord::new(sealed("first"), Moment(1), 0)),
+        remains: Vec::new(),
         policy: None,
         created: Moment(1),
         deadline: None,
