@@ -15,6 +15,8 @@ pub enum Fault {
     Before,
     /// It is done, and nobody is told.
     After,
+    /// It is done.
+    None,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,8 @@ fn away() -> StoreError {
 impl Memory {
     fn read<T: Send + 'static>(&self, of: impl FnOnce(&Kept) -> T) -> BoxFuture<'static, Result<T, StoreError>> {
         let mut kept = self.0.lock().unwrap();
-        let answer = if kept.faults.pop().is_some() { Err(away()) } else { Ok(of(&kept)) };
+        let is_away = kept.faults.pop().is_some_and(|fault| fault != Fault::None);
+        let answer = if is_away { Err(away()) } else { Ok(of(&kept)) };
         Box::pin(ready(answer))
     }
 
@@ -51,7 +54,7 @@ impl Memory {
             return Err(StoreError::Superseded);
         }
         of(&mut kept);
-        if fault.is_some() { Err(away()) } else { Ok(Generation(kept.generation)) }
+        if fault == Some(Fault::After) { Err(away()) } else { Ok(Generation(kept.generation)) }
     }
 }
 

@@ -205,6 +205,8 @@ pub struct Kept {
     pub shut: bool,
     /// Keys are made, and nobody hears of it.
     pub loses: bool,
+    /// The keys of this run are never destroyed.
+    pub stuck: Option<RunId>,
 }
 
 impl Keeper for Desk {
@@ -232,9 +234,10 @@ impl Keeper for Desk {
         async { found.ok_or_else(shut) }.boxed()
     }
 
-    fn destroy<'a>(&'a self, _: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
+    fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
         let mut kept = self.0.lock().unwrap();
-        let answer = if kept.shut { Err(shut()) } else { Ok(drop(kept.keys.remove(sealed.text()))) };
+        let is_stuck = kept.shut || kept.stuck.as_ref() == Some(run);
+        let answer = if is_stuck { Err(shut()) } else { Ok(drop(kept.keys.remove(sealed.text()))) };
         async { answer }.boxed()
     }
 }
