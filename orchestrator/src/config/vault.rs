@@ -32,7 +32,7 @@ pub struct Vault {
     /// The namespace. Default: none.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// Seconds that a request may take, 1 to 60. Default: 5.
+    /// Seconds that a request may take, 1 to 8: an agent that asks for its key waits for 10. Default: 5.
     #[serde(default = "timeout")]
     pub timeout: u64,
 }
@@ -74,7 +74,7 @@ impl Vault {
             || "`keys.vault.ca` is given for an address without TLS".into(),
             "leave it out, or give an https:// address",
         )?;
-        within("keys.vault.timeout", self.timeout, 1..=60)
+        within("keys.vault.timeout", self.timeout, 1..=8)
     }
 }
 

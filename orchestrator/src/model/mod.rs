@@ -6,12 +6,14 @@ mod moment;
 mod record;
 mod retry;
 pub mod schedule;
+mod sealed;
 mod view;
 
 pub use decide::{Answer, Decision, Effect, Input, Refusal, Rules, created, decide, only_progress, revoked};
 pub use moment::Moment;
 pub use record::{
-    AttemptRecord, CancelOrder, Deed, Ending, IdempotencyKey, KeyRecord, PolicyPin, Record, Sealed, State, target_key,
+    AttemptRecord, CancelOrder, Deed, Ending, IdempotencyKey, KeyRecord, PolicyPin, Record, State, target_key,
 };
 pub use retry::BackOff;
+pub use sealed::Sealed;
 pub use view::{view, waits};

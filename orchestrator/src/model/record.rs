@@ -1,6 +1,5 @@
 //! A run as it is stored. What is not here does not survive a restart, and must not matter then.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use protocol::control::NewRun;
@@ -10,7 +9,7 @@ use protocol::spec::{Place, Reservation};
 use protocol::{Digest, Label, RunId, ServerName};
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Moment, Sealed};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -150,49 +149,6 @@ pub struct IdempotencyKey {
     pub key: String,
     /// SHA-256 of the request.
     pub request: Digest,
-}
-
-/// A key that the service has made, as whoever keeps keys has sealed it: text that means nothing to anybody else.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Sealed {
-    /// The key itself, encrypted. Whoever forgets this text has destroyed it.
-    Here(String),
-    /// The place where it is kept. It must be destroyed there as well.
-    Elsewhere {
-        /// The place.
-        elsewhere: String,
-    },
-}
-
-impl Sealed {
-    /// The key itself, encrypted.
-    pub fn new(text: String) -> Self {
-        Sealed::Here(text)
-    }
-
-    /// The text.
-    pub fn text(&self) -> &str {
-        match self {
-            Sealed::Here(text) | Sealed::Elsewhere { elsewhere: text } => text,
-        }
-    }
-
-    /// Whether something remains when the text is forgotten.
-    pub fn is_elsewhere(&self) -> bool {
-        matches!(self, Sealed::Elsewhere { .. })
-    }
-
-    /// What is kept at this place.
-    pub fn at(place: &str) -> Self {
-        Sealed::Elsewhere { elsewhere: place.to_owned() }
-    }
-}
-
-impl fmt::Debug for Sealed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealed(…)")
-    }
 }
 
 /// The key of a run's disk, which the service has made.

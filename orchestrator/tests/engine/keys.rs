@@ -272,3 +272,15 @@ async fn a_key_that_never_goes_keeps_no_other_back() {
     assert_eq!(world.run(&created[0]).await.key.unwrap().remains, 1);
     assert_eq!(world.run(&created[2]).await.key.unwrap().remains, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_a_run_has_is_not_destroyed_whatever_the_list_says() {
+    let mut world = World::new().await;
+    let run = world.create(&encrypted(external("s1", "/dev/a"))).await;
+    let place = world.desk.0.lock().unwrap().keys.keys().next().unwrap().clone();
+    world.memory.0.lock().unwrap().elsewhere.insert(place, run.clone());
+    world.crash().await;
+    world.settle().await;
+    assert!(world.memory.0.lock().unwrap().elsewhere.is_empty());
+    world.engine.show_key(&run, "ada").await.unwrap();
+}

@@ -9,3 +9,4 @@ mod metrics;
 mod store;
 mod strangers;
 mod time;
+mod vault;

@@ -7,7 +7,7 @@ use protocol::RunId;
 use protocol::control::key::ShownKey;
 use zeroize::Zeroizing;
 
-use super::{act, run_id};
+use super::{act, run_id, words};
 use crate::client::Client;
 use crate::command::on_stdout;
 use crate::command::screen::Screen;
@@ -66,7 +66,8 @@ pub(super) async fn destroy(args: &DestroyArgs, client: &Client, screen: &Screen
             return Err(Error::new(Kind::Interrupted, "nothing was destroyed"));
         }
     }
-    client.destroy_key(&args.run).await?;
-    screen.lines(&format!("the key of run {} is destroyed", args.run));
+    let run = client.destroy_key(&args.run).await?;
+    let remains = run.key.as_ref().and_then(words::remains).map_or_else(String::new, |remains| format!("; {remains}"));
+    screen.lines(&format!("the key of run {} is destroyed: nobody is given it any more{remains}", args.run));
     Ok(ExitCode::SUCCESS)
 }

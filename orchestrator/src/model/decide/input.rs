@@ -5,8 +5,8 @@ use protocol::control::run::What;
 use protocol::event::{Event, Progress};
 use protocol::{Digest, ServerName};
 
-use super::super::BackOff;
-use super::super::record::{Ending, Record, Sealed};
+use super::super::record::{Ending, Record};
+use super::super::{BackOff, Sealed};
 
 /// What decisions depend on besides the run.
 #[derive(Debug, Clone, Copy, PartialEq)]

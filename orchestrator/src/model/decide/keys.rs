@@ -4,7 +4,8 @@ use protocol::control::key::{KeyAction, KeyEvent};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::What;
 
-use super::super::record::{Deed, KeyRecord, Record, Sealed, State};
+use super::super::Sealed;
+use super::super::record::{Deed, KeyRecord, Record, State};
 use super::{Answer, Deciding, Effect, Refusal, conflict, refuse, revoked};
 
 /// Who makes keys.

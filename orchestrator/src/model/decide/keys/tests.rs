@@ -162,3 +162,33 @@ fn a_retry_goes_on_under_its_key_or_a_new_one() {
     let plain = Record { luks_key: None, ..run(State::Failed) };
     assert_eq!(decided(&plain, Input::Retry { key: None }).unwrap().record.luks_key, None);
 }
+
+#[test]
+fn what_is_kept_elsewhere_remains_until_it_is_known_to_be_gone_and_what_was_here_does_not() {
+    let destroy = || Input::DestroyKey { by: "ada".into(), reason: None };
+    let here = decided(&run(State::Failed), destroy()).unwrap();
+    assert_eq!((&here.record.remains, &here.effects), (&Vec::new(), &Vec::new()));
+    assert!(!serde_json::to_string(&here.record).unwrap().contains("first"));
+
+    let place = Sealed::at("a place");
+    let kept = Record { luks_key: Some(KeyRecord::new(place.clone(), Moment(1), 0)), ..run(State::Failed) };
+    let gone = decided(&kept, destroy()).unwrap();
+    assert_eq!(gone.record.remains, [place.clone()]);
+    assert_eq!(gone.effects, [Effect::DestroyKey { sealed: place.clone() }]);
+    refused(&gone.record, Input::ShowKey { by: "bob".into() }, Code::KeyGone);
+    let view = crate::model::view(&gone.record, None, None).key.unwrap();
+    assert_eq!((view.destroyed.unwrap().by, view.remains), ("ada".into(), 1));
+
+    let retried = decided(&gone.record, Input::Retry { key: Some(Sealed::at("another")) }).unwrap().record;
+    let erased =
+        |record: &Record, sealed: &str| decided(record, Input::KeyErased { sealed: Sealed::at(sealed) }).unwrap();
+    for strange in ["another", "nowhere"] {
+        let decision = erased(&retried, strange);
+        assert_eq!((decision.record, decision.told.len()), (retried.clone(), 0), "it is the run's, or was never");
+    }
+    let confirmed = erased(&retried, "a place");
+    assert_eq!(actions(&confirmed), [(KeyAction::Erased, None, "who kept it".into())]);
+    assert!(confirmed.record.remains.is_empty());
+    assert_eq!(confirmed.record.luks_key, retried.luks_key);
+    assert_eq!(erased(&confirmed.record, "a place").record.version, confirmed.record.version, "once");
+}
