@@ -22,7 +22,7 @@ pub(super) type Sender = mpsc::UnboundedSender<Nobodys>;
 /// First pause after a failure.
 const FIRST: Duration = Duration::from_secs(1);
 /// Longest one.
-const MOST: Duration = Duration::from_secs(60);
+const MOST: Duration = Duration::from_secs(30);
 
 /// Until the engine has ended.
 pub(super) async fn run(engine: Engine, found: Vec<Nobodys>, mut more: mpsc::UnboundedReceiver<Nobodys>) {
