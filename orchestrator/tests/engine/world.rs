@@ -237,7 +237,10 @@ impl Keeper for Desk {
     fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
         let mut kept = self.0.lock().unwrap();
         let is_stuck = kept.shut || kept.stuck.as_ref() == Some(run);
-        let answer = if is_stuck { Err(shut()) } else { Ok(drop(kept.keys.remove(sealed.text()))) };
+        let answer = if is_stuck { Err(shut()) } else { Ok(()) };
+        if answer.is_ok() {
+            kept.keys.remove(sealed.text());
+        }
         async { answer }.boxed()
     }
 }

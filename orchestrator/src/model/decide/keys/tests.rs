@@ -173,7 +173,7 @@ fn what_is_kept_elsewhere_remains_until_it_is_known_to_be_gone_and_what_was_here
     let place = Sealed::at("a place");
     let kept = Record { luks_key: Some(KeyRecord::new(place.clone(), Moment(1), 0)), ..run(State::Failed) };
     let gone = decided(&kept, destroy()).unwrap();
-    assert_eq!(gone.record.remains, [place.clone()]);
+    assert_eq!(gone.record.remains, std::slice::from_ref(&place));
     assert_eq!(gone.effects, [Effect::DestroyKey { sealed: place.clone() }]);
     refused(&gone.record, Input::ShowKey { by: "bob".into() }, Code::KeyGone);
     let view = crate::model::view(&gone.record, None, None).key.unwrap();
