@@ -37,6 +37,59 @@ fn until(what: &str, so: impl Fn() -> bool) {
     }
 }
 
+/// The key of a run, shown to its owner.
+#[track_caller]
+fn shown(service: &Service, run: &str) -> String {
+    let key = service.client("key").arg(run).text().trim().to_owned();
+    assert_eq!(key.len(), 64);
+    key
+}
+
+/// While the Vault is sealed, what needs no key goes on, and what is destroyed is given to nobody. All that was said, and the plain run.
+fn while_it_is_sealed(lab: &Lab, service: &mut Service, run: &str, untold: &str) -> (String, String) {
+    let shut = service.client("key").arg(untold).done().exits(4).says("sealed");
+    assert!(shut.stderr.contains("unsealed") && !shut.stderr.contains("look whether it was shown"), "{}", shut.stderr);
+    let operator = token(service, "operator.token");
+    let refused = nobody(service).post("/v1/runs", Some(&operator), &[], &encrypted("lpar-2").to_string()).unwrap();
+    let problem = refused.json();
+    let said = (refused.status, &problem["code"], &problem["retry_after"]);
+    assert_eq!(said, (409, &json!("key-shut"), &json!(5)), "{problem}");
+    let plain = service.create(lab, &order("lpar-3"));
+    service.client("cancel").arg(run).done().ok();
+    service.client("key").arg(run).done().exits(4).says("was destroyed");
+    let shown = service.client("show").arg(run).text();
+    assert!(shown.contains("that it is destroyed where it was kept is not confirmed yet"), "{shown}");
+    assert_eq!((service.show(run)["key"]["remains"].clone(), to_erase(service).as_str()), (json!(1), "1"));
+    assert_eq!(nobody(service).get("/readyz").unwrap().status, 204);
+    (refused.text().to_owned() + &shown + &service.running().stderr(), plain)
+}
+
+/// What is told of a run, until its key is known to be gone.
+fn told_to_the_end(service: &Service, run: &str) -> String {
+    let mut watcher = service.client("watch --json").arg(run).start();
+    watcher.until("that the key is gone", |watcher| watcher.stdout().contains(r#""erased""#));
+    let told = watcher.stdout();
+    watcher.kill();
+    for action in ["made", "released", "shown", "destroyed", "erased"] {
+        assert_eq!(told.matches(&format!(r#""action":"{action}""#)).count(), 1, "{action}: {told}");
+    }
+    told
+}
+
+/// None of these secrets was said, or lies in the data folder.
+fn are_nowhere(secrets: &[String], seen: &str, service: &Service) {
+    let files = std::fs::read_dir(service.dir()).unwrap().flatten().map(|entry| entry.path());
+    let stored: Vec<u8> = files.filter(|path| path.is_file()).flat_map(|path| std::fs::read(path).unwrap()).collect();
+    for secret in secrets {
+        assert!(secret.len() > 20 && !seen.contains(secret.as_str()), "a secret was said");
+        assert!(!stored.windows(secret.len()).any(|window| window == secret.as_bytes()), "a secret is stored");
+    }
+    assert!(
+        seen.contains("audit") && String::from_utf8_lossy(&stored).contains("z-orchestrator-vault-1"),
+        "all was looked at"
+    );
+}
+
 #[test]
 fn a_key_in_a_vault_is_given_shown_and_destroyed_however_often_the_service_is_killed() {
     let lab = Lab::new();
@@ -48,60 +101,32 @@ fn a_key_in_a_vault_is_given_shown_and_destroyed_however_often_the_service_is_ki
     let agent = Agent::enrol_for(&lab, &service, "lpar-1", &encrypted("lpar-1"));
     let session = agent.answer["session"].as_str().unwrap();
     let given = agent.client.post(&agent.path("key"), Some(session), &[], "{}").unwrap().json();
-    let key = service.client("key").arg(&agent.run).text().trim().to_owned();
-    assert_eq!((key.len(), given["key"].as_str()), (64, Some(&*key)), "the owner is shown what the agent was given");
-    assert_eq!(vault.keys().len(), 1);
+    let key = shown(&service, &agent.run);
+    assert_eq!(given["key"].as_str(), Some(&*key), "the owner is shown what the agent was given");
+    let untold = service.create(&lab, &encrypted("lpar-5"));
+    assert_eq!(vault.keys().len(), 2);
 
-    // While it is sealed, what needs no key goes on, and what is destroyed is given to nobody.
     vault.seal();
-    let mut seen = service
-        .client("create")
-        .arg(lab.file("run.json", encrypted("lpar-2").to_string().as_bytes()))
-        .done()
-        .exits(4)
-        .says("sealed")
-        .stderr;
-    let plain = service.create(&lab, &order("lpar-3"));
-    service.client("cancel").arg(&agent.run).done().ok();
-    service.client("key").arg(&agent.run).done().exits(4).says("was destroyed");
-    seen += &service.client("show").arg(&agent.run).text();
-    assert!(seen.contains("that it is destroyed where it was kept is not confirmed yet"), "{seen}");
-    assert_eq!((service.show(&agent.run)["key"]["remains"].clone(), to_erase(&service).as_str()), (json!(1), "1"));
-    assert_eq!(nobody(&service).get("/readyz").unwrap().status, 204);
-    seen += &service.running().stderr();
+    let (mut seen, plain) = while_it_is_sealed(&lab, &mut service, &agent.run, &untold);
     service.kill();
     assert!(seen.contains("is not destroyed yet"), "{seen}");
-
     // Killed between "forgotten" and "destroyed"; the next one starts while it is sealed still.
     service.go();
     assert_eq!(
-        (service.show(&agent.run)["key"]["remains"].clone(), service.show(&plain)["state"].clone()),
-        (json!(1), json!("launching"))
+        (&service.show(&agent.run)["key"]["remains"], &service.show(&plain)["state"]),
+        (&json!(1), &json!("launching"))
     );
     assert!(service.running().stderr().contains("no key is made or given until"), "it says so");
     vault.unseal();
     until("the end of the key", || service.show(&agent.run)["key"]["remains"].is_null());
-    // And of the one that was to be made for a run that was refused.
+    // And of the place that was kept for the run that was refused.
     until("that nothing is left", || to_erase(&service) == "0");
-    assert_eq!((vault.keys().len(), vault.stored()), (0, before));
-    let told = nobody(&service)
-        .send(
-            "GET",
-            &format!("/v1/runs/{}", agent.run),
-            &[("authorization", &format!("Bearer {}", token(&service, "viewer.token")))],
-            "",
-        )
-        .unwrap();
-    seen += told.text();
-    let mut watcher = service.client("watch --json").arg(&agent.run).start();
-    watcher.until("that the key is gone", |watcher| watcher.stdout().contains(r#""erased""#));
-    let stdout = watcher.stdout();
-    let actions: Vec<&str> = ["made", "released", "shown", "destroyed", "erased"]
-        .into_iter()
-        .filter(|action| stdout.contains(&format!(r#""action":"{action}""#)))
-        .collect();
-    assert_eq!(actions.len(), 5, "{stdout}");
-    watcher.kill();
+    assert_eq!(vault.keys().len(), 1);
+    let other = shown(&service, &untold);
+    service.client("cancel").arg(&untold).done().ok();
+    until("the end of the other key", || to_erase(&service) == "0" && vault.keys().is_empty());
+    assert_eq!(vault.stored(), before);
+    seen += &told_to_the_end(&service, &agent.run);
 
     // The token is replaced while it runs.
     let token_file = lab.path("vault-token");
@@ -110,19 +135,10 @@ fn a_key_in_a_vault_is_given_shown_and_destroyed_however_often_the_service_is_ki
     let second = vault.token();
     Vault::write_token(&token_file, &second);
     let another = service.create(&lab, &encrypted("lpar-4"));
-    let shown = service.client("key").arg(&another).text().trim().to_owned();
-    assert_ne!(shown, key);
-    seen += &stdout;
+    let third = shown(&service, &another);
+    assert!(key != other && key != third);
     seen += &service.stop().stderr;
-    let mut stored = Vec::new();
-    for entry in std::fs::read_dir(service.dir()).unwrap().flatten().filter(|entry| entry.path().is_file()) {
-        stored.extend(std::fs::read(entry.path()).unwrap());
-    }
-    for secret in [&key, &shown, &first, &second, &key.replace('-', "")] {
-        assert!(!seen.contains(secret.as_str()), "a secret was said");
-        assert!(!stored.windows(secret.len()).any(|window| window == secret.as_bytes()), "a secret is stored");
-    }
-    assert!(seen.contains("z-orchestrator-vault") || String::from_utf8_lossy(&stored).contains("z-orchestrator-vault"));
+    are_nowhere(&[key.replace('-', ""), key, other, third, first, second], &seen, &service);
 }
 
 #[test]

@@ -34,13 +34,13 @@ pub(super) struct DestroyArgs {
 
 /// Writes the key to stdout, alone on its line. It is shown once.
 pub(super) async fn show(args: &KeyArgs, client: &Client) -> Result<ExitCode> {
-    let shown = client.key(&args.run).await.map_err(|error| match error.retry() {
+    let shown = client.key(&args.run).await.map_err(|error| match error.kind() {
         // What was marked and not heard is not said again.
-        Some(_) => error.with_hint(format!(
+        Kind::Unavailable if error.retry().is_some() => error.with_hint(format!(
             "look whether it was shown: z-orchestrator run show {}; if it was, nobody has it, and the disk cannot be opened: z-orchestrator run destroy-key, and install anew",
             args.run
         )),
-        None => error,
+        _ => error,
     })?;
     on_stdout(line(&shown).as_bytes())?;
     Ok(ExitCode::SUCCESS)
