@@ -107,13 +107,17 @@ impl Http {
     pub(super) async fn ask(&self, method: Method, path: &str, body: Zeroizing<Vec<u8>>) -> Result<Answer, Trouble> {
         let token = token(&self.token_file)?;
         let request = self.request(method, path, token, body)?;
-        let late =
-            |_| Err(Trouble::Away(format!("{} has not answered within {} s", self.address, self.limit.as_secs())));
-        let answer = tokio::time::timeout(self.limit, self.exchange(request)).await.unwrap_or_else(late)?;
+        let answer = self.within(self.exchange(request)).await??;
         match answer.status {
             200 | 204 | 404 => Ok(answer),
             status => Err(self.refusal(status, &answer.body)),
         }
+    }
+
+    /// Waits for something as long as a request may take.
+    pub(super) async fn within<T>(&self, asking: impl Future<Output = T>) -> Result<T, Trouble> {
+        let late = |_| Trouble::Away(format!("{} has not answered within {} s", self.address, self.limit.as_secs()));
+        tokio::time::timeout(self.limit, asking).await.map_err(late)
     }
 
     fn request(

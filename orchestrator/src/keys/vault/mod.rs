@@ -125,9 +125,9 @@ impl Vault {
         )
     }
 
-    /// The folder's own name.
+    /// The folder's own name. To find it out takes no longer than a request may: whoever comes meanwhile waits for the same.
     async fn keeper(&self) -> Result<&String, Trouble> {
-        self.keeper.get_or_try_init(|| self.prove()).await
+        self.http.within(self.keeper.get_or_try_init(|| self.prove())).await?
     }
 
     /// A secret's path as the server shows it.
