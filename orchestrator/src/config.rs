@@ -6,6 +6,7 @@ mod kubernetes;
 mod places;
 #[cfg(test)]
 mod tests;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use crate::identity::bounded;
 
 pub use kubernetes::{HOST_DEVICES, Kubernetes};
 pub use places::default_data;
+pub use vault::Vault;
 
 /// Largest configuration that is read, in bytes.
 pub const MAX_CONFIG: usize = 256 << 10;
@@ -57,7 +59,7 @@ pub struct Config {
     pub process: Process,
     /// Agents that the service starts as Jobs of a Kubernetes cluster.
     pub kubernetes: Kubernetes,
-    /// What the keys of disks are encrypted with while the service keeps them.
+    /// What the keys of disks are encrypted with while the service keeps them, or who keeps them.
     pub keys: Keys,
     /// A file (JSON) that says which images may be installed, and whose signatures count. Default: `policy.json` in the data folder, where
     /// there is one; without, each run says so itself.
@@ -204,7 +206,7 @@ pub struct Process {
     pub args: Vec<String>,
 }
 
-/// Where the key is with which keys of disks are encrypted: 32 random bytes in base64.
+/// Where the key is with which keys of disks are encrypted, 32 random bytes in base64; or who keeps them instead.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
@@ -213,6 +215,8 @@ pub struct Keys {
     /// A program that writes it to stdout, and its arguments; run once, at the start, for 30 seconds at most. Instead of `file`. Default:
     /// none.
     pub command: Vec<String>,
+    /// A secret store that keeps them. Instead of `file` and `command`. Default: none.
+    pub vault: Option<Vault>,
 }
 
 /// `sqlite`, or the URL of a database. A password in it is not shown.

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::config::{self, Config};
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Keeper, Settings};
 use crate::error::{Context, Error, Result};
 use crate::identity::{Certificates, Folder, Identity, TICKET_PUBLIC};
-use crate::keys::{KEK, Kek, Sealer};
+use crate::keys::{KEK, Kek, Sealer, Vault};
 use crate::launch::{External, Kubernetes, KubernetesSettings, Launchers, Process, ProcessSettings};
 use crate::metrics::Metrics;
 use crate::model::{BackOff, Moment, Record};
@@ -37,11 +37,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let store = store::open(&config.location(identity.folder.path())?).await.map_err(|error| {
         Error::unavailable(format!("opening the store: {error}")).with_hint("see that it can be reached and written")
     })?;
-    if Kek::is_to_be_made(&config.keys, &identity.folder) {
-        must_have_sealed_nothing(&*store, &identity.folder).await?;
-    }
-    let sealer = Sealer::new(&Kek::open(&config.keys, &identity.folder)?)?;
-    tracing::info!("keys are sealed with the key-encryption key {}", sealer.id());
+    let keeper = keeper(&config, &identity.folder, &*store).await?;
     let policy = config.policy(identity.folder.path());
     if let Err(why) = policy.look() {
         tracing::error!("no run is created: the policy for images {}: {why}", policy.path().display());
@@ -61,7 +57,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         launchers: launchers(&config, identity.folder.path(), &addresses)?,
         credentials: identity.keys,
         metrics: metrics.clone(),
-        keeper: Arc::new(sealer),
+        keeper,
         policy: Arc::new(policy),
     };
     let ending = cancel.child_token();
@@ -135,6 +131,27 @@ fn api_limits(limits: &config::Limits) -> api::Limits {
     }
 }
 
+/// Who keeps the keys of disks.
+async fn keeper(config: &Config, folder: &Folder, store: &dyn Store) -> Result<Arc<dyn Keeper>> {
+    if let Some(vault) = &config.keys.vault {
+        return Ok(Arc::new(Vault::open(vault, service_id(folder.path())?).await?));
+    }
+    if Kek::is_to_be_made(&config.keys, folder) {
+        must_have_sealed_nothing(store, folder).await?;
+    }
+    let sealer = Sealer::new(&Kek::open(&config.keys, folder)?)?;
+    tracing::info!("keys are sealed with the key-encryption key {}", sealer.id());
+    Ok(Arc::new(sealer))
+}
+
+/// What this service is known by to others: the first 16 hex digits of the SHA-256 of its ticket key.
+fn service_id(data: &Path) -> Result<String> {
+    let ticket = data.join(TICKET_PUBLIC);
+    let key = std::fs::read(&ticket).doing(|| format!("reading {}", ticket.display()))?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, &key);
+    Ok(digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// A new key-encryption key opens nothing that was sealed before: one that is lost is not replaced without a word.
 async fn must_have_sealed_nothing(store: &dyn Store, folder: &Folder) -> Result<()> {
     const PAGE: u32 = 1000;
@@ -142,7 +159,10 @@ async fn must_have_sealed_nothing(store: &dyn Store, folder: &Folder) -> Result<
     loop {
         let runs = store.list(&Filter::default(), before, PAGE).await;
         let runs = runs.map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
-        let has_sealed = |record: &&Record| record.luks_key.as_ref().is_some_and(|key| key.sealed.is_some());
+        let has_sealed = |record: &&Record| {
+            let sealed = record.luks_key.as_ref().and_then(|key| key.sealed.as_ref());
+            sealed.is_some_and(|sealed| !sealed.is_elsewhere())
+        };
         if let Some(record) = runs.iter().find(has_sealed) {
             let (kek, run) = (folder.file(KEK), &record.run);
             return Err(Error::refused(format!("{} is lost, and the key of run {run} was sealed with it", kek.display()))
@@ -206,9 +226,7 @@ fn kubernetes(config: &Config, data: &Path, addresses: &[SocketAddr]) -> Result<
             .with_hint("set `kubernetes.ca`")
     })?;
     let ticket = data.join(TICKET_PUBLIC);
-    let key = std::fs::read(&ticket).doing(|| format!("reading {}", ticket.display()))?;
-    let digest = ring::digest::digest(&ring::digest::SHA256, &key);
-    let service = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let service = service_id(data)?;
     let (report_within, trust) = (config.report_within, data.join(TRUST));
     Ok(KubernetesSettings { config: of.clone(), url, service, report_within, ca, ticket, trust })
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use orchestrator::config::{Config, Tls};
+use orchestrator::config::{Config, Keys, Tls};
 use orchestrator::metrics::{Metrics, Now, Tally};
 use orchestrator::model::State;
 use protocol::control::problem::Code;
@@ -42,7 +42,9 @@ fn keys(value: &Value, name: &str) -> Vec<String> {
 #[test]
 fn every_key_of_the_configuration_is_explained() {
     let tls = Some(Tls { certificate: "c".into(), key: "k".into() });
-    let config = serde_json::to_value(Config { tls, ..Config::default() }).unwrap();
+    let vault = serde_json::from_str(r#"{"address": "a", "token_file": "t"}"#).unwrap();
+    let keys_elsewhere = Keys { vault: Some(vault), ..Keys::default() };
+    let config = serde_json::to_value(Config { tls, keys: keys_elsewhere, ..Config::default() }).unwrap();
     let explained = explained("Its configuration");
     let all = keys(&config, "");
     assert!(all.len() > 15, "{all:?}");

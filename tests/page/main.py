@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 
+import elsewhere
 import hostile
 import late
 import people
@@ -65,6 +66,7 @@ CHECKS = [
     late.a_list_that_comes_late_changes_nothing, late.a_story_that_comes_late_changes_nothing, late.what_stands_still_is_not_shown_as_if_it_moved,
     watching.the_page_comes_back_after_the_service, thousand.what_is_played_is_what_the_service_says,
     thousand.a_thousand_runs_are_shown_smoothly, thousand.everything_can_be_read_by_everybody,
+    elsewhere.what_may_still_lie_elsewhere_is_said,
 ]
 
 

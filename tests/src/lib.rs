@@ -26,6 +26,7 @@ pub mod service;
 pub mod target;
 pub mod tls;
 pub mod token;
+pub mod vault;
 pub mod witness;
 
 pub use cgroup::Cgroup;
@@ -39,6 +40,7 @@ pub use offers::Offers;
 pub use postgres::Postgres;
 pub use service::Service;
 pub use target::Target;
+pub use vault::Vault;
 pub use witness::Witness;
 
 /// 1 KiB.

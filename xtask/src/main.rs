@@ -13,6 +13,7 @@ mod image;
 mod interrupt;
 mod iso;
 mod loopdev;
+mod openbao;
 mod packages;
 mod page;
 mod peers;
@@ -68,6 +69,8 @@ enum Chore {
     Test(test::Options),
     /// Make the Python environment that tests use (or find it in the cache) and print its interpreter, for Z_PYTHON
     Python,
+    /// Fetch OpenBao, which tests keep keys in (or find it in the cache), and print its program, for Z_BAO
+    Openbao,
     /// Look at the service's page in a browser, or take its screenshots
     Page(page::Options),
     /// Boot an s390x guest and run the lines of standard input in it
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Chore::Containers(options) => containers::run(&options),
         Chore::Test(options) => test::run(&options),
         Chore::Python => python(),
+        Chore::Openbao => openbao(),
         Chore::Page(options) => page::run(&options),
         Chore::Guest(options) => vm::run(&options),
         Chore::Cluster => cluster::run(),
@@ -114,6 +118,12 @@ fn main() -> ExitCode {
 fn python() -> Outcome<()> {
     ensure(Lane::Python)?;
     println!("{}", python::ensure()?.display());
+    Ok(())
+}
+
+fn openbao() -> Outcome<()> {
+    ensure(Lane::Python)?;
+    println!("{}", openbao::ensure()?.display());
     Ok(())
 }
 

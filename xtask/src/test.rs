@@ -11,6 +11,7 @@ use crate::counts;
 use crate::fail::{Fail, Outcome, Tried};
 use crate::fuzz;
 use crate::interrupt::{Tracked, interrupted};
+use crate::openbao;
 use crate::prerequisites::{Lane, ensure};
 use crate::python;
 use crate::s390x;
@@ -66,6 +67,7 @@ pub fn run(options: &Options) -> Outcome<()> {
     }
     build::programs()?;
     let python = python::ensure()?;
+    let openbao = openbao::ensure()?;
 
     let mut tally = Tally::default();
     let mut fine = true;
@@ -76,7 +78,7 @@ pub fn run(options: &Options) -> Outcome<()> {
         test.env("Z_PROVISIONER_BIN", release_binary("z-provisioner")?);
         // As this very command builds it: optimising it once more would take minutes, and find nothing more.
         test.env("Z_ORCHESTRATOR_BIN", target_folder()?.join("debug/z-orchestrator"));
-        test.env("Z_PYTHON", &python);
+        test.env("Z_PYTHON", &python).env("Z_BAO", &openbao);
         // Tests wait more than they compute: for servers that stall, leases that end, processes that start.
         if std::env::var_os("RUST_TEST_THREADS").is_none() {
             let cores = std::thread::available_parallelism().map_or(2, usize::from);

@@ -16,11 +16,11 @@ const MAX_NAME: usize = 256;
 const LIMIT: RangeInclusive<u64> = 1..=100_000;
 const MAX_FABRICS: usize = 1024;
 
-fn holds(rule: bool, broken: impl FnOnce() -> String, remedy: &str) -> Result<()> {
+pub(super) fn holds(rule: bool, broken: impl FnOnce() -> String, remedy: &str) -> Result<()> {
     if rule { Ok(()) } else { Err(Error::usage(broken()).with_hint(remedy)) }
 }
 
-fn within(key: &str, value: u64, bounds: RangeInclusive<u64>) -> Result<()> {
+pub(super) fn within(key: &str, value: u64, bounds: RangeInclusive<u64>) -> Result<()> {
     let (least, most) = (bounds.start(), bounds.end());
     holds(
         bounds.contains(&value),
@@ -33,7 +33,7 @@ fn at_most(key: &str, count: usize) -> Result<()> {
     holds(count <= MAX_LIST, || format!("`{key}` has {count} entries"), &format!("give `{key}` at most {MAX_LIST}"))
 }
 
-fn is_path(key: &str, path: Option<&Path>) -> Result<()> {
+pub(super) fn is_path(key: &str, path: Option<&Path>) -> Result<()> {
     let empty = path.is_some_and(|path| path.as_os_str().is_empty());
     holds(!empty, || format!("`{key}` is empty"), "name a file, or leave the key out")
 }
@@ -96,7 +96,12 @@ impl Config {
             "name the program first, then its arguments",
         )?;
         let tainted = keys.command.iter().any(|argument| argument.contains('\0'));
-        holds(!tainted, || "`keys.command` has an argument with a zero byte".into(), "remove it")
+        holds(!tainted, || "`keys.command` has an argument with a zero byte".into(), "remove it")?;
+        let Some(vault) = &keys.vault else { return Ok(()) };
+        let is_alone = keys.file.is_none() && keys.command.is_empty();
+        let remedy = "give one of them: a Vault keeps keys without a key-encryption key";
+        holds(is_alone, || "`keys.vault` is given with `keys.file` or `keys.command`".into(), remedy)?;
+        vault.check()
     }
 
     fn check_clients(&self) -> Result<()> {

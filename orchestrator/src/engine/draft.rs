@@ -50,7 +50,7 @@ impl Engine {
         let settings = &self.0.settings;
         let (order, policy) = settings.policy.apply(new)?;
         let is_ours = order.key_source() == Some(KeySource::Service);
-        let sealed = if is_ours { Some(settings.keeper.make(run).await?) } else { None };
+        let sealed = if is_ours { Some(self.make_key(run).await?) } else { None };
         Ok(Plan { order, policy, sealed })
     }
 }

@@ -74,7 +74,7 @@ impl Launching {
                     launcher.settle(&handle);
                 }
             }
-            Effect::DestroyKey { sealed } => self.engine.forget_elsewhere(record.run.clone(), sealed),
+            Effect::DestroyKey { sealed } => self.engine.erase(record.run.clone(), sealed),
         }
     }
 

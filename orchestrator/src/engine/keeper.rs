@@ -8,25 +8,28 @@ use crate::model::Sealed;
 
 /// Makes keys, and keeps them so that nobody else can open them.
 ///
-/// What it keeps of a key is [`Sealed`], which the engine stores with the run, in the transaction that says what has become of it. There
-/// are two ways to implement this. [`Sealer`](crate::keys::Sealer) puts the key itself into it, encrypted, so that the store holds all there is.
-/// One that keeps keys elsewhere, such as HashiCorp Vault's KV version 2, puts the *place* into it: the path (`secret/data/z/runs/RUN`) and
-/// the version that the write has answered. There
+/// What it keeps of a key is [`Sealed`], which the engine stores with the run, in the transaction that says what has become of it: the key
+/// itself, encrypted ([`Sealer`](crate::keys::Sealer)), or the place where it lies ([`Vault`](crate::keys::Vault)). Of a key that lies
+/// elsewhere the engine
 ///
-/// - `make` draws the 32 bytes, writes them with `cas: 0` (or to a path with a random part, since a run may get a second key), and answers
-///   once Vault has answered; a write whose answer is lost leaves a secret that no run names;
-/// - `open` reads exactly that version, and fails with what to do where Vault is sealed, away, or has it no more;
-/// - `destroy` destroys that version (`destroy`, not `delete`, which can be undone) and then removes its metadata; a version that is not
-///   there is destroyed. It is called after the run's record has forgotten the key, and tried again a few times; a service killed in
-///   between never calls it. So such an implementation lists its paths at the start and destroys those of runs that have no key.
+/// - stores the place before it has the key made there, so that one which is never a run's is found and destroyed;
+/// - has it destroyed once it has stored that the run has forgotten it, for as long as that takes, also after a restart. Until then the run
+///   says so ([`Record::remains`](crate::model::Record::remains)).
+///
+/// A keeper must refuse what another has sealed, and say who that is: it must neither make it up nor take it for destroyed.
 pub trait Keeper: Send + Sync {
-    /// Makes a key for a run.
-    fn make<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Sealed, KeeperError>>;
+    /// Where the next key of a run is to lie: a place that no key has had. None for a keeper that puts the key itself into what is sealed.
+    fn place<'a>(&'a self, _run: &'a RunId) -> BoxFuture<'a, Result<Option<Sealed>, KeeperError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Makes a key for a run, at the place that was asked for. After an error it may lie there.
+    fn make<'a>(&'a self, run: &'a RunId, place: Option<&'a Sealed>) -> BoxFuture<'a, Result<Sealed, KeeperError>>;
 
     /// Opens the key of a run. What was sealed for another run does not open.
     fn open<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<UnlockKey, KeeperError>>;
 
-    /// Forgets what it keeps of a key besides what is sealed.
+    /// Destroys a key where it lies, for good. What is not there is destroyed.
     fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>>;
 }
 

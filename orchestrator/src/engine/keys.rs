@@ -10,9 +10,8 @@ use protocol::{RunId, UnlockKey};
 use super::{Agent, Engine};
 use crate::model::{Answer, Input, Rules, Sealed, State, decide};
 
-/// How often it is tried to destroy what lies elsewhere, and how long is waited in between.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(2);
+/// After this long what was asked of a keeper, and not answered, has happened or never will.
+const LATE: Duration = Duration::from_secs(120);
 
 impl Engine {
     /// The key of its disk, for the agent that runs. Each attempt is given it once.
@@ -50,7 +49,7 @@ impl Engine {
         let record = self.record(run).await?;
         let may_retry = matches!(record.state, State::Failed | State::Cancelled);
         let is_gone = may_retry && record.luks_key.as_ref().is_some_and(|key| key.sealed.is_none());
-        let new = if is_gone { Some(self.0.settings.keeper.make(run).await?) } else { None };
+        let new = if is_gone { Some(self.make_key(run).await?) } else { None };
         let retried = self.input(run, Input::Retry { key: new.clone() }).await;
         // Somebody else was faster, or it is refused; where the outcome is not known, it may be the run's.
         let is_used = match &retried {
@@ -58,7 +57,7 @@ impl Engine {
             Err(problem) => problem.code == Code::Unavailable,
         };
         if let Some(new) = new.filter(|_| !is_used) {
-            self.forget_elsewhere(run.clone(), new);
+            self.erase(run.clone(), new);
         }
         Ok(self.shown(&retried?.0))
     }
@@ -77,18 +76,29 @@ impl Engine {
         if now == expected { Ok(key) } else { Ok(keeper.open(run, &now).await?) }
     }
 
-    /// Destroys what a keeper has of a key besides what was sealed.
-    pub(super) fn forget_elsewhere(&self, run: RunId, sealed: Sealed) {
-        let keeper = self.0.settings.keeper.clone();
-        tokio::spawn(async move {
-            for pause in 0..TRIES {
-                match keeper.destroy(&run, &sealed).await {
-                    Ok(()) => return,
-                    Err(error) => tracing::error!(%run, %error, hint = error.hint, "a key is not destroyed yet"),
-                }
-                tokio::time::sleep(PAUSE * 2_u32.pow(pause)).await;
-            }
-        });
+    /// Makes a key that is nobody's yet. Where it is going to lie elsewhere, that is stored first: whatever happens then, it is found.
+    pub(super) async fn make_key(&self, run: &RunId) -> Result<Sealed, Problem> {
+        let (keeper, store) = (&self.0.settings.keeper, &self.0.store);
+        let Some(place) = keeper.place(run).await? else { return Ok(keeper.make(run, None).await?) };
+        store.reserve(self.0.generation, run, &place).await.map_err(|error| super::problem(&error))?;
+        let made = keeper.make(run, Some(&place)).await;
+        if made.is_err() {
+            // What was asked for may still happen.
+            let (engine, run) = (self.clone(), run.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(LATE).await;
+                engine.erase(run, place);
+            });
+        }
+        Ok(made?)
+    }
+
+    /// Has a key destroyed that is nobody's, where it is kept.
+    pub(super) fn erase(&self, run: RunId, sealed: Sealed) {
+        if sealed.is_elsewhere() {
+            // Where nobody listens any more, the next service finds it.
+            let _ = self.0.erase.send((run, sealed));
+        }
     }
 }
 

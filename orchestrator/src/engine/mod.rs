@@ -11,6 +11,7 @@ mod clock;
 mod doubt;
 mod draft;
 mod effects;
+mod erasing;
 mod fleet;
 mod gauge;
 mod keeper;
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Tally;
 use crate::model::{Answer, Ending, Input, Record, only_progress, revoked};
-use crate::store::{Filter, Shared, StoreError, Told};
+use crate::store::{Filter, Generation, Shared, StoreError, Told};
 use asks::{Ask, Replied};
 use published::Published;
 use watch::Watchers;
@@ -59,6 +60,9 @@ struct Inner {
     watchers: Watchers,
     settings: Settings,
     clock: Clock,
+    generation: Generation,
+    /// Keys that are nobody's, to be destroyed where they are kept.
+    erase: erasing::Sender,
 }
 
 /// Who an agent has proven to be, by its session token and its client key.
@@ -94,7 +98,9 @@ impl Engine {
         let records = store.open_runs().await?;
         let seq = store.last_seq().await?;
         let latest = records.iter().map(|record| record.since).max().unwrap_or_default();
+        let reserved = store.reserved().await?;
         let (asks, asked) = mpsc::channel(WAITING);
+        let (erase, to_erase) = mpsc::unbounded_channel();
         let engine = Engine(Arc::new(Inner {
             asks,
             store,
@@ -102,7 +108,10 @@ impl Engine {
             watchers: Watchers::default(),
             settings,
             clock: Clock::start(latest),
+            generation,
+            erase,
         }));
+        tokio::spawn(erasing::run(engine.clone(), reserved, to_erase));
         let task = task::Task::new(engine.clone(), asked, generation, seq, records);
         Ok((engine, tokio::spawn(task.run(cancel))))
     }
@@ -123,9 +132,14 @@ impl Engine {
         let (reply, replied) = oneshot::channel();
         self.ask(Ask::Create { draft: Box::new(draft), reply }).await?;
         let created = replied.await.map_err(|_| ending())?;
-        // Where another request with this key was first, the key of the disk is nobody's.
-        if let (Ok((_, false)), Some(sealed)) = (&created, sealed) {
-            self.forget_elsewhere(run, sealed);
+        // Where another request with this key was first, or it is refused, the key of the disk is nobody's.
+        let is_used = match &created {
+            Ok((_, is_new)) => *is_new,
+            // It may be the run's: the next start finds out.
+            Err(problem) => problem.code == Code::Unavailable,
+        };
+        if let Some(sealed) = sealed.filter(|_| !is_used) {
+            self.erase(run, sealed);
         }
         let (record, is_new) = created?;
         Ok((self.shown(&record), is_new))

@@ -161,6 +161,7 @@ impl Task {
             version: 1,
             key: key.map(|key| IdempotencyKey { key, request }),
             luks_key: sealed.map(|sealed| KeyRecord::new(sealed, now, 0)),
+            remains: Vec::new(),
             policy,
             created: now,
             deadline: new.deadline.map(|seconds| now.after(Duration::from_secs(seconds))),

@@ -1,12 +1,13 @@
-//! Keys of disks, sealed: each is encrypted with a key-encryption key (KEK) and stored with its run, so that whoever has only the store,
-//! or a backup of it, has no key.
+//! Keys of disks, and who keeps them so that whoever has only the store, or a backup of it, has no key.
 //!
-//! [`Kek`] says where that key comes from, [`Sealer`] what it does. Another keeper, such as a secret store elsewhere, is another
-//! [`Keeper`](crate::engine::Keeper).
+//! [`Sealer`] stores each with its run, encrypted with a key-encryption key (KEK); [`Kek`] says where that comes from. [`Vault`] has them lie
+//! in a secret store elsewhere. Each is a [`Keeper`](crate::engine::Keeper).
 
 mod kek;
 mod program;
 mod sealer;
+mod vault;
 
 pub use kek::{KEK, Kek};
 pub use sealer::Sealer;
+pub use vault::Vault;

@@ -91,6 +91,9 @@ impl Sealer {
             may_pass: false,
         }
         };
+        if sealed.is_elsewhere() {
+            return Err(elsewhere(run));
+        }
         let envelope: Envelope = serde_json::from_str(sealed.text()).map_err(|_| broken())?;
         if envelope.version != VERSION {
             return Err(broken());
@@ -124,6 +127,15 @@ fn context(run: &RunId) -> Aad<Vec<u8>> {
     Aad::from(format!("{VERSION}\n{run}").into_bytes())
 }
 
+/// It is somewhere that this service is not told of.
+fn elsewhere(run: &RunId) -> KeeperError {
+    KeeperError {
+        what: format!("the key of run {run} is kept in a Vault, and this service keeps keys in its store"),
+        hint: "give `keys.vault` back, as it was when the key was made, and start the service again".into(),
+        may_pass: false,
+    }
+}
+
 fn defect(run: &RunId, why: &str) -> KeeperError {
     KeeperError {
         what: format!("making a key for run {run}: {why}"),
@@ -133,7 +145,7 @@ fn defect(run: &RunId, why: &str) -> KeeperError {
 }
 
 impl Keeper for Sealer {
-    fn make<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Sealed, KeeperError>> {
+    fn make<'a>(&'a self, run: &'a RunId, _: Option<&'a Sealed>) -> BoxFuture<'a, Result<Sealed, KeeperError>> {
         ready(self.make(run)).boxed()
     }
 
@@ -142,8 +154,8 @@ impl Keeper for Sealer {
     }
 
     /// The record was all there was.
-    fn destroy<'a>(&'a self, _: &'a RunId, _: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
-        ready(Ok(())).boxed()
+    fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
+        ready(if sealed.is_elsewhere() { Err(elsewhere(run)) } else { Ok(()) }).boxed()
     }
 }
 

@@ -43,6 +43,7 @@ struct All {
     rates: Family<Stage, Gauge>,
     entered: Family<In, Counter>,
     keys: Family<Action, Counter>,
+    keys_to_erase: Gauge,
     events: Family<Event, Counter>,
     commits: Family<Outcome, Counter>,
     commit_seconds: Histogram,
@@ -87,6 +88,11 @@ impl Default for Metrics {
             rates: registered(&mut registry, "stage_bytes_per_second", "What all agents together move, by stage"),
             entered: registered(&mut registry, "run_states_entered", "Runs that have come into a state"),
             keys: registered(&mut registry, "keys", "What was done with keys of disks"),
+            keys_to_erase: registered(
+                &mut registry,
+                "keys_to_erase",
+                "Keys that are nobody's any more, and are not known to be destroyed where they are kept",
+            ),
             events: registered(&mut registry, "events", "Events of agents that were accepted"),
             commits: registered(&mut registry, "commits", "Transactions of the store"),
             commit_seconds: histogram(&mut registry, "commit_seconds", "How long transactions took"),
@@ -167,6 +173,11 @@ impl Metrics {
     /// An agent has reported progress, so many times.
     pub fn progressed(&self, events: usize) {
         self.0.events.get_or_create(&Event::PROGRESS).inc_by(events as u64);
+    }
+
+    /// So many keys are to be destroyed where they are kept.
+    pub fn to_erase(&self, keys: usize) {
+        self.0.keys_to_erase.set(whole(keys as u64));
     }
 
     /// A transaction has ended. `done`: it is known to be stored.

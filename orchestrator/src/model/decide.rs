@@ -58,6 +58,7 @@ pub fn decide(record: &Record, input: &Input, now: Moment, rules: &Rules) -> Res
         Input::ReleaseKey { attempt } => deciding.release_key(*attempt)?,
         Input::ShowKey { by } => deciding.show_key(by)?,
         Input::DestroyKey { by, reason } => deciding.destroy_key(by, reason.as_deref())?,
+        Input::KeyErased { sealed } => deciding.key_erased(sealed),
     }
     if deciding.changed {
         deciding.decision.record.version += 1;

@@ -7,13 +7,15 @@ mod paths;
 mod record;
 mod retry;
 pub mod schedule;
+mod sealed;
 mod view;
 
 pub use decide::{Answer, Decision, Effect, Input, Refusal, Rules, created, decide, only_progress, revoked};
 pub use moment::Moment;
 pub use paths::PathCount;
 pub use record::{
-    AttemptRecord, CancelOrder, Deed, Ending, IdempotencyKey, KeyRecord, PolicyPin, Record, Sealed, State, target_key,
+    AttemptRecord, CancelOrder, Deed, Ending, IdempotencyKey, KeyRecord, PolicyPin, Record, State, target_key,
 };
 pub use retry::BackOff;
+pub use sealed::Sealed;
 pub use view::{view, waits};

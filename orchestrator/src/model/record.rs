@@ -1,6 +1,5 @@
 //! A run as it is stored. What is not here does not survive a restart, and must not matter then.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use protocol::control::NewRun;
@@ -10,7 +9,7 @@ use protocol::spec::{Place, Reservation};
 use protocol::{Digest, Label, RunId, ServerName};
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, PathCount};
+use super::{Moment, PathCount, Sealed};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,6 +90,9 @@ pub struct Record {
     /// The key of its disk, where the service has made one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub luks_key: Option<KeyRecord>,
+    /// Keys that it has forgotten, and that whoever keeps them elsewhere is not known to have destroyed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remains: Vec<Sealed>,
     /// The rule for its image, where there was a policy for images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyPin>,
@@ -147,29 +149,6 @@ pub struct IdempotencyKey {
     pub key: String,
     /// SHA-256 of the request.
     pub request: Digest,
-}
-
-/// A key that the service has made, sealed by whoever keeps keys: text that means nothing to anybody else.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Sealed(String);
-
-impl Sealed {
-    /// What a keeper has made of a key.
-    pub fn new(text: String) -> Self {
-        Sealed(text)
-    }
-
-    /// That text.
-    pub fn text(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Sealed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealed(…)")
-    }
 }
 
 /// The key of a run's disk, which the service has made.

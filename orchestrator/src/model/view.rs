@@ -60,6 +60,7 @@ fn key(record: &Record) -> Option<KeyState> {
             released: Vec::new(),
             shown: None,
             destroyed: None,
+            remains: 0,
         });
     };
     let deed = |deed: &Deed| KeyDeed { at: deed.at.to_string(), by: deed.by.clone(), reason: deed.reason.clone() };
@@ -70,6 +71,7 @@ fn key(record: &Record) -> Option<KeyState> {
         released: released.map(|of| of.number).collect(),
         shown: key.shown.as_ref().map(deed),
         destroyed: key.destroyed.as_ref().map(deed),
+        remains: u32::try_from(record.remains.len()).unwrap_or(u32::MAX),
     })
 }
 

@@ -1,12 +1,13 @@
 //! What a commit writes, as few statements.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use protocol::RunId;
 use protocol::control::run::Happening;
 
 use super::statement::{Statement, Value};
 use super::{Change, StoreError};
-use crate::model::Record;
+use crate::model::{Record, Sealed};
 
 /// Most rows of one statement.
 const ROWS: usize = 64;
@@ -16,6 +17,8 @@ const ROWS: usize = 64;
 pub(super) struct Batch {
     runs: Vec<Row>,
     told: Vec<[String; 3]>,
+    /// Places elsewhere that come on the list of those that no run has, with the run that they were meant for, and those that leave it.
+    places: BTreeMap<String, Option<RunId>>,
 }
 
 /// What becomes of a run.
@@ -30,9 +33,12 @@ struct Row {
 impl Batch {
     /// Several changes of one run are written as the last of them.
     pub(super) fn of(changes: &[Change]) -> Result<Self, StoreError> {
-        let mut batch = Batch { runs: Vec::with_capacity(changes.len()), told: Vec::new() };
+        let mut batch = Batch { runs: Vec::with_capacity(changes.len()), told: Vec::new(), places: BTreeMap::new() };
         let mut places = HashMap::new();
-        for Change { record, told } in changes {
+        for change in changes {
+            let Change { record, told } = change;
+            let listed = change.places().into_iter();
+            batch.places.extend(listed.map(|(place, on)| (place.text().to_owned(), on.then(|| record.run.clone()))));
             let text = encoded(record)?;
             match places.get(&record.run) {
                 None => {
@@ -53,6 +59,12 @@ impl Batch {
             }
         }
         Ok(batch)
+    }
+
+    /// A place elsewhere comes on the list, meant for this run, or leaves it.
+    pub(super) fn of_place(place: &Sealed, run: Option<&RunId>) -> Self {
+        let places = BTreeMap::from([(place.text().to_owned(), run.cloned())]);
+        Batch { runs: Vec::new(), told: Vec::new(), places }
     }
 
     /// How much is told.
@@ -86,6 +98,24 @@ impl Batch {
             })
             .collect();
         statements.into_iter()
+    }
+}
+
+impl Batch {
+    /// The statements for places elsewhere.
+    pub(super) fn of_places(&self) -> Vec<Statement> {
+        let (on, off): (Vec<_>, Vec<_>) = self.places.iter().partition(|(_, run)| run.is_some());
+        let on = pieces(&on).map(|piece| {
+            let rows = piece
+                .iter()
+                .map(|(place, run)| [Value::from(place.as_str()), run.as_ref().map_or("", RunId::as_str).into()]);
+            Statement::new("INSERT INTO elsewhere (place, run) VALUES ").rows(rows).then(" ON CONFLICT DO NOTHING")
+        });
+        let off = pieces(&off).map(|piece| {
+            let rows = piece.iter().map(|(place, _)| [Value::from(place.as_str())]);
+            Statement::new("DELETE FROM elsewhere WHERE place IN (VALUES ").rows(rows).then(")")
+        });
+        on.chain(off).collect()
     }
 }
 

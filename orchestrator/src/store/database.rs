@@ -16,7 +16,7 @@ use super::readers::Readers;
 use super::statement::Statement;
 use super::writer::{Work, Writer};
 use super::{Change, Filter, Generation, Location, Shared, Store, StoreError, Told};
-use crate::model::Record;
+use crate::model::{Record, Sealed};
 
 /// A database that is ours.
 struct Database {
@@ -72,9 +72,13 @@ impl Database {
         })
     }
 
+    fn run_id(&self, row: &AnyRow, column: usize) -> Result<RunId, StoreError> {
+        let text = self.column::<String>(row, column)?;
+        RunId::try_from(text).map_err(|error| self.link.corrupt(&error.to_string()))
+    }
+
     fn told_by(&self, row: &AnyRow) -> Result<Told, StoreError> {
-        let run =
-            RunId::try_from(self.column::<String>(row, 1)?).map_err(|error| self.link.corrupt(&error.to_string()))?;
+        let run = self.run_id(row, 1)?;
         let what: What = self.decoded("something told", self.column(row, 3)?)?;
         Ok(Told { seq: self.column(row, 0)?, happening: Happening { run, time: self.column(row, 2)?, what } })
     }
@@ -137,6 +141,26 @@ impl Store for Database {
             let batch = Batch::of(changes)?;
             self.write(Work::Commit(by, &batch)).await.map(drop)
         })
+    }
+
+    fn reserve<'a>(
+        &'a self,
+        by: Generation,
+        run: &'a RunId,
+        place: &'a Sealed,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move { self.write(Work::Commit(by, &Batch::of_place(place, Some(run)))).await.map(drop) })
+    }
+
+    fn reserved(&self) -> BoxFuture<'_, Result<Vec<(RunId, Sealed)>, StoreError>> {
+        Box::pin(async {
+            let rows = self.read(Statement::new("SELECT run, place FROM elsewhere ORDER BY place")).await?;
+            rows.iter().map(|row| Ok((self.run_id(row, 0)?, Sealed::at(&self.column::<String>(row, 1)?)))).collect()
+        })
+    }
+
+    fn release<'a>(&'a self, by: Generation, place: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move { self.write(Work::Commit(by, &Batch::of_place(place, None))).await.map(drop) })
     }
 
     fn told<'a>(

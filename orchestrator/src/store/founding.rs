@@ -11,7 +11,7 @@ use super::link::{LIMIT, Link};
 use super::statement::Statement;
 
 /// What each version has added. Entries are never changed, only appended.
-const SCHEMA: [&str; 1] = [include_str!("schema/1.sql")];
+const SCHEMA: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 /// What we write into the database to know it again.
 const MAKER: &str = "z-orchestrator";
 /// How long that may take in a large database.

@@ -17,9 +17,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use protocol::RunId;
-use protocol::control::run::Happening;
+use protocol::control::key::KeyAction;
+use protocol::control::run::{Happening, What};
 
-use crate::model::{Record, State};
+use crate::model::{Record, Sealed, State};
 
 pub use database::open;
 pub use location::{BadLocation, Location};
@@ -31,6 +32,20 @@ pub struct Change {
     pub record: Record,
     /// What is told, in order.
     pub told: Vec<Happening>,
+}
+
+impl Change {
+    /// The places elsewhere that it takes from the list of those that no run has (`false`), or puts there (`true`): a key that was made is
+    /// the run's, and one that was destroyed is nobody's.
+    pub fn places(&self) -> Vec<(&Sealed, bool)> {
+        let tells = |action: &KeyAction| {
+            self.told.iter().any(|told| matches!(&told.what, What::Key(event) if event.action == *action))
+        };
+        let key = self.record.luks_key.as_ref().and_then(|key| key.sealed.as_ref());
+        let made = key.filter(|key| key.is_elsewhere() && tells(&KeyAction::Made)).map(|key| (key, false));
+        let remains = if tells(&KeyAction::Destroyed) { &self.record.remains[..] } else { &[] };
+        made.into_iter().chain(remains.iter().map(|key| (key, true))).collect()
+    }
 }
 
 /// What was told, with its place among everything ever told.
@@ -106,6 +121,21 @@ pub trait Store: Send + Sync + 'static {
     /// All of these changes, or none. Each record's version must be one higher than the stored one's; of several changes of one run,
     /// one higher than that of the change before. Runs that give up their server and target may hand them over to others.
     fn commit<'a>(&'a self, by: Generation, changes: &'a [Change]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Puts a place elsewhere on the list of those that no run has, before a key is made there. The commit by which a run gets that key takes
+    /// it off; the one by which a run forgets it puts it there again ([`Change::places`]).
+    fn reserve<'a>(
+        &'a self,
+        by: Generation,
+        run: &'a RunId,
+        place: &'a Sealed,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// That list: places where a key may lie that is nobody's, and the runs that they were meant for.
+    fn reserved(&self) -> BoxFuture<'_, Result<Vec<(RunId, Sealed)>, StoreError>>;
+
+    /// Takes a place off the list: nothing is there any more.
+    fn release<'a>(&'a self, by: Generation, place: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// What was told after `after`, of all runs or of one, in order.
     fn told<'a>(

@@ -154,6 +154,9 @@ impl Batch {
         for statement in self.of_told(last) {
             statement.query().execute(&mut *connection).await.map_err(|error| link.explain(&error))?;
         }
+        for statement in self.of_places() {
+            statement.query().execute(&mut *connection).await.map_err(|error| link.explain(&error))?;
+        }
         Ok(())
     }
 }

@@ -190,7 +190,7 @@ fn runs(all: &mut Instances) {
 
 fn key_state() -> Value {
     let deed = json!({"at": "2027-01-01T00:00:00Z", "by": "operator token", "reason": "r"});
-    json!({"source": "service", "made": "2027-01-01T00:00:00Z", "released": [1, 2], "shown": deed, "destroyed": deed})
+    json!({"source": "service", "made": "2027-01-01T00:00:00Z", "released": [1, 2], "shown": deed, "destroyed": deed, "remains": 1})
 }
 
 fn keys(all: &mut Instances) {
@@ -206,6 +206,7 @@ fn keys(all: &mut Instances) {
     for event in [
         json!({"action": "released", "attempt": 1, "by": "attempt 1"}),
         json!({"action": "destroyed", "by": "x", "reason": "r"}),
+        json!({"action": "erased", "by": "who kept it"}),
         json!({"action": "lent", "by": "x"}),
     ] {
         real::<KeyEvent>(all, "KeyEvent", event.clone());

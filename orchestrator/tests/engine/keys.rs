@@ -1,5 +1,6 @@
 //! Keys of disks: made, given, shown and destroyed, whatever the store and the keeper do meanwhile.
 
+use orchestrator::metrics::{Now, Tally};
 use protocol::control::key::KeyAction;
 use protocol::control::run::{NewRun, RunState, What};
 use protocol::control::{Code, Problem};
@@ -48,8 +49,9 @@ async fn a_key_is_made_with_its_run_given_to_its_attempt_and_shown_to_its_owner(
     assert_eq!((shown.shown.unwrap().by, shown.destroyed.unwrap().by), ("ada".into(), "bob".into()));
     world.settle().await;
     assert!(world.desk.0.lock().unwrap().keys.is_empty(), "what lies elsewhere is destroyed as well");
-    let all = [KeyAction::Made, KeyAction::Released, KeyAction::Shown, KeyAction::Destroyed];
+    let all = [KeyAction::Made, KeyAction::Released, KeyAction::Shown, KeyAction::Destroyed, KeyAction::Erased];
     assert_eq!(actions(&world, &run), all);
+    assert!(world.memory.0.lock().unwrap().elsewhere.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,4 +183,104 @@ async fn whoever_destroys_the_key_of_a_disk_that_is_done_is_told_what_is_left() 
     world.engine.destroy_key(&run, "ada").await.unwrap();
     assert!(hint(world.engine.show_key(&run, "ada").await.unwrap_err()).contains("a new run"));
     assert_eq!(code(world.engine.retry(&run).await), Code::Conflict);
+}
+
+fn to_erase(world: &World) -> usize {
+    let text = world.settings.metrics.text(&Tally::default(), Now { watchers: 0, store_up: true });
+    let line = text.lines().find_map(|line| line.strip_prefix("z_orchestrator_keys_to_erase ")).unwrap();
+    line.parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_destroyed_is_given_to_nobody_at_once_and_is_gone_elsewhere_however_long_that_takes() {
+    let (mut world, run, mut agent) = running().await;
+    world.desk.0.lock().unwrap().shut = true;
+    world.engine.cancel(&run, "called off").await.unwrap();
+    assert_eq!(code(agent.key(&world).await), Code::KeyGone);
+    agent.send(&world, failed("cancelled", false)).await.unwrap();
+    let remains = async |world: &World| world.run(&run).await.key.unwrap().remains;
+    world.wait(300).await;
+    assert_eq!((remains(&world).await, to_erase(&world)), (1, 1));
+    assert_eq!(actions(&world, &run), [KeyAction::Made, KeyAction::Destroyed]);
+    // The service is killed, and the next one knows; of a retried run as well, which has another key by now.
+    world.crash().await;
+    world.wait(300).await;
+    world.engine.retry(&run).await.unwrap();
+    let retried = world.run(&run).await.key.unwrap();
+    assert_eq!((retried.destroyed, retried.remains, to_erase(&world)), (None, 1, 1));
+    assert_eq!(world.desk.0.lock().unwrap().keys.len(), 2);
+    world.crash().await;
+    world.desk.0.lock().unwrap().shut = false;
+    world.wait(61).await;
+    assert_eq!((remains(&world).await, to_erase(&world)), (0, 0));
+    assert_eq!(world.desk.0.lock().unwrap().keys.len(), 1, "the one that the run has");
+    assert!(world.memory.0.lock().unwrap().elsewhere.is_empty());
+    assert_eq!(actions(&world, &run), [KeyAction::Made, KeyAction::Destroyed, KeyAction::Made, KeyAction::Erased]);
+    world.engine.show_key(&run, "ada").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_made_for_no_run_is_destroyed() {
+    let mut world = World::new().await;
+    let new = || NewRun::parse(encrypted(device("s1", "/dev/a")).to_string().as_bytes()).unwrap();
+    // It was made, and nobody has heard of it.
+    world.desk.0.lock().unwrap().loses = true;
+    assert_eq!(code(world.engine.create(new(), None).await), Code::KeyShut);
+    world.desk.0.lock().unwrap().loses = false;
+    assert_eq!(world.desk.0.lock().unwrap().keys.len(), 1);
+    world.wait(121).await;
+    assert!(world.desk.0.lock().unwrap().keys.is_empty());
+    // Whether the run was created is not known: it was not.
+    world.memory.0.lock().unwrap().faults = vec![Fault::Before, Fault::None];
+    assert_eq!(code(world.engine.create(new(), None).await), Code::Unavailable);
+    world.wait(600).await;
+    assert_eq!(world.desk.0.lock().unwrap().keys.len(), 1, "it could still become one");
+    world.crash().await;
+    world.settle().await;
+    assert!(world.desk.0.lock().unwrap().keys.is_empty());
+    // It was.
+    world.memory.0.lock().unwrap().faults = vec![Fault::After, Fault::None, Fault::None];
+    assert_eq!(code(world.engine.create(new(), Some("k".into())).await), Code::Unavailable);
+    world.crash().await;
+    world.settle().await;
+    assert_eq!(world.desk.0.lock().unwrap().keys.len(), 1);
+    let (run, is_new) = world.engine.create(new(), Some("k".into())).await.unwrap();
+    assert!(!is_new);
+    world.engine.show_key(&run.run, "ada").await.unwrap();
+    // Another request under the same key gets none.
+    let other = NewRun::parse(encrypted(device("s2", "/dev/a")).to_string().as_bytes()).unwrap();
+    assert_eq!(code(world.engine.create(other, Some("k".into())).await), Code::KeyReused);
+    world.settle().await;
+    let kept = world.memory.0.lock().unwrap();
+    assert_eq!((world.desk.0.lock().unwrap().keys.len(), kept.elsewhere.len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_never_goes_keeps_no_other_back() {
+    let world = World::new().await;
+    let runs = [("s1", "/dev/a"), ("s2", "/dev/b"), ("s3", "/dev/c")];
+    let mut created = Vec::new();
+    for (server, path) in runs {
+        created.push(world.create(&encrypted(external(server, path))).await);
+    }
+    world.desk.0.lock().unwrap().stuck = Some(created[0].clone());
+    for run in &created {
+        world.engine.cancel(run, "called off").await.unwrap();
+    }
+    world.wait(10).await;
+    assert_eq!((to_erase(&world), world.desk.0.lock().unwrap().keys.len()), (1, 1));
+    assert_eq!(world.run(&created[0]).await.key.unwrap().remains, 1);
+    assert_eq!(world.run(&created[2]).await.key.unwrap().remains, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_a_run_has_is_not_destroyed_whatever_the_list_says() {
+    let mut world = World::new().await;
+    let run = world.create(&encrypted(external("s1", "/dev/a"))).await;
+    let place = world.desk.0.lock().unwrap().keys.keys().next().unwrap().clone();
+    world.memory.0.lock().unwrap().elsewhere.insert(place, run.clone());
+    world.crash().await;
+    world.settle().await;
+    assert!(world.memory.0.lock().unwrap().elsewhere.is_empty());
+    world.engine.show_key(&run, "ada").await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::{BoxFuture, ready};
-use orchestrator::model::Record;
+use orchestrator::model::{Record, Sealed};
 use orchestrator::store::{Change, Filter, Generation, Store, StoreError, Told};
 use protocol::RunId;
 
@@ -15,6 +15,8 @@ pub enum Fault {
     Before,
     /// It is done, and nobody is told.
     After,
+    /// It is done.
+    None,
 }
 
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub struct Kept {
     pub generation: i64,
     pub runs: BTreeMap<RunId, Record>,
     pub told: Vec<Told>,
+    /// Places elsewhere that no run has.
+    pub elsewhere: BTreeMap<String, RunId>,
     pub faults: Vec<Fault>,
 }
 
@@ -35,7 +39,8 @@ fn away() -> StoreError {
 impl Memory {
     fn read<T: Send + 'static>(&self, of: impl FnOnce(&Kept) -> T) -> BoxFuture<'static, Result<T, StoreError>> {
         let mut kept = self.0.lock().unwrap();
-        let answer = if kept.faults.pop().is_some() { Err(away()) } else { Ok(of(&kept)) };
+        let is_away = kept.faults.pop().is_some_and(|fault| fault != Fault::None);
+        let answer = if is_away { Err(away()) } else { Ok(of(&kept)) };
         Box::pin(ready(answer))
     }
 
@@ -49,7 +54,7 @@ impl Memory {
             return Err(StoreError::Superseded);
         }
         of(&mut kept);
-        if fault.is_some() { Err(away()) } else { Ok(Generation(kept.generation)) }
+        if fault == Some(Fault::After) { Err(away()) } else { Ok(Generation(kept.generation)) }
     }
 }
 
@@ -57,6 +62,12 @@ impl Kept {
     fn commit(&mut self, changes: &[Change]) {
         for change in changes {
             let record = &change.record;
+            for (place, on) in change.places() {
+                match on {
+                    true => self.elsewhere.insert(place.text().to_owned(), record.run.clone()),
+                    false => self.elsewhere.remove(place.text()),
+                };
+            }
             let before = self.runs.insert(record.run.clone(), record.clone());
             assert_eq!(before.map_or(0, |before| before.version) + 1, record.version, "versions grow by one");
             for happening in &change.told {
@@ -120,6 +131,27 @@ impl Store for Memory {
 
     fn commit<'a>(&'a self, by: Generation, changes: &'a [Change]) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(ready(self.change(Some(by), |kept| kept.commit(changes)).map(drop)))
+    }
+
+    fn reserve<'a>(
+        &'a self,
+        by: Generation,
+        run: &'a RunId,
+        place: &'a Sealed,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let change = self.change(Some(by), |kept| {
+            kept.elsewhere.insert(place.text().to_owned(), run.clone());
+        });
+        Box::pin(ready(change.map(drop)))
+    }
+
+    fn reserved(&self) -> BoxFuture<'_, Result<Vec<(RunId, Sealed)>, StoreError>> {
+        self.read(|kept| kept.elsewhere.iter().map(|(place, run)| (run.clone(), Sealed::at(place))).collect())
+    }
+
+    fn release<'a>(&'a self, by: Generation, place: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>> {
+        let change = self.change(Some(by), |kept| drop(kept.elsewhere.remove(place.text())));
+        Box::pin(ready(change.map(drop)))
     }
 
     fn told<'a>(

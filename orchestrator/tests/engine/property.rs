@@ -51,6 +51,8 @@ enum Step {
     Wait(u16),
     Crash,
     Faults(Vec<bool>),
+    /// Who keeps keys is away, or makes keys that nobody hears of.
+    Keeper(bool, bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -77,6 +79,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (n, 0..4_u32).prop_map(|(of, attempt)| Step::ConfirmWrongly(of, attempt)),
         6 => prop_oneof![Just(1), Just(12), Just(40), Just(80), Just(80), Just(130)].prop_map(Step::Wait),
         2 => Just(Step::Crash),
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(shut, loses)| Step::Keeper(shut, loses)),
         3 => prop_oneof![
             proptest::collection::vec(any::<bool>(), 1..4),
             proptest::collection::vec(any::<bool>(), 20..60),
@@ -261,6 +264,10 @@ impl Play {
             }
             Step::Wait(seconds) => self.world.wait(u64::from(*seconds)).await,
             Step::Crash => self.world.crash().await,
+            Step::Keeper(shut, loses) => {
+                let mut desk = self.world.desk.0.lock().unwrap();
+                (desk.shut, desk.loses) = (*shut, *loses);
+            }
             Step::Faults(faults) => {
                 let faults = faults.iter().map(|after| if *after { Fault::After } else { Fault::Before });
                 self.world.memory.0.lock().unwrap().faults = faults.collect();
@@ -441,9 +448,32 @@ impl Play {
         }
     }
 
+    /// Once a service was started again, whoever keeps keys has those of runs and no other, and nobody waits for anything.
+    async fn nothing_is_left(&mut self) {
+        self.world.crash().await;
+        self.world.wait(10).await;
+        let (kept, desk) = (self.world.memory.0.lock().unwrap(), self.world.desk.0.lock().unwrap());
+        let keys = kept.runs.values().filter_map(|record| record.luks_key.as_ref()?.sealed.as_ref());
+        let keys: BTreeSet<&str> = keys.map(|sealed| sealed.text()).collect();
+        assert_eq!(keys, desk.keys.keys().map(String::as_str).collect());
+        assert!(kept.elsewhere.is_empty(), "{:?}", kept.elsewhere);
+        assert!(kept.runs.values().all(|record| record.remains.is_empty()));
+        let told = |run: &RunId, action: &KeyAction| {
+            let of = kept.told.iter().filter(|told| told.happening.run == *run);
+            of.filter(|told| matches!(&told.happening.what, What::Key(event) if event.action == *action)).count()
+        };
+        for run in kept.runs.keys() {
+            assert_eq!(told(run, &KeyAction::Destroyed), told(run, &KeyAction::Erased), "each is told once, of {run}");
+        }
+    }
+
     /// Nothing fails any more: every run ends.
     async fn heal(&mut self) {
         self.world.memory.0.lock().unwrap().faults.clear();
+        {
+            let mut desk = self.world.desk.0.lock().unwrap();
+            (desk.shut, desk.loses) = (false, false);
+        }
         self.world.wait(2).await;
         for at in 0..self.agents.len() {
             self.kill(at);
@@ -457,7 +487,7 @@ impl Play {
                 kept.runs.values().filter(|run| !run.state.is_over()).map(|run| run.run.clone()).collect()
             };
             if open.is_empty() {
-                return;
+                return self.nothing_is_left().await;
             }
             for run in open {
                 self.confirm(&run).await;

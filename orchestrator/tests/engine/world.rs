@@ -206,32 +206,52 @@ pub struct Kept {
     next: u8,
     /// Keys that were made and not destroyed, by what is sealed.
     pub keys: HashMap<String, UnlockKey>,
-    /// Nothing opens.
+    /// Nothing opens, and nothing is destroyed.
     pub shut: bool,
+    /// Keys are made, and nobody hears of it.
+    pub loses: bool,
+    /// The keys of this run are never destroyed.
+    pub stuck: Option<RunId>,
 }
 
 impl Keeper for Desk {
-    fn make<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Sealed, KeeperError>> {
+    fn place<'a>(&'a self, run: &'a RunId) -> BoxFuture<'a, Result<Option<Sealed>, KeeperError>> {
         let mut kept = self.0.lock().unwrap();
         kept.next = kept.next.wrapping_add(1);
-        let place = format!("{run} {}", kept.next);
-        let key = UnlockKey::of(&[kept.next; UnlockKey::BYTES]);
-        kept.keys.insert(place.clone(), key);
-        async { Ok(Sealed::new(place)) }.boxed()
+        let place = Sealed::at(&format!("{run} {}", kept.next));
+        async { Ok(Some(place)) }.boxed()
+    }
+
+    fn make<'a>(&'a self, _: &'a RunId, place: Option<&'a Sealed>) -> BoxFuture<'a, Result<Sealed, KeeperError>> {
+        let mut kept = self.0.lock().unwrap();
+        let place = place.expect("a place");
+        let number = place.text().rsplit(' ').next().unwrap().parse().unwrap();
+        let known = kept.keys.insert(place.text().to_owned(), UnlockKey::of(&[number; UnlockKey::BYTES]));
+        assert!(known.is_none(), "a place that had a key");
+        let answer = if kept.loses { Err(shut()) } else { Ok(place.clone()) };
+        async { answer }.boxed()
     }
 
     fn open<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<UnlockKey, KeeperError>> {
         let kept = self.0.lock().unwrap();
         assert!(sealed.text().starts_with(run.as_str()), "a key of another run");
         let found = kept.keys.get(sealed.text()).filter(|_| !kept.shut).cloned();
-        let shut = KeeperError { what: "it is shut".into(), hint: "open it".into(), may_pass: true };
-        async { found.ok_or(shut) }.boxed()
+        async { found.ok_or_else(shut) }.boxed()
     }
 
-    fn destroy<'a>(&'a self, _: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
-        self.0.lock().unwrap().keys.remove(sealed.text());
-        async { Ok(()) }.boxed()
+    fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
+        let mut kept = self.0.lock().unwrap();
+        let is_stuck = kept.shut || kept.stuck.as_ref() == Some(run);
+        let answer = if is_stuck { Err(shut()) } else { Ok(()) };
+        if answer.is_ok() {
+            kept.keys.remove(sealed.text());
+        }
+        async { answer }.boxed()
     }
+}
+
+fn shut() -> KeeperError {
+    KeeperError { what: "it is shut".into(), hint: "open it".into(), may_pass: true }
 }
 
 /// A world.

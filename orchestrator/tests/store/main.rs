@@ -7,6 +7,7 @@ mod concurrency;
 mod contents;
 mod crashes;
 mod doubt;
+mod elsewhere;
 mod full;
 mod measure;
 mod sample;

@@ -27,6 +27,7 @@ pub fn on(seq: i64, server: &str, device: &str) -> Record {
         order: NewRun::parse(order.as_bytes()).unwrap(),
         key: None,
         luks_key: None,
+        remains: Vec::new(),
         policy: None,
         created: Moment(1_000 + seq),
         deadline: None,

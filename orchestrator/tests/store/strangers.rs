@@ -38,7 +38,7 @@ async fn a_table_of_the_same_name_does_not_make_it_ours(bed: &Bed) {
 async fn a_later_version_is_refused(bed: &Bed) {
     drop(bed.open().await);
     bed.sql("UPDATE service SET version = 7").await;
-    corrupt(bed, "has version 7, this program knows 1: start the program that it was last used with, or a later one")
+    corrupt(bed, "has version 7, this program knows 2: start the program that it was last used with, or a later one")
         .await;
 }
 

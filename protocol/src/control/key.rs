@@ -33,8 +33,10 @@ words! {
         Released = "released",
         /// The owner was shown it.
         Shown = "shown",
-        /// The service has forgotten it.
+        /// The service has forgotten it, and gives it to nobody any more.
         Destroyed = "destroyed",
+        /// One that was kept elsewhere is destroyed there as well.
+        Erased = "erased",
     }
 }
 
@@ -72,6 +74,14 @@ pub struct KeyState {
     /// That it is gone: from the service, not from the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destroyed: Option<KeyDeed>,
+    /// How many of the run's keys the service has forgotten, and has not heard yet that they are destroyed where they were kept.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub remains: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Something that somebody has done with a key.

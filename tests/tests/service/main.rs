@@ -10,3 +10,4 @@ mod store;
 mod strangers;
 mod tickets;
 mod time;
+mod vault;

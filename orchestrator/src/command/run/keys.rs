@@ -7,7 +7,7 @@ use protocol::RunId;
 use protocol::control::key::ShownKey;
 use zeroize::Zeroizing;
 
-use super::{act, run_id};
+use super::{act, run_id, words};
 use crate::client::Client;
 use crate::command::on_stdout;
 use crate::command::screen::Screen;
@@ -34,13 +34,13 @@ pub(super) struct DestroyArgs {
 
 /// Writes the key to stdout, alone on its line. It is shown once.
 pub(super) async fn show(args: &KeyArgs, client: &Client) -> Result<ExitCode> {
-    let shown = client.key(&args.run).await.map_err(|error| match error.retry() {
+    let shown = client.key(&args.run).await.map_err(|error| match error.kind() {
         // What was marked and not heard is not said again.
-        Some(_) => error.with_hint(format!(
+        Kind::Unavailable if error.retry().is_some() => error.with_hint(format!(
             "look whether it was shown: z-orchestrator run show {}; if it was, nobody has it, and the disk cannot be opened: z-orchestrator run destroy-key, and install anew",
             args.run
         )),
-        None => error,
+        _ => error,
     })?;
     on_stdout(line(&shown).as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -66,7 +66,8 @@ pub(super) async fn destroy(args: &DestroyArgs, client: &Client, screen: &Screen
             return Err(Error::new(Kind::Interrupted, "nothing was destroyed"));
         }
     }
-    client.destroy_key(&args.run).await?;
-    screen.lines(&format!("the key of run {} is destroyed", args.run));
+    let run = client.destroy_key(&args.run).await?;
+    let remains = run.key.as_ref().and_then(words::remains).map_or_else(String::new, |remains| format!("; {remains}"));
+    screen.lines(&format!("the key of run {} is destroyed: nobody is given it any more{remains}", args.run));
     Ok(ExitCode::SUCCESS)
 }

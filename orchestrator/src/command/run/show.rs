@@ -169,6 +169,14 @@ mod tests {
                 r#"{"source":"service","made":"A","shown":{"at":"B","by":"ada"},"destroyed":{"at":"C","by":"bob","reason":"gone"}}"#,
                 "made by the service at A; shown to ada at B; destroyed by bob at C (gone)",
             ),
+            (
+                r#"{"source":"service","made":"A","destroyed":{"at":"C","by":"bob"},"remains":1}"#,
+                "made by the service at A; destroyed by bob at C; that it is destroyed where it was kept is not confirmed yet",
+            ),
+            (
+                r#"{"source":"service","made":"A","shown":{"at":"B","by":"ada"},"remains":1}"#,
+                "made by the service at A; shown to ada at B; that the one before it is destroyed where it was kept is not confirmed yet",
+            ),
         ] {
             let text = shown(key);
             assert!(text.contains(&format!("\n  key        {line}\n")), "{text}");

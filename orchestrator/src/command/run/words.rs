@@ -186,8 +186,19 @@ pub(super) fn key(key: &KeyState, run: &RunId) -> String {
     let shown = key.shown.as_ref().map(|shown| deed("shown to", shown));
     let destroyed = key.destroyed.as_ref().map(|destroyed| deed("destroyed by", destroyed));
     let is_open = shown.is_none() && destroyed.is_none();
+    let remains = remains(key);
     let next = is_open.then(|| format!("not shown yet (z-orchestrator run key {run})"));
-    made.chain(released).chain(shown).chain(destroyed).chain(next).collect::<Vec<_>>().join("; ")
+    made.chain(released).chain(shown).chain(destroyed).chain(next).chain(remains).collect::<Vec<_>>().join("; ")
+}
+
+/// What was destroyed, and may still lie where it was kept.
+pub(super) fn remains(key: &KeyState) -> Option<String> {
+    match (key.remains, &key.destroyed) {
+        (0, _) => None,
+        (1, Some(_)) => Some("that it is destroyed where it was kept is not confirmed yet".into()),
+        (1, None) => Some("that the one before it is destroyed where it was kept is not confirmed yet".into()),
+        (count, _) => Some(format!("that {count} are destroyed where they were kept is not confirmed yet")),
+    }
 }
 
 /// What came of a run that is over.

@@ -5,8 +5,8 @@ use protocol::control::run::What;
 use protocol::event::{Event, Progress};
 use protocol::{Digest, ServerName};
 
-use super::super::BackOff;
-use super::super::record::{Ending, Record, Sealed};
+use super::super::record::{Ending, Record};
+use super::super::{BackOff, Sealed};
 
 /// What decisions depend on besides the run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -130,6 +130,11 @@ pub enum Input {
         /// Why.
         reason: Option<String>,
     },
+    /// Whoever has kept a key elsewhere has destroyed it.
+    KeyErased {
+        /// The key.
+        sealed: Sealed,
+    },
 }
 
 /// What must be done once a decision is stored. All of it can be told from the record as well, after a restart.
@@ -154,8 +159,7 @@ pub enum Effect {
         /// What its launcher knows it by.
         handle: String,
     },
-    /// Forget a key that was destroyed, where it is kept besides in the record. The one that cannot be told from the record, which must
-    /// not hold the key any more: whoever keeps keys elsewhere looks there for those of runs that have none.
+    /// Destroy a key that the run has forgotten where it is kept. Until that is done it is one of [`Record::remains`].
     DestroyKey {
         /// The key.
         sealed: Sealed,

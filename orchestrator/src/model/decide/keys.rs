@@ -4,11 +4,14 @@ use protocol::control::key::{KeyAction, KeyEvent};
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::What;
 
-use super::super::record::{Deed, KeyRecord, Record, Sealed, State};
+use super::super::Sealed;
+use super::super::record::{Deed, KeyRecord, Record, State};
 use super::{Answer, Deciding, Effect, Refusal, conflict, refuse, revoked};
 
 /// Who makes keys.
 const SERVICE: &str = "the service";
+/// Who destroys them elsewhere.
+const KEEPER: &str = "who kept it";
 
 /// That a key was made.
 pub(super) fn made() -> What {
@@ -117,10 +120,21 @@ impl Deciding {
         }
         let Some(key) = &mut self.record().luks_key else { return };
         key.destroyed = Some(deed);
-        if let Some(sealed) = key.sealed.take() {
+        // What is here goes with this very transaction.
+        if let Some(sealed) = key.sealed.take().filter(Sealed::is_elsewhere) {
+            self.record().remains.push(sealed.clone());
             self.decision.effects.push(Effect::DestroyKey { sealed });
         }
         self.decision.told.push(told(KeyAction::Destroyed, None, by, reason));
+    }
+
+    /// Nothing is left of a key that was forgotten.
+    pub(super) fn key_erased(&mut self, sealed: &Sealed) {
+        if !self.decision.record.remains.contains(sealed) {
+            return;
+        }
+        self.record().remains.retain(|remains| remains != sealed);
+        self.decision.told.push(told(KeyAction::Erased, None, KEEPER, None));
     }
 
     /// Before a run is tried again: one whose key was destroyed gets a new one.

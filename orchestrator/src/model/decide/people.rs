@@ -4,7 +4,8 @@ use protocol::Digest;
 use protocol::control::problem::Code;
 use protocol::control::run::{LauncherKind, Outcome};
 
-use super::super::record::{CancelOrder, Ending, Sealed, State};
+use super::super::Sealed;
+use super::super::record::{CancelOrder, Ending, State};
 use super::{Answer, Deciding, Effect, Refusal, conflict, refuse};
 
 impl Deciding {

@@ -121,7 +121,9 @@ function keyOf(key) {
   if (!key) return "";
   const deed = (what, done) => done && `${what} ${day(done.at)} ${clock(done.at)} by ${done.by}${done.reason ? ` (${done.reason})` : ""}`;
   const released = key.released?.length ? `released to attempt ${key.released.join(", ")}` : "";
-  return [`of the ${key.source}`, key.made && `made ${day(key.made)} ${clock(key.made)}`, released, deed("shown", key.shown), deed("destroyed", key.destroyed)]
+  const what = key.remains > 1 ? `${key.remains} are` : key.destroyed ? "it is" : "the one before it is";
+  const remains = key.remains ? `that ${what} destroyed where kept is not confirmed yet` : "";
+  return [`of the ${key.source}`, key.made && `made ${day(key.made)} ${clock(key.made)}`, released, deed("shown", key.shown), deed("destroyed", key.destroyed), remains]
     .filter(Boolean).join("; ");
 }
 

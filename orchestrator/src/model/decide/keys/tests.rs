@@ -24,6 +24,7 @@ fn run(state: State) -> Record {
         version: 1,
         key: None,
         luks_key: Some(KeyRecord::new(sealed("first"), Moment(1), 0)),
+        remains: Vec::new(),
         policy: None,
         created: Moment(1),
         deadline: None,
@@ -109,7 +110,7 @@ fn a_run_that_is_called_off_loses_its_key_with_the_order() {
     assert_eq!(ordered.record.state, State::Running, "its agent has not obeyed yet");
     let key = ordered.record.luks_key.as_ref().unwrap();
     assert!(key.sealed.is_none() && key.destroyed.as_ref().unwrap().at == Moment(1000), "{key:?}");
-    assert!(ordered.effects.contains(&Effect::DestroyKey { sealed: sealed("first") }));
+    assert!(!serde_json::to_string(&ordered.record).unwrap().contains("first"));
     assert_eq!(actions(&ordered), [(KeyAction::Destroyed, None, "the service".into())]);
     refused(&ordered.record, Input::ReleaseKey { attempt: 1 }, Code::KeyGone);
     refused(&ordered.record, ada(), Code::KeyGone);
@@ -140,7 +141,7 @@ fn it_is_destroyed_once_and_never_under_an_agent() {
     }
     for state in [State::Queued, State::Succeeded, State::Failed, State::Cancelled] {
         let gone = decided(&run(state), destroy()).unwrap();
-        assert_eq!(gone.effects, [Effect::DestroyKey { sealed: sealed("first") }]);
+        assert_eq!(gone.effects, [], "what was here is nowhere else");
         assert_eq!(actions(&gone), [(KeyAction::Destroyed, None, "ada".into())]);
         let text = serde_json::to_string(&gone.record).unwrap();
         assert!(!text.contains("first"), "{text}");
@@ -160,4 +161,34 @@ fn a_retry_goes_on_under_its_key_or_a_new_one() {
     assert_eq!(actions(&again), [(KeyAction::Made, None, "the service".into())]);
     let plain = Record { luks_key: None, ..run(State::Failed) };
     assert_eq!(decided(&plain, Input::Retry { key: None }).unwrap().record.luks_key, None);
+}
+
+#[test]
+fn what_is_kept_elsewhere_remains_until_it_is_known_to_be_gone_and_what_was_here_does_not() {
+    let destroy = || Input::DestroyKey { by: "ada".into(), reason: None };
+    let here = decided(&run(State::Failed), destroy()).unwrap();
+    assert_eq!((&here.record.remains, &here.effects), (&Vec::new(), &Vec::new()));
+    assert!(!serde_json::to_string(&here.record).unwrap().contains("first"));
+
+    let place = Sealed::at("a place");
+    let kept = Record { luks_key: Some(KeyRecord::new(place.clone(), Moment(1), 0)), ..run(State::Failed) };
+    let gone = decided(&kept, destroy()).unwrap();
+    assert_eq!(gone.record.remains, std::slice::from_ref(&place));
+    assert_eq!(gone.effects, [Effect::DestroyKey { sealed: place.clone() }]);
+    refused(&gone.record, Input::ShowKey { by: "bob".into() }, Code::KeyGone);
+    let view = crate::model::view(&gone.record, None, None).key.unwrap();
+    assert_eq!((view.destroyed.unwrap().by, view.remains), ("ada".into(), 1));
+
+    let retried = decided(&gone.record, Input::Retry { key: Some(Sealed::at("another")) }).unwrap().record;
+    let erased =
+        |record: &Record, sealed: &str| decided(record, Input::KeyErased { sealed: Sealed::at(sealed) }).unwrap();
+    for strange in ["another", "nowhere"] {
+        let decision = erased(&retried, strange);
+        assert_eq!((decision.record, decision.told.len()), (retried.clone(), 0), "it is the run's, or was never");
+    }
+    let confirmed = erased(&retried, "a place");
+    assert_eq!(actions(&confirmed), [(KeyAction::Erased, None, "who kept it".into())]);
+    assert!(confirmed.record.remains.is_empty());
+    assert_eq!(confirmed.record.luks_key, retried.luks_key);
+    assert_eq!(erased(&confirmed.record, "a place").record.version, confirmed.record.version, "once");
 }
