@@ -210,6 +210,9 @@ pub struct Keys {
     /// A program that writes it to stdout, and its arguments; run once, at the start, for 30 seconds at most. Instead of `file`. Default:
     /// none.
     pub command: Vec<String>,
+    /// Files with those that were used before, which nobody else may read. What is still encrypted with one of them is encrypted anew
+    /// with the present one. Default: none.
+    pub previous: Vec<PathBuf>,
 }
 
 /// `sqlite`, or the URL of a database. A password in it is not shown.

@@ -88,6 +88,8 @@ impl Config {
         let keys = &self.keys;
         is_path("keys.file", keys.file.as_deref())?;
         at_most("keys.command", keys.command.len())?;
+        at_most("keys.previous", keys.previous.len())?;
+        keys.previous.iter().try_for_each(|file| is_path("keys.previous", Some(file)))?;
         let both = keys.file.is_some() && !keys.command.is_empty();
         holds(!both, || "`keys.file` and `keys.command` are both given".into(), "give one of them")?;
         holds(

@@ -1,6 +1,6 @@
 //! Who keeps the keys of disks. The engine knows when one is made, may be opened, and is gone; it knows no cryptography.
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use protocol::control::problem::{Code, Problem};
 use protocol::{RunId, UnlockKey};
 
@@ -28,6 +28,16 @@ pub trait Keeper: Send + Sync {
 
     /// Forgets what it keeps of a key besides what is sealed.
     fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>>;
+
+    /// Looks at a key that is stored: where it is sealed as a new one would be, there is nothing to do; else it is sealed anew, and stored
+    /// in place of the one that was given. The same key opens with both.
+    fn renew<'a>(&'a self, _: &'a RunId, _: &'a Sealed) -> BoxFuture<'a, Result<Option<Sealed>, KeeperError>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    /// Keys that are stored were looked at: so many were sealed anew, and are stored so. `left`: how many should be and are not, or did not
+    /// open; nothing where not all were looked at.
+    fn renewed(&self, _keys: u64, _left: Option<u64>) {}
 }
 
 /// Why a keeper did not do it. It says nothing of the key.

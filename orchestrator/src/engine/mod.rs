@@ -18,6 +18,7 @@ mod keys;
 mod published;
 mod settings;
 mod task;
+mod upkeep;
 mod watch;
 
 use std::sync::Arc;
@@ -94,6 +95,7 @@ impl Engine {
             clock: Clock::start(latest),
         }));
         let task = task::Task::new(engine.clone(), asked, generation, seq, records);
+        tokio::spawn(upkeep::go_on(engine.clone()));
         Ok((engine, tokio::spawn(task.run(cancel))))
     }
 

@@ -293,7 +293,9 @@ impl Task {
         let mut last: HashMap<RunId, Arc<Record>> = batch.over;
         for change in batch.changes {
             inner.published.show(&change.record, &inner.settings);
-            inner.watchers.tell(&change.record.run);
+            if !change.told.is_empty() {
+                inner.watchers.tell(&change.record.run);
+            }
             change.told.iter().for_each(|told| inner.settings.metrics.told(&told.what));
             change.told.iter().for_each(super::keys::audit);
             last.insert(change.record.run.clone(), Arc::new(change.record));

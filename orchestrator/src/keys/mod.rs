@@ -10,3 +10,4 @@ mod sealer;
 
 pub use kek::{KEK, Kek};
 pub use sealer::Sealer;
+pub(crate) use sealer::kek_of;

@@ -43,6 +43,8 @@ struct All {
     rates: Family<Stage, Gauge>,
     entered: Family<In, Counter>,
     keys: Family<Action, Counter>,
+    keys_to_reseal: Gauge,
+    keys_shut: Gauge,
     events: Family<Event, Counter>,
     commits: Family<Outcome, Counter>,
     commit_seconds: Histogram,
@@ -87,6 +89,8 @@ impl Default for Metrics {
             rates: registered(&mut registry, "stage_bytes_per_second", "What all agents together move, by stage"),
             entered: registered(&mut registry, "run_states_entered", "Runs that have come into a state"),
             keys: registered(&mut registry, "keys", "What was done with keys of disks"),
+            keys_to_reseal: registered(&mut registry, "keys_to_reseal", "Keys under a previous key-encryption key"),
+            keys_shut: registered(&mut registry, "keys_shut", "Keys that do not open"),
             events: registered(&mut registry, "events", "Events of agents that were accepted"),
             commits: registered(&mut registry, "commits", "Transactions of the store"),
             commit_seconds: histogram(&mut registry, "commit_seconds", "How long transactions took"),
@@ -123,6 +127,9 @@ fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
 impl All {
     /// What has not happened yet is zero, and not unknown: rates and alerts are right from the first time on.
     fn show_zeros(&self) {
+        // Zero would say that nothing is left of a key-encryption key before anybody has looked.
+        self.keys_to_reseal.set(-1);
+        self.keys_shut.set(-1);
         for state in State::ALL {
             drop(self.entered.get_or_create(&In { state: state.name() }));
         }
@@ -196,6 +203,12 @@ impl Metrics {
     /// A TLS handshake has failed.
     pub fn handshake_failed(&self) {
         self.0.handshakes_failed.inc();
+    }
+
+    /// All keys that are stored were looked at: so many are still to be sealed anew, and so many do not open.
+    pub fn keys_looked_at(&self, to_reseal: u64, shut: u64) {
+        self.0.keys_to_reseal.set(whole(to_reseal));
+        self.0.keys_shut.set(whole(shut));
     }
 
     /// All of it, in the format of OpenMetrics.

@@ -6,4 +6,5 @@ mod keys;
 mod memory;
 mod property;
 mod scenes;
+mod upkeep;
 mod world;
