@@ -11,6 +11,7 @@ mod full;
 mod measure;
 mod sample;
 mod strangers;
+mod upkeep;
 mod versions;
 
 /// The same test on both engines.
