@@ -59,6 +59,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         metrics: metrics.clone(),
         keeper: Arc::new(sealer),
         policy: Arc::new(policy),
+        retention: config.retention.time(),
     };
     let ending = cancel.child_token();
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())

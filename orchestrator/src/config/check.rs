@@ -81,6 +81,9 @@ impl Config {
         self.check_process()?;
         self.check_kubernetes()?;
         self.check_keys()?;
+        if let Some(days) = self.retention.days {
+            within("retention.days", days.into(), 1..=36_500)?;
+        }
         is_path("policy", self.policy.as_deref())
     }
 

@@ -350,7 +350,7 @@ impl Engine {
             return Ok(record);
         }
         let found = self.0.store.run(run).await.map_err(|error| problem(&error))?;
-        found.map(Arc::new).ok_or_else(|| Problem::new(Code::NotFound, format!("there is no run {run}")))
+        found.map(Arc::new).ok_or_else(|| self.0.settings.no_run(run))
     }
 
     async fn input(&self, run: &RunId, input: Input) -> Replied {

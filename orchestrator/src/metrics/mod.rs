@@ -42,6 +42,8 @@ struct All {
     waits: Family<For, Gauge>,
     rates: Family<Stage, Gauge>,
     entered: Family<In, Counter>,
+    pruned: Counter,
+    kept_for_key: Gauge,
     keys: Family<Action, Counter>,
     keys_to_reseal: Gauge,
     keys_shut: Gauge,
@@ -88,6 +90,12 @@ impl Default for Metrics {
             waits: registered(&mut registry, "runs_waiting", "Runs that wait, by what for"),
             rates: registered(&mut registry, "stage_bytes_per_second", "What all agents together move, by stage"),
             entered: registered(&mut registry, "run_states_entered", "Runs that have come into a state"),
+            pruned: registered(&mut registry, "runs_pruned", "Runs that were removed, long after their end"),
+            kept_for_key: registered(
+                &mut registry,
+                "runs_kept_for_key",
+                "Runs that would be removed if it were not for their key",
+            ),
             keys: registered(&mut registry, "keys", "What was done with keys of disks"),
             keys_to_reseal: registered(&mut registry, "keys_to_reseal", "Keys under a previous key-encryption key"),
             keys_shut: registered(&mut registry, "keys_shut", "Keys that do not open"),
@@ -209,6 +217,16 @@ impl Metrics {
     pub fn keys_looked_at(&self, to_reseal: u64, shut: u64) {
         self.0.keys_to_reseal.set(whole(to_reseal));
         self.0.keys_shut.set(whole(shut));
+    }
+
+    /// Runs were removed.
+    pub fn pruned(&self, runs: usize) {
+        self.0.pruned.inc_by(runs as u64);
+    }
+
+    /// All runs were looked at: so many are kept only because the service has the key of their disk.
+    pub fn kept_for_key(&self, runs: u64) {
+        self.0.kept_for_key.set(whole(runs));
     }
 
     /// All of it, in the format of OpenMetrics.

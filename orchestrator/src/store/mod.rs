@@ -9,6 +9,7 @@ mod dialect;
 mod founding;
 mod link;
 mod location;
+mod prune;
 mod readers;
 mod statement;
 mod writer;
@@ -106,6 +107,10 @@ pub trait Store: Send + Sync + 'static {
     /// All of these changes, or none. Each record's version must be one higher than the stored one's; of several changes of one run,
     /// one higher than that of the change before. Runs that give up their server and target may hand them over to others.
     fn commit<'a>(&'a self, by: Generation, changes: &'a [Change]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Removes runs that are over, and all that was told of them; each must have this version. Where there was very much, some of it is
+    /// removed, the runs are still there, and the answer is `false`: go on.
+    fn prune<'a>(&'a self, by: Generation, runs: &'a [(RunId, i64)]) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// What was told after `after`, of all runs or of one, in order.
     fn told<'a>(

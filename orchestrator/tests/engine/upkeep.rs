@@ -1,4 +1,5 @@
-//! What is done now and then with all runs: keys of disks are sealed anew when the key-encryption key was changed.
+//! What is done now and then with all runs: keys of disks are sealed anew when the key-encryption key was changed, and runs that were over
+//! long ago are removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +10,7 @@ use orchestrator::keys::{Kek, Sealer};
 use orchestrator::metrics::{Now, Tally};
 use orchestrator::model::{Record, Sealed, State};
 use protocol::control::Code;
+use protocol::control::run::NewRun;
 use protocol::{RunId, UnlockKey};
 
 use crate::memory::Fault;
@@ -163,4 +165,100 @@ async fn what_no_kek_opens_is_left_as_it_is_and_counted() {
     assert_eq!((under(&world, 3), metric(&world, "keys_shut")), (6, 0));
     world.engine.show_key(&runs[0], "ada").await.unwrap();
     assert!(world.memory.0.lock().unwrap().runs.values().any(|record| record.state == State::Succeeded));
+}
+
+/// How long runs are kept here.
+const KEPT: u64 = 60;
+
+async fn forgetful() -> World {
+    World::with(|settings, _| settings.retention = Some(std::time::Duration::from_secs(KEPT))).await
+}
+
+async fn cancelled(world: &World, new: &serde_json::Value) -> RunId {
+    let run = world.create(new).await;
+    world.engine.cancel(&run, "no longer wanted").await.unwrap();
+    run
+}
+
+fn is_kept(world: &World, run: &RunId) -> bool {
+    world.memory.0.lock().unwrap().runs.contains_key(run)
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_were_over_long_ago_are_removed_and_what_may_matter_is_kept() {
+    let mut world = forgetful().await;
+    let plain = cancelled(&world, &device("s1", "/dev/a")).await;
+    let latest = cancelled(&world, &device("s1", "/dev/a")).await;
+    let destroyed = cancelled(&world, &encrypted(device("s2", "/dev/b"))).await;
+    // The only key of a disk that is installed.
+    let keyed = world.create(&encrypted(device("s2", "/dev/b"))).await;
+    world.settle().await;
+    let mut agent = world.enrol(&keyed).await.unwrap();
+    agent.send(&world, finished()).await.unwrap();
+    let after = cancelled(&world, &device("s2", "/dev/b")).await;
+    // An agent whose death nobody knows of, and one who waits behind it.
+    let doubtful = world.create(&external("s3", "/dev/c")).await;
+    world.settle().await;
+    world.enrol(&doubtful).await.unwrap();
+    let behind = world.create(&external("s3", "/dev/c")).await;
+    let mut watch = world.engine.watch(Some(&plain));
+    while watch.changed().now_or_never().is_some() {}
+    world.wait(KEPT - 5).await;
+    assert!(is_kept(&world, &plain) && is_kept(&world, &destroyed), "their time is not over yet");
+    world.wait(60).await;
+    for run in [&plain, &destroyed] {
+        let problem = world.engine.run(run).await.unwrap_err();
+        assert_eq!(problem.code, Code::NotFound);
+        assert!(problem.hint.unwrap().contains("runs are kept for 60 seconds"));
+        assert_eq!(world.engine.retry(run).await.unwrap_err().code, Code::NotFound);
+        assert_eq!(world.engine.told(0, Some(run), 10).await.unwrap(), []);
+    }
+    assert_eq!(watch.changed().now_or_never(), Some(None), "whoever watches hears the end");
+    for run in [&latest, &keyed, &after, &doubtful, &behind] {
+        assert!(is_kept(&world, run), "{run}");
+    }
+    assert_eq!((metric(&world, "runs_pruned_total"), metric(&world, "runs_kept_for_key")), (2, 1));
+    world.is(&doubtful, "lost".to_owned().into()).await;
+    // It was shown and is in safe hands: now it can go.
+    world.engine.show_key(&keyed, "ada").await.unwrap();
+    world.engine.destroy_key(&keyed, "ada").await.unwrap();
+    world.wait(10).await;
+    assert!(!is_kept(&world, &keyed));
+    assert_eq!((metric(&world, "runs_pruned_total"), metric(&world, "runs_kept_for_key")), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_or_comes_in_between_removes_no_more_and_no_less() {
+    let mut world = forgetful().await;
+    let mut old = Vec::new();
+    for _ in 0..30 {
+        old.push(cancelled(&world, &device("s1", "/dev/a")).await);
+    }
+    world.wait(KEPT / 2).await;
+    let key = Some("k".to_owned());
+    let new = NewRun::parse(device("s1", "/dev/a").to_string().as_bytes()).unwrap();
+    let (keyed, _) = world.engine.create(new.clone(), key.clone()).await.unwrap();
+    world.engine.cancel(&keyed.run, "no longer wanted").await.unwrap();
+    // One that is tried again is over no more.
+    let again = world.engine.retry(&old[0]).await.unwrap();
+    let last = world.create(&external("s1", "/dev/a")).await;
+    // The time of the next service begins with what was stored last.
+    world.crash().await;
+    world.wait(KEPT / 2 - 1).await;
+    // The runs are read, and then it fails.
+    world.memory.0.lock().unwrap().faults = vec![Fault::Before, Fault::Not, Fault::After, Fault::Not];
+    world.wait(4).await;
+    let told =
+        |world: &World| world.memory.0.lock().unwrap().told.iter().filter(|told| told.happening.run == old[9]).count();
+    assert!(world.memory.0.lock().unwrap().faults.len() < 4 && told(&world) > 0, "it has begun, and is not done");
+    world.wait(21).await;
+    let left: Vec<_> = old.iter().filter(|run| is_kept(&world, run)).collect();
+    assert_eq!(left, [&again.run]);
+    assert!(is_kept(&world, &keyed.run) && is_kept(&world, &last));
+    let (same, is_new) = world.engine.create(new.clone(), key.clone()).await.unwrap();
+    assert_eq!((same.run, is_new), (keyed.run.clone(), false));
+    world.wait(KEPT).await;
+    // The key has gone with its run, and makes another.
+    let (anew, is_new) = world.engine.create(new, key).await.unwrap();
+    assert!(is_new && anew.run != keyed.run && !is_kept(&world, &keyed.run));
 }

@@ -55,6 +55,7 @@ impl Idle {
             metrics: Default::default(),
             keeper: Arc::new(keeper),
             policy: Arc::new(Policy::new("/no/policy".into(), false)),
+            retention: None,
         };
         let store = bed.open().await;
         let (engine, task) = Engine::start(store, settings, CancellationToken::new()).await.unwrap();
