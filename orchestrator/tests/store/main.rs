@@ -9,6 +9,7 @@ mod crashes;
 mod doubt;
 mod full;
 mod measure;
+mod prune;
 mod sample;
 mod strangers;
 mod upkeep;

@@ -255,8 +255,8 @@ fn a_service_that_has_lost_its_kek_does_not_start_with_another_and_no_attempt_is
     shown(&service, &run);
 }
 
-/// A gauge, as an operator would read it.
-fn gauge(service: &Service, name: &str) -> Option<i64> {
+/// A metric without labels, as an operator would read it.
+pub fn gauge(service: &Service, name: &str) -> Option<i64> {
     let token = std::fs::read_to_string(service.dir().join("viewer.token")).unwrap();
     let text = Run::tool("curl").words("-sS --max-time 5 --cacert").arg(service.dir().join("ca.pem"));
     let text = text.arg("-H").arg(format!("Authorization: Bearer {}", token.trim()));
