@@ -26,8 +26,14 @@ pub(super) enum Ask {
     Input { run: RunId, input: Box<Input>, reply: Option<oneshot::Sender<Replied>> },
     /// Which run an enrolment token is for.
     Find { token: Digest, reply: oneshot::Sender<Option<RunId>> },
-    /// Remove runs of these versions that are over.
-    Prune { runs: Vec<(RunId, i64)>, reply: oneshot::Sender<Pruned> },
+    /// Remove runs.
+    Prune(Prune),
+}
+
+/// Runs of these versions, which are over, are to be removed.
+pub(super) struct Prune {
+    pub(super) runs: Vec<(RunId, i64)>,
+    pub(super) reply: oneshot::Sender<Pruned>,
 }
 
 impl Ask {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::asks::{Ask, Batch, Pruned, Replied, Reply};
+use super::asks::{Ask, Batch, Prune, Replied, Reply};
 use super::chance::Dice;
 use super::draft::{Draft, Plan};
 use super::effects::Launching;
@@ -44,7 +44,7 @@ pub(super) struct Task {
     /// When the store was last found to be this service's, or asked.
     pub(super) stored: tokio::time::Instant,
     /// Runs to be removed, after what else was decided.
-    prunes: Vec<(Vec<(RunId, i64)>, oneshot::Sender<Pruned>)>,
+    prunes: Vec<Prune>,
 }
 
 impl Task {
@@ -144,7 +144,7 @@ impl Task {
             Ask::Find { token, reply } => {
                 batch.replies.push(Reply::Found(reply, self.fleet.by_token(&token).cloned()));
             }
-            Ask::Prune { runs, reply } => self.prunes.push((runs, reply)),
+            Ask::Prune(prune) => self.prunes.push(prune),
         }
     }
 
@@ -297,7 +297,7 @@ impl Task {
     /// Removes runs, each lot in a transaction of its own: one that was changed meanwhile spoils nothing else. They are over, so that nothing
     /// in memory is of them besides who watches.
     async fn prune(&mut self) -> Result<(), StoreError> {
-        for (runs, reply) in std::mem::take(&mut self.prunes) {
+        for Prune { runs, reply } in std::mem::take(&mut self.prunes) {
             self.stored = tokio::time::Instant::now();
             let pruned = self.engine.0.store.prune(self.generation, &runs).await;
             self.engine.0.settings.metrics.committed(pruned.is_ok(), self.stored.elapsed());

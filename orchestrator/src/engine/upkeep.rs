@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::asks::Ask;
+use super::asks::{Ask, Prune};
 use super::{Engine, ending, problem};
 use crate::model::{Input, Moment, Record, Sealed};
 use crate::store::{Filter, StoreError};
@@ -25,8 +25,8 @@ use crate::store::{Filter, StoreError};
 const PAGE: u32 = 256;
 /// Keys that are stored in one transaction: for each run that is over the task reads its record first.
 const AT_ONCE: usize = 32;
-/// Runs that are removed in one transaction.
-const LOT: usize = 64;
+/// Runs that are removed in one transaction: so few that who comes meanwhile hardly waits.
+const LOT: usize = 16;
 /// From one walk to the next, at most.
 const EVERY: Duration = Duration::from_secs(3600);
 /// After one that did not come to its end.
@@ -139,7 +139,7 @@ impl Upkeep {
         loop {
             let began = Instant::now();
             let (reply, replied) = oneshot::channel();
-            self.engine.ask(Ask::Prune { runs: runs.to_vec(), reply }).await?;
+            self.engine.ask(Ask::Prune(Prune { runs: runs.to_vec(), reply })).await?;
             let pruned = replied.await.map_err(|_| ending())?;
             tokio::time::sleep(began.elapsed()).await;
             match pruned {
