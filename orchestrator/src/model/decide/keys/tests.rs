@@ -161,3 +161,20 @@ fn a_retry_goes_on_under_its_key_or_a_new_one() {
     let plain = Record { luks_key: None, ..run(State::Failed) };
     assert_eq!(decided(&plain, Input::Retry { key: None }).unwrap().record.luks_key, None);
 }
+
+#[test]
+fn a_key_is_sealed_anew_in_any_state_and_only_in_place_of_what_was_sealed_anew() {
+    for state in State::ALL {
+        let reseal = |from: &str| Input::Reseal { from: sealed(from), to: sealed("anew") };
+        let decision = decided(&run(state), reseal("first")).unwrap();
+        let expected = KeyRecord { sealed: Some(sealed("anew")), ..run(state).luks_key.unwrap() };
+        assert_eq!(decision.record, Record { version: 2, luks_key: Some(expected), ..run(state) });
+        assert!(decision.told.is_empty() && decision.effects.is_empty());
+        // It was replaced, or destroyed, or there never was one.
+        assert_eq!(decided(&run(state), reseal("another")).unwrap().record, run(state));
+        for key in [None, Some(KeyRecord { sealed: None, ..run(state).luks_key.unwrap() })] {
+            let record = Record { luks_key: key, ..run(state) };
+            assert_eq!(decided(&record, reseal("first")).unwrap().record, record);
+        }
+    }
+}
