@@ -160,8 +160,8 @@ async fn must_have_sealed_nothing_else(store: &dyn Store, folder: &Folder, previ
         let has_other = |record: &&Record| sealed(record).is_some_and(|sealed| !is_known(&sealed));
         if let Some(record) = runs.iter().find(has_other) {
             let (kek, run) = (folder.file(KEK), &record.run);
-            let neither = if previous.is_empty() { "it" } else { "neither of `keys.previous`" };
-            return Err(Error::refused(format!("{} is lost, and the key of run {run} was sealed with {neither}", kek.display()))
+            let which = if previous.is_empty() { "it" } else { "none of `keys.previous`" };
+            return Err(Error::refused(format!("{} is lost, and the key of run {run} was sealed with {which}", kek.display()))
                 .with_hint("restore it from a backup, or name it in `keys.previous` where it is to be changed. Where there is none, put a new one there (`head -c 32 /dev/urandom | base64`, mode 600): what was sealed before is lost then, as docs/operating.md says"));
         }
         match runs.last().filter(|_| runs.len() == PAGE as usize) {

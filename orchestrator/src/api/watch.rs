@@ -59,7 +59,7 @@ pub(super) struct Since {
         Since,
         ("Last-Event-ID" = Option<i64>, Header, description = "The `id` that came last", minimum = 0),
     ),
-    responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Showing),
+    responses((status = 200, description = "Events, until the client has had enough, the run is removed or the service ends", body = String, content_type = "text/event-stream"), Showing),
 )]
 pub(super) async fn of_run(
     onlooker: Onlooker,

@@ -35,8 +35,8 @@ pub trait Keeper: Send + Sync {
         Box::pin(ready(Ok(None)))
     }
 
-    /// Keys that are stored were looked at: so many were sealed anew, and are stored so. `left`: how many should be and are not, or did not
-    /// open; nothing where not all were looked at.
+    /// Keys that are stored were looked at: so many were sealed anew, and are stored so. `left`: how many should be and are not yet, where all
+    /// were looked at. Those that do not open, and will not by themselves, are not among them.
     fn renewed(&self, _keys: u64, _left: Option<u64>) {}
 }
 

@@ -65,7 +65,9 @@ struct Upkeep {
 #[derive(Default)]
 struct Keys {
     renewed: u64,
+    /// Those that are to be sealed anew by the next walk.
     left: u64,
+    /// Those that do not open.
     shut: u64,
 }
 
@@ -82,7 +84,8 @@ impl Upkeep {
     async fn walk(&mut self) -> Result<(), Problem> {
         let (mut keys, mut old) = (Keys::default(), Old::default());
         let walked = self.look_at_all(&mut keys, &mut old).await;
-        let left = walked.is_ok().then_some(keys.left + keys.shut);
+        // What does not open waits for nothing that would be taken away.
+        let left = walked.is_ok().then_some(keys.left);
         let settings = &self.engine.0.settings;
         settings.keeper.renewed(keys.renewed, left);
         if old.pruned > 0 {
@@ -186,6 +189,7 @@ impl Upkeep {
             match self.engine.0.settings.keeper.renew(&record.run, from).await {
                 Ok(None) => {}
                 Ok(Some(to)) => found.push((record.run.clone(), from.clone(), to)),
+                Err(error) if error.may_pass => keys.left += 1,
                 Err(error) => {
                     // One is enough to know what to do, and of thousands each would be too much.
                     if keys.shut == 0 && self.shut == 0 {

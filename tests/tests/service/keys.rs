@@ -280,7 +280,7 @@ fn the_kek_is_changed_and_the_one_of_before_is_not_needed_any_more() {
     service.serve().done().exits(4).says("is lost, and the key of run");
     write_kek(&lab.path("wrong"), 5);
     service.configure("keys", json!({"previous": [lab.path("wrong")]}));
-    service.serve().done().exits(4).says("was sealed with neither of `keys.previous`");
+    service.serve().done().exits(4).says("was sealed with none of `keys.previous`");
     service.configure("keys", json!({"previous": [lab.path("none")]}));
     service.serve().done().exits(6).says("`keys.previous`").says("take it out");
     assert!(!kek.exists(), "none was made");
