@@ -25,8 +25,8 @@ use crate::store::{Filter, StoreError};
 const PAGE: u32 = 256;
 /// Keys that are stored in one transaction: for each run that is over the task reads its record first.
 const AT_ONCE: usize = 32;
-/// Runs that are removed in one transaction: so few that who comes meanwhile hardly waits.
-const LOT: usize = 16;
+/// Runs that are removed in one transaction. With fewer nobody waits for less, since what takes time is the disk, and all of it takes longer.
+const LOT: usize = 64;
 /// From one walk to the next, at most.
 const EVERY: Duration = Duration::from_secs(3600);
 /// After one that did not come to its end.

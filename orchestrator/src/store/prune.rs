@@ -9,7 +9,7 @@ use super::link::Link;
 use super::statement::Statement;
 
 /// Most of what was told that one transaction removes.
-const MOST: u64 = 256;
+const MOST: u64 = 1024;
 
 /// Removes them, inside of a transaction that nobody else's can come between. Returns how many are left: all, or none.
 pub(super) async fn prune(

@@ -270,7 +270,12 @@ async fn measure_runs(bed: &Bed) {
 
 #[test]
 #[ignore = "takes minutes, and says something only on an idle machine"]
-fn how_long_it_takes_to_remove_runs_and_who_waits_for_it() {
+fn how_long_it_takes_to_remove_runs_from_sqlite() {
     Bed::sqlite().run(measure_runs);
+}
+
+#[test]
+#[ignore = "takes minutes, and says something only on an idle machine"]
+fn how_long_it_takes_to_remove_runs_from_postgres() {
     Bed::Postgres(Box::new(Postgres::durable())).run(measure_runs);
 }
