@@ -34,6 +34,7 @@ fn settings(runs: u32, credentials: &Arc<Keys>) -> Result<Settings, Box<dyn Erro
         metrics: Default::default(),
         keeper: Arc::new(Sealer::new(&Kek::of([7; Kek::BYTES]))?),
         policy: Arc::new(Policy::new("/nonexistent/policy.json".into(), false)),
+        retention: None,
     })
 }
 

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -61,6 +62,8 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// What the keys of disks are encrypted with while the service keeps them, or who keeps them.
     pub keys: Keys,
+    /// How long runs are kept that are over.
+    pub retention: Retention,
     /// A file (JSON) that says which images may be installed, and whose signatures count. Default: `policy.json` in the data folder, where
     /// there is one; without, each run says so itself.
     pub policy: Option<PathBuf>,
@@ -85,6 +88,7 @@ impl Default for Config {
             process: Process::default(),
             kubernetes: Kubernetes::default(),
             keys: Keys::default(),
+            retention: Retention::default(),
             policy: None,
             report_within: 300,
         }
@@ -217,6 +221,31 @@ pub struct Keys {
     pub command: Vec<String>,
     /// A secret store that keeps them. Instead of `file` and `command`. Default: none.
     pub vault: Option<Vault>,
+    /// Files with those that were used before, which nobody else may read. What is still encrypted with one of them is encrypted anew
+    /// with the present one. Default: none.
+    pub previous: Vec<PathBuf>,
+}
+
+/// How long runs are kept that are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days after a run's end until it is removed, with all that was told of it and what its agents have left, 1 to 36500; `null`: never.
+    /// One whose key the service has, and the latest run of each server, is kept. Default: 90.
+    pub days: Option<u32>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention { days: Some(90) }
+    }
+}
+
+impl Retention {
+    /// The same as a time.
+    pub fn time(self) -> Option<Duration> {
+        self.days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600))
+    }
 }
 
 /// `sqlite`, or the URL of a database. A password in it is not shown.

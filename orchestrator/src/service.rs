@@ -15,10 +15,10 @@ use crate::config::{self, Config};
 use crate::engine::{Engine, Keeper, Settings};
 use crate::error::{Context, Error, Result};
 use crate::identity::{Certificates, Folder, Identity, TICKET_PUBLIC};
-use crate::keys::{KEK, Kek, Sealer, Vault};
+use crate::keys::{KEK, Kek, Sealer, Vault, kek_of};
 use crate::launch::{External, Kubernetes, KubernetesSettings, Launchers, Process, ProcessSettings};
 use crate::metrics::Metrics;
-use crate::model::{BackOff, Moment, Record};
+use crate::model::{BackOff, Moment, Record, Sealed};
 use crate::store::{self, Filter, Store};
 
 /// How often it is looked whether the certificate has to be renewed.
@@ -59,6 +59,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         metrics: metrics.clone(),
         keeper,
         policy: Arc::new(policy),
+        retention: config.retention.time(),
     };
     let ending = cancel.child_token();
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())
@@ -136,12 +137,7 @@ async fn keeper(config: &Config, folder: &Folder, store: &dyn Store) -> Result<A
     if let Some(vault) = &config.keys.vault {
         return Ok(Arc::new(Vault::open(vault, service_id(folder.path())?).await?));
     }
-    if Kek::is_to_be_made(&config.keys, folder) {
-        must_have_sealed_nothing(store, folder).await?;
-    }
-    let sealer = Sealer::new(&Kek::open(&config.keys, folder)?)?;
-    tracing::info!("keys are sealed with the key-encryption key {}", sealer.id());
-    Ok(Arc::new(sealer))
+    Ok(Arc::new(sealer(config, store, folder).await?))
 }
 
 /// What this service is known by to others: the first 16 hex digits of the SHA-256 of its ticket key.
@@ -152,21 +148,38 @@ fn service_id(data: &Path) -> Result<String> {
     Ok(digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A new key-encryption key opens nothing that was sealed before: one that is lost is not replaced without a word.
-async fn must_have_sealed_nothing(store: &dyn Store, folder: &Folder) -> Result<()> {
+/// Keeps keys in the store. A key-encryption key that is not there is made where nothing is lost by it.
+async fn sealer(config: &Config, store: &dyn Store, folder: &Folder) -> Result<Sealer> {
+    let previous = Kek::previous(&config.keys)?;
+    if Kek::is_to_be_made(&config.keys, folder) {
+        must_have_sealed_nothing_else(store, folder, &previous).await?;
+    }
+    let sealer = Sealer::new(&Kek::open(&config.keys, folder)?)?.with_previous(&previous)?;
+    tracing::info!("keys are sealed with the key-encryption key {}", sealer.id());
+    let ids: Vec<&str> = sealer.previous().collect();
+    if !ids.is_empty() {
+        tracing::info!("keys that are sealed with {} are sealed anew with it", ids.join(", "));
+    }
+    Ok(sealer)
+}
+
+/// A new key-encryption key opens nothing that was sealed before with others than these: one that is lost is not replaced without a word.
+async fn must_have_sealed_nothing_else(store: &dyn Store, folder: &Folder, previous: &[Kek]) -> Result<()> {
     const PAGE: u32 = 1000;
+    let previous: Vec<String> = previous.iter().map(Kek::id).collect();
+    let is_known = |sealed: &Sealed| kek_of(sealed).is_some_and(|kek| previous.contains(&kek));
     let mut before = None;
     loop {
         let runs = store.list(&Filter::default(), before, PAGE).await;
         let runs = runs.map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
-        let has_sealed = |record: &&Record| {
-            let sealed = record.luks_key.as_ref().and_then(|key| key.sealed.as_ref());
-            sealed.is_some_and(|sealed| !sealed.is_elsewhere())
-        };
-        if let Some(record) = runs.iter().find(has_sealed) {
+        let sealed = |record: &Record| record.luks_key.as_ref().and_then(|key| key.sealed.clone());
+        let has_other =
+            |record: &&Record| sealed(record).is_some_and(|sealed| !sealed.is_elsewhere() && !is_known(&sealed));
+        if let Some(record) = runs.iter().find(has_other) {
             let (kek, run) = (folder.file(KEK), &record.run);
-            return Err(Error::refused(format!("{} is lost, and the key of run {run} was sealed with it", kek.display()))
-                .with_hint("restore it from a backup. Where there is none, put a new one there (`head -c 32 /dev/urandom | base64`, mode 600): what was sealed before is lost then, as docs/operating.md says"));
+            let which = if previous.is_empty() { "it" } else { "none of `keys.previous`" };
+            return Err(Error::refused(format!("{} is lost, and the key of run {run} was sealed with {which}", kek.display()))
+                .with_hint("restore it from a backup, or name it in `keys.previous` where it is to be changed. Where there is none, put a new one there (`head -c 32 /dev/urandom | base64`, mode 600): what was sealed before is lost then, as docs/operating.md says"));
         }
         match runs.last().filter(|_| runs.len() == PAGE as usize) {
             Some(last) => before = Some(last.seq),

@@ -4,7 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use orchestrator::launch::{Death, Ending, Launched, Launcher, Order, Process, ProcessSettings, Says};
 use protocol::{Label, Token};
@@ -202,4 +202,26 @@ async fn a_handle_of_another_boot_or_another_process_is_dead_and_nobody_is_kille
     }
     assert!(lives(pid));
     timeout(SOON, launcher.end(ending(&launched.handle), nobody())).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_agents_have_left_is_known_by_their_runs_and_removed_with_them() {
+    let folder = TempDir::new().unwrap();
+    let launcher = launcher(&folder, "true");
+    let now = SystemTime::now();
+    let log = |name: &str, days: u64| {
+        let path = folder.path().join(name);
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_modified(now - Duration::from_secs(days * 24 * 3600)).unwrap();
+        path
+    };
+    let (one, two) = (log("r-1.1.log", 9), log("r-1.2.log", 8));
+    let (other, recent) = (log("r-2.1.log", 9), log("r-2.2.log", 1));
+    let nobodys = ["notes", "r-3.log", "r-3.x.log", "..1.log", ".log"].map(|name| log(name, 9));
+    let old = now - Duration::from_secs(7 * 24 * 3600);
+    assert_eq!(launcher.kept_since_before(old), [order().run], "the other has written since");
+    launcher.forget(&order().run);
+    assert!(!one.exists() && !two.exists() && other.exists() && recent.exists());
+    assert!(nobodys.iter().all(|file| file.exists()));
+    assert_eq!(launcher.kept_since_before(old), []);
 }

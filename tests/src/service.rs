@@ -68,6 +68,17 @@ impl Service {
         self
     }
 
+    /// With another value of a key of the configuration, from the next start on.
+    ///
+    /// # Panics
+    /// When its configuration cannot be written.
+    pub fn configure(&self, key: &str, value: Value) {
+        let config = std::fs::read(&self.config).expect("the configuration");
+        let mut config: Value = serde_json::from_slice(&config).expect("the configuration");
+        config[key] = value;
+        std::fs::write(&self.config, config.to_string()).expect("writing the configuration");
+    }
+
     /// With another argument, from the next start on.
     #[must_use]
     pub fn arg(mut self, argument: &str) -> Self {

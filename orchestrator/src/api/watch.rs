@@ -59,7 +59,7 @@ pub(super) struct Since {
         Since,
         ("Last-Event-ID" = Option<i64>, Header, description = "The `id` that came last", minimum = 0),
     ),
-    responses((status = 200, description = "Events, until the client has had enough or the service ends", body = String, content_type = "text/event-stream"), Showing),
+    responses((status = 200, description = "Events, until the client has had enough, the run is removed or the service ends", body = String, content_type = "text/event-stream"), Showing),
 )]
 pub(super) async fn of_run(
     onlooker: Onlooker,
@@ -172,6 +172,8 @@ enum End {
     Gone,
     /// The service ends.
     Service,
+    /// There is nothing more to hear of.
+    Silence,
     /// The store does not answer.
     Store,
 }
@@ -180,6 +182,7 @@ impl Watcher {
     async fn go(mut self, changes: Box<dyn Changes>) {
         let word = match self.watch(changes).await {
             Err(End::Service) => ": the service ends\n\n",
+            Err(End::Silence) => ": the service ends, or keeps the run no longer\n\n",
             Err(End::Store) => ": what was told cannot be read now; come again\n\n",
             Ok(()) | Err(End::Gone) => return,
         };
@@ -200,7 +203,7 @@ impl Watcher {
                 () = out.closed() => return Err(End::Gone),
                 // Whoever has heard of something and must wait before it is sent need not hear of more.
                 fresh = changes.changed(), if self.heard.is_none() => {
-                    let fresh = fresh.ok_or(End::Service)?;
+                    let fresh = fresh.ok_or(End::Silence)?;
                     self.heard = fresh.told;
                     self.owes |= fresh.progress;
                 }

@@ -81,6 +81,9 @@ impl Config {
         self.check_process()?;
         self.check_kubernetes()?;
         self.check_keys()?;
+        if let Some(days) = self.retention.days {
+            within("retention.days", days.into(), 1..=36_500)?;
+        }
         is_path("policy", self.policy.as_deref())
     }
 
@@ -88,6 +91,8 @@ impl Config {
         let keys = &self.keys;
         is_path("keys.file", keys.file.as_deref())?;
         at_most("keys.command", keys.command.len())?;
+        at_most("keys.previous", keys.previous.len())?;
+        keys.previous.iter().try_for_each(|file| is_path("keys.previous", Some(file)))?;
         let both = keys.file.is_some() && !keys.command.is_empty();
         holds(!both, || "`keys.file` and `keys.command` are both given".into(), "give one of them")?;
         holds(
@@ -98,9 +103,9 @@ impl Config {
         let tainted = keys.command.iter().any(|argument| argument.contains('\0'));
         holds(!tainted, || "`keys.command` has an argument with a zero byte".into(), "remove it")?;
         let Some(vault) = &keys.vault else { return Ok(()) };
-        let is_alone = keys.file.is_none() && keys.command.is_empty();
+        let is_alone = keys.file.is_none() && keys.command.is_empty() && keys.previous.is_empty();
         let remedy = "give one of them: a Vault keeps keys without a key-encryption key";
-        holds(is_alone, || "`keys.vault` is given with `keys.file` or `keys.command`".into(), remedy)?;
+        holds(is_alone, || "`keys.vault` is given with `keys.file`, `keys.command` or `keys.previous`".into(), remedy)?;
         vault.check()
     }
 

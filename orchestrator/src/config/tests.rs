@@ -55,6 +55,10 @@ fn what_makes_no_sense_is_refused_by_name() {
         (r#"{"patience": {"enrol": 1}}"#, "`patience.enrol`"),
         (r#"{"patience": {"cancel": 0}}"#, "`patience.cancel`"),
         (r#"{"report_within": 0}"#, "`report_within`"),
+        (r#"{"retention": {"days": 0}}"#, "`retention.days`"),
+        (r#"{"retention": {"days": 36501}}"#, "`retention.days`"),
+        (r#"{"retention": {"days": "90 d"}}"#, "invalid type"),
+        (r#"{"keys": {"previous": [""]}}"#, "`keys.previous` is empty"),
         (r#"{"kubernetes": {"image": " "}}"#, "`kubernetes.image`"),
         (r#"{"kubernetes": {"url": "http://z:7443"}}"#, "`kubernetes.url`"),
         (r#"{"kubernetes": {"devices": "disk"}}"#, "`kubernetes.devices`"),
@@ -114,4 +118,13 @@ fn a_file_is_read_with_its_name_in_errors() {
     assert!(Config::load(&file).unwrap_err().to_string().contains("more than"));
     std::fs::write(&file, r#"{"listen": ["0.0.0.0:7443"]}"#).unwrap();
     assert_eq!(Config::load(&file).unwrap().listen[0].port(), 7443);
+}
+
+#[test]
+fn runs_are_kept_for_ninety_days_unless_it_is_said_otherwise() {
+    let days =
+        |text: &str| Config::parse(text.as_bytes()).unwrap().retention.time().map(|time| time.as_secs() / 86_400);
+    assert_eq!(days("{}"), Some(90));
+    assert_eq!(days(r#"{"retention": {"days": 7}}"#), Some(7));
+    assert_eq!(days(r#"{"retention": {"days": null}}"#), None);
 }

@@ -10,10 +10,12 @@ use tokio::sync::oneshot;
 use super::draft::Draft;
 use super::ending;
 use crate::model::{Answer, Effect, Input, Record};
-use crate::store::Change;
+use crate::store::{Change, StoreError};
 
 /// What an input is answered with.
 pub(super) type Replied = Result<(Arc<Record>, Answer), Problem>;
+/// Whether they are gone; else there is more of them to be removed.
+pub(super) type Pruned = Result<bool, StoreError>;
 pub(super) type Created = Result<(Arc<Record>, bool), Problem>;
 
 /// What the task is asked.
@@ -24,6 +26,14 @@ pub(super) enum Ask {
     Input { run: RunId, input: Box<Input>, reply: Option<oneshot::Sender<Replied>> },
     /// Which run an enrolment token is for.
     Find { token: Digest, reply: oneshot::Sender<Option<RunId>> },
+    /// Remove runs.
+    Prune(Prune),
+}
+
+/// Runs of these versions, which are over, are to be removed.
+pub(super) struct Prune {
+    pub(super) runs: Vec<(RunId, i64)>,
+    pub(super) reply: oneshot::Sender<Pruned>,
 }
 
 impl Ask {

@@ -74,7 +74,7 @@ impl Task {
                 Ask::Input { reply: Some(reply), .. } => drop(reply.send(Err(away()))),
                 Ask::Create { reply, .. } => drop(reply.send(Err(away()))),
                 // What the fleet says of it may not be stored: without an answer it is asked again.
-                Ask::Find { .. } => {}
+                Ask::Find { .. } | Ask::Prune(_) => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Who keeps the keys of disks. The engine knows when one is made, may be opened, and is gone; it knows no cryptography.
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use protocol::control::problem::{Code, Problem};
 use protocol::{RunId, UnlockKey};
 
@@ -31,6 +31,16 @@ pub trait Keeper: Send + Sync {
 
     /// Destroys a key where it lies, for good. What is not there is destroyed.
     fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>>;
+
+    /// Looks at a key that is stored: where it is sealed as a new one would be, there is nothing to do; else it is sealed anew, and stored
+    /// in place of the one that was given. The same key opens with both.
+    fn renew<'a>(&'a self, _: &'a RunId, _: &'a Sealed) -> BoxFuture<'a, Result<Option<Sealed>, KeeperError>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    /// Keys that are stored were looked at: so many were sealed anew, and are stored so. `left`: how many should be and are not yet, where all
+    /// were looked at. Those that do not open, and will not by themselves, are not among them.
+    fn renewed(&self, _keys: u64, _left: Option<u64>) {}
 }
 
 /// Why a keeper did not do it. It says nothing of the key.

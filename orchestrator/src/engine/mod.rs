@@ -19,6 +19,7 @@ mod keys;
 mod published;
 mod settings;
 mod task;
+mod upkeep;
 mod watch;
 
 use std::sync::Arc;
@@ -113,6 +114,7 @@ impl Engine {
         }));
         tokio::spawn(erasing::run(engine.clone(), reserved, to_erase));
         let task = task::Task::new(engine.clone(), asked, generation, seq, records);
+        tokio::spawn(upkeep::go_on(engine.clone()));
         Ok((engine, tokio::spawn(task.run(cancel))))
     }
 
@@ -368,7 +370,7 @@ impl Engine {
             return Ok(record);
         }
         let found = self.0.store.run(run).await.map_err(|error| problem(&error))?;
-        found.map(Arc::new).ok_or_else(|| Problem::new(Code::NotFound, format!("there is no run {run}")))
+        found.map(Arc::new).ok_or_else(|| self.0.settings.no_run(run))
     }
 
     async fn input(&self, run: &RunId, input: Input) -> Replied {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::control::agent::Terms;
+use protocol::control::problem::{Code, Problem};
 use protocol::{ClientKey, Digest, RunId, Token};
 
 use super::keeper::Keeper;
@@ -39,7 +40,32 @@ pub struct Settings {
     pub keeper: Arc<dyn Keeper>,
     /// Which images may be installed, and whose.
     pub policy: Arc<Policy>,
+    /// How long runs are kept that are over; without, for ever.
+    pub retention: Option<Duration>,
 }
+
+impl Settings {
+    /// That there is no such run; where it may have been removed, that runs are.
+    pub(super) fn no_run(&self, run: &RunId) -> Problem {
+        let problem = Problem::new(Code::NotFound, format!("there is no run {run}"));
+        match self.retention.map(|kept| kept.as_secs()) {
+            None => problem,
+            Some(seconds) => {
+                let kept = match seconds / DAY {
+                    0 => format!("{seconds} seconds"),
+                    1 => "1 day".to_owned(),
+                    days => format!("{days} days"),
+                };
+                problem.with_hint(format!(
+                    "see that the name is right; runs are kept for {kept} after their end (`retention` of the service's configuration)"
+                ))
+            }
+        }
+    }
+}
+
+/// In seconds.
+const DAY: u64 = 24 * 3600;
 
 /// Makes secrets, digests and tickets. The engine itself knows no cryptography.
 pub trait Credentials: Send + Sync {

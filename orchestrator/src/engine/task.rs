@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use super::asks::{Ask, Batch, Replied, Reply};
+use super::asks::{Ask, Batch, Prune, Replied, Reply};
 use super::chance::Dice;
 use super::draft::{Draft, Plan};
 use super::effects::Launching;
@@ -43,6 +43,8 @@ pub(super) struct Task {
     pub(super) more: bool,
     /// When the store was last found to be this service's, or asked.
     pub(super) stored: tokio::time::Instant,
+    /// Runs to be removed, after what else was decided.
+    prunes: Vec<Prune>,
 }
 
 impl Task {
@@ -62,7 +64,8 @@ impl Task {
         launching.end_leftovers();
         let fleet = Fleet::new(records);
         let stored = tokio::time::Instant::now();
-        Task { engine, asked, generation, seq, fleet, owed, launching, dice: Dice::default(), more: false, stored }
+        let (dice, more, prunes) = (Dice::default(), false, Vec::new());
+        Task { engine, asked, generation, seq, fleet, owed, launching, dice, more, stored, prunes }
     }
 
     /// Until it is cancelled, or another service has taken over.
@@ -102,6 +105,9 @@ impl Task {
             if let Err(error) = self.commit(batch, &cancel).await {
                 break Err(error);
             }
+            if let Err(error) = self.prune().await {
+                break Err(error);
+            }
         };
         self.engine.0.published.end();
         self.engine.0.watchers.end();
@@ -138,6 +144,7 @@ impl Task {
             Ask::Find { token, reply } => {
                 batch.replies.push(Reply::Found(reply, self.fleet.by_token(&token).cloned()));
             }
+            Ask::Prune(prune) => self.prunes.push(prune),
         }
     }
 
@@ -217,7 +224,7 @@ impl Task {
             return Ok(change.record.clone());
         }
         let found = self.engine.0.store.run(run).await.map_err(|error| super::problem(&error))?;
-        let found = found.ok_or_else(|| Problem::new(Code::NotFound, format!("there is no run {run}")))?;
+        let found = found.ok_or_else(|| self.engine.0.settings.no_run(run))?;
         batch.over.insert(run.clone(), Arc::new(found.clone()));
         Ok(found)
     }
@@ -288,13 +295,34 @@ impl Task {
         Ok(())
     }
 
+    /// Removes runs, each lot in a transaction of its own: one that was changed meanwhile spoils nothing else. They are over, so that nothing
+    /// in memory is of them besides who watches.
+    async fn prune(&mut self) -> Result<(), StoreError> {
+        for Prune { runs, reply } in std::mem::take(&mut self.prunes) {
+            self.stored = tokio::time::Instant::now();
+            let pruned = self.engine.0.store.prune(self.generation, &runs).await;
+            self.engine.0.settings.metrics.committed(pruned.is_ok(), self.stored.elapsed());
+            if pruned == Ok(true) {
+                runs.iter().for_each(|(run, _)| self.engine.0.watchers.forget(run));
+            }
+            let is_ours = pruned != Err(StoreError::Superseded);
+            drop(reply.send(pruned));
+            if !is_ours {
+                return Err(StoreError::Superseded);
+            }
+        }
+        Ok(())
+    }
+
     /// What is stored is shown, answered and carried out.
     pub(super) fn conclude(&mut self, batch: Batch) {
         let inner = Arc::clone(&self.engine.0);
         let mut last: HashMap<RunId, Arc<Record>> = batch.over;
         for change in batch.changes {
             inner.published.show(&change.record, &inner.settings);
-            inner.watchers.tell(&change.record.run);
+            if !change.told.is_empty() {
+                inner.watchers.tell(&change.record.run);
+            }
             change.told.iter().for_each(|told| inner.settings.metrics.told(&told.what));
             change.told.iter().for_each(super::keys::audit);
             last.insert(change.record.run.clone(), Arc::new(change.record));

@@ -53,7 +53,7 @@ impl Watch {
         Watch { counts, seen }
     }
 
-    /// Returns once there is something new since the last call. `None`: the service ends.
+    /// Returns once there is something new since the last call. `None`: the service ends, or keeps the run no longer.
     pub async fn changed(&mut self) -> Option<Fresh> {
         self.counts.changed().await.ok()?;
         let now = *self.counts.borrow_and_update();
@@ -96,6 +96,11 @@ impl Watchers {
                 sender.send_modify(count);
             }
         }
+    }
+
+    /// A run is not kept any longer: whoever watches it hears the end of it.
+    pub(super) fn forget(&self, run: &RunId) {
+        self.lock().remove(run);
     }
 
     /// Ends all subscriptions.

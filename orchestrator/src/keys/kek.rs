@@ -1,7 +1,7 @@
 //! The key-encryption key: 32 random bytes in base64, from the data folder, from a file, or from a program that fetches it.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,6 +20,7 @@ pub const KEK: &str = "kek.key";
 /// Largest text that is read, in bytes.
 pub(super) const MAX_TEXT: usize = 256;
 const NOT_READ: &str = "give it to the service's user, mode 600. Where others may have read it, the keys sealed with it are known to whoever has the store as well: destroy them and install anew. Do not remove it: without it they open for nobody";
+const NOT_FOUND: &str = "restore it, with mode 600; or take it out of `keys.previous`, once the service has said that nothing is sealed with it any more";
 /// What its id is computed over, before the key.
 const ID_LABEL: &[u8] = b"z-orchestrator key-encryption key v1\n";
 
@@ -36,7 +37,7 @@ impl Kek {
     /// The file cannot be read or made, others may read it, the program fails or takes too long, or what there is is no such key.
     pub fn open(config: &Keys, folder: &Folder) -> Result<Self> {
         if let Some(file) = &config.file {
-            return Self::of_file(file);
+            return Self::of_file("keys.file", file);
         }
         if let [program, arguments @ ..] = &config.command[..] {
             let named = || format!("`keys.command` ({program})");
@@ -59,19 +60,35 @@ impl Kek {
         config.file.is_none() && config.command.is_empty() && !folder.file(KEK).exists()
     }
 
-    fn of_file(path: &Path) -> Result<Self> {
+    /// Those that were in use before it.
+    ///
+    /// # Errors
+    /// A file cannot be read, others may read it, or it holds no such key.
+    pub fn previous(config: &Keys) -> Result<Vec<Self>> {
+        let of_file = |path: &PathBuf| {
+            Self::of_file("keys.previous", path).map_err(|error| {
+                let known = error.hint().map(ToOwned::to_owned);
+                error.with_hint(known.as_deref().unwrap_or(NOT_FOUND))
+            })
+        };
+        config.previous.iter().map(of_file).collect()
+    }
+
+    /// `key`: what it is named by in the configuration.
+    fn of_file(key: &str, path: &Path) -> Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let name = path.display();
-        let reading = || format!("reading `keys.file` {name}");
+        let reading = || format!("reading `{key}` {name}");
         let file = std::fs::File::open(path).doing(reading)?;
         let facts = file.metadata().doing(reading)?;
         // A file is read by its owner; what is no file (/dev/fd/3) is whoever's that has opened it.
         if facts.is_file() && facts.mode() & 0o077 != 0 {
-            return Err(Error::refused(format!("`keys.file` {name} is a secret that others may read"))
-                .with_hint(format!("if nobody has read it, `chmod 600 {name}`; else make another one")));
+            return Err(Error::refused(format!("`{key}` {name} is a secret that others may read")).with_hint(format!(
+                "if nobody has read it, `chmod 600 {name}`; else change the key-encryption key, as docs/operating.md says"
+            )));
         }
         let text = bounded(file, MAX_TEXT).doing(reading)?.unwrap_or_default();
-        Self::parse(&text, || format!("`keys.file` {name}"))
+        Self::parse(&text, || format!("`{key}` {name}"))
     }
 
     fn generate() -> Result<Self> {
@@ -130,7 +147,6 @@ impl fmt::Debug for Kek {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
 
     use super::*;
 
@@ -184,5 +200,29 @@ mod tests {
             let error = Kek::open(&of_file(&path), &folder).unwrap_err();
             assert!(error.to_string().contains("no key-encryption key"), "{error}");
         }
+    }
+    #[test]
+    fn those_of_before_are_read_as_strictly_and_a_missing_one_is_not_passed_over() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = |name: &str| temporary.path().join(name);
+        for byte in [1, 2] {
+            std::fs::write(path(&byte.to_string()), Kek::of([byte; 32]).line()).unwrap();
+            std::fs::set_permissions(path(&byte.to_string()), std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let of = |names: &[&str]| {
+            Kek::previous(&Keys { previous: names.iter().map(|name| path(name)).collect(), ..Keys::default() })
+        };
+        let read: Vec<_> = of(&["2", "1"]).unwrap().iter().map(|kek| *kek.reveal()).collect();
+        assert_eq!(read, [[2; 32], [1; 32]]);
+        let error = of(&["1", "3"]).unwrap_err();
+        assert!(
+            error.to_string().contains("`keys.previous`") && error.hint().unwrap().contains("take it out"),
+            "{error}"
+        );
+        std::fs::set_permissions(path("2"), std::fs::Permissions::from_mode(0o604)).unwrap();
+        let error = of(&["1", "2"]).unwrap_err();
+        assert!(error.to_string().contains("others may read") && error.hint().unwrap().contains("change"), "{error}");
+        std::fs::write(path("1"), "no key").unwrap();
+        assert!(of(&["1"]).unwrap_err().to_string().contains("no key-encryption key"));
     }
 }

@@ -10,4 +10,5 @@ mod vault;
 
 pub use kek::{KEK, Kek};
 pub use sealer::Sealer;
+pub(crate) use sealer::kek_of;
 pub use vault::Vault;

@@ -1,4 +1,7 @@
-//! Seals keys with AES-256-GCM. What is sealed says for which run: under another one it does not open.
+//! Seals keys with AES-256-GCM. What is sealed says for which run: under another one it does not open. It names its KEK as well, so that
+//! the KEK can be changed: what one of before has sealed still opens, and is sealed anew.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,10 +22,27 @@ const VERSION: &str = "z-orchestrator-key-1";
 
 /// Keeps keys in the runs' own records.
 pub struct Sealer {
+    current: Cipher,
+    /// Those that open only.
+    previous: Vec<Cipher>,
+    random: SystemRandom,
+    /// Whether it was said that nothing is sealed with those any more.
+    said: AtomicBool,
+}
+
+/// A KEK at work.
+struct Cipher {
     key: LessSafeKey,
     /// Which KEK that is.
     id: String,
-    random: SystemRandom,
+}
+
+impl Cipher {
+    fn new(kek: &Kek) -> Result<Self> {
+        let key = UnboundKey::new(&AES_256_GCM, kek.reveal());
+        let key = key.map_err(|_| Error::system("the key-encryption key does not fit its cipher"))?;
+        Ok(Cipher { key: LessSafeKey::new(key), id: kek.id() })
+    }
 }
 
 /// What is stored.
@@ -38,7 +58,7 @@ struct Envelope {
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sealer(KEK {})", self.id)
+        write!(f, "Sealer(KEK {})", self.id())
     }
 }
 
@@ -48,31 +68,54 @@ impl Sealer {
     /// # Errors
     /// None that can happen: a KEK has the length that the cipher wants.
     pub fn new(kek: &Kek) -> Result<Self> {
-        let key = UnboundKey::new(&AES_256_GCM, kek.reveal());
-        let key = key.map_err(|_| Error::system("the key-encryption key does not fit its cipher"))?;
-        Ok(Sealer { key: LessSafeKey::new(key), id: kek.id(), random: SystemRandom::new() })
+        let current = Cipher::new(kek)?;
+        Ok(Sealer { current, previous: Vec::new(), random: SystemRandom::new(), said: AtomicBool::new(false) })
     }
 
-    /// Which KEK it has.
+    /// The same, that opens what these have sealed as well.
+    ///
+    /// # Errors
+    /// One of them is the one that it seals with.
+    pub fn with_previous(mut self, previous: &[Kek]) -> Result<Self> {
+        self.previous = previous.iter().map(Cipher::new).collect::<Result<_>>()?;
+        if self.previous.iter().any(|previous| previous.id == self.current.id) {
+            let detail = format!("`keys.previous` has the key-encryption key {}, which is the present one", self.id());
+            return Err(Error::usage(detail).with_hint(
+                "to change it, put another one (`head -c 32 /dev/urandom | base64`, mode 600) where the present one is; else take it out of `keys.previous`",
+            ));
+        }
+        Ok(self)
+    }
+
+    /// Which KEK it seals with.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.current.id
+    }
+
+    /// Which KEKs it opens with besides that.
+    pub fn previous(&self) -> impl Iterator<Item = &str> {
+        self.previous.iter().map(|cipher| cipher.id.as_str())
     }
 
     fn make(&self, run: &RunId) -> Result<Sealed, KeeperError> {
         let mut bytes = Zeroizing::new([0; UnlockKey::BYTES]);
-        // 96 random bits: a service makes far fewer than 2^32 keys.
+        self.random.fill(&mut bytes[..]).map_err(|_| defect(run, "the system gives no random numbers"))?;
+        self.seal(run, &UnlockKey::of(&bytes))
+    }
+
+    fn seal(&self, run: &RunId, key: &UnlockKey) -> Result<Sealed, KeeperError> {
+        // 96 random bits: a service seals far fewer than 2^32 keys with one KEK.
         let mut nonce = [0; NONCE_LEN];
-        let drawn = self.random.fill(&mut bytes[..]).and_then(|()| self.random.fill(&mut nonce));
-        drawn.map_err(|_| defect(run, "the system gives no random numbers"))?;
-        let key = UnlockKey::of(&bytes);
+        self.random.fill(&mut nonce).map_err(|_| defect(run, "the system gives no random numbers"))?;
         // Room for the tag: it must not move while it is not encrypted.
         let mut text = Zeroizing::new(Vec::with_capacity(UnlockKey::LEN + AES_256_GCM.tag_len()));
         text.extend_from_slice(key.reveal().as_bytes());
-        let sealed = self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), context(run), &mut *text);
+        let (nonce_of, cipher) = (Nonce::assume_unique_for_key(nonce), &self.current);
+        let sealed = cipher.key.seal_in_place_append_tag(nonce_of, context(run), &mut *text);
         sealed.map_err(|_| defect(run, "it does not encrypt"))?;
         let envelope = Envelope {
             version: VERSION.into(),
-            kek: self.id.clone(),
+            kek: cipher.id.clone(),
             nonce: STANDARD.encode(nonce),
             key: STANDARD.encode(&*text),
         };
@@ -81,32 +124,27 @@ impl Sealer {
     }
 
     fn open(&self, run: &RunId, sealed: &Sealed) -> Result<UnlockKey, KeeperError> {
-        let broken = || {
-            KeeperError {
-            what: format!(
-                "the key of run {run} does not open under the key-encryption key {}, which it was sealed with: what is stored of it was changed, or is another run's",
-                self.id
-            ),
-            hint: "restore the store from a backup of before that; or destroy the key (z-orchestrator run destroy-key) and install anew".into(),
-            may_pass: false,
-        }
-        };
         if sealed.is_elsewhere() {
             return Err(elsewhere(run));
         }
-        let envelope: Envelope = serde_json::from_str(sealed.text()).map_err(|_| broken())?;
-        if envelope.version != VERSION {
-            return Err(broken());
-        }
-        if envelope.kek != self.id {
-            return Err(self.other(run, &envelope.kek));
-        }
+        let envelope = envelope(sealed).ok_or_else(|| broken(run, self.id()))?;
+        let cipher = std::iter::once(&self.current).chain(&self.previous).find(|cipher| cipher.id == envelope.kek);
+        let cipher = cipher.ok_or_else(|| self.other(run, &envelope.kek))?;
+        let broken = || broken(run, &cipher.id);
         let nonce = STANDARD.decode(&envelope.nonce).ok().and_then(|nonce| nonce.try_into().ok());
         let nonce = Nonce::assume_unique_for_key(nonce.ok_or_else(broken)?);
         let mut text = Zeroizing::new(STANDARD.decode(&envelope.key).map_err(|_| broken())?);
-        let text = self.key.open_in_place(nonce, context(run), &mut text).map_err(|_| broken())?;
+        let text = cipher.key.open_in_place(nonce, context(run), &mut text).map_err(|_| broken())?;
         let text = std::str::from_utf8(text).map_err(|_| broken())?;
         UnlockKey::try_from(text.to_owned()).map_err(|_| broken())
+    }
+
+    /// Under the present KEK, where it is under another.
+    fn renew(&self, run: &RunId, sealed: &Sealed) -> Result<Option<Sealed>, KeeperError> {
+        if kek_of(sealed).is_some_and(|kek| kek == self.id()) {
+            return Ok(None);
+        }
+        self.seal(run, &self.open(run, sealed)?).map(Some)
     }
 
     fn other(&self, run: &RunId, kek: &str) -> KeeperError {
@@ -114,11 +152,31 @@ impl Sealer {
             what: format!(
                 "the key of run {run} was sealed with the key-encryption key {}, and this service has {}",
                 crate::text::printable(kek),
-                self.id
+                self.id()
             ),
-            hint: "give the service that key back (`keys` of its configuration, or kek.key in its data folder) and start it again; where it is lost, so are the keys sealed with it".into(),
+            hint: "give the service that key back (`keys` of its configuration, or kek.key in its data folder; `keys.previous` where the one that it has is to stay) and start it again; where it is lost, so are the keys sealed with it".into(),
             may_pass: false,
         }
+    }
+}
+
+/// What is stored, where it makes sense.
+fn envelope(sealed: &Sealed) -> Option<Envelope> {
+    serde_json::from_str(sealed.text()).ok().filter(|envelope: &Envelope| envelope.version == VERSION)
+}
+
+/// The id of the KEK that has sealed a key; nothing where that is not to be seen.
+pub(crate) fn kek_of(sealed: &Sealed) -> Option<String> {
+    envelope(sealed).map(|envelope| envelope.kek)
+}
+
+fn broken(run: &RunId, kek: &str) -> KeeperError {
+    KeeperError {
+        what: format!(
+            "the key of run {run} does not open under the key-encryption key {kek}, which it was sealed with: what is stored of it was changed, or is another run's"
+        ),
+        hint: "restore the store from a backup of before that; or destroy the key (z-orchestrator run destroy-key) and install anew".into(),
+        may_pass: false,
     }
 }
 
@@ -156,6 +214,24 @@ impl Keeper for Sealer {
     /// The record was all there was.
     fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
         ready(if sealed.is_elsewhere() { Err(elsewhere(run)) } else { Ok(()) }).boxed()
+    }
+
+    fn renew<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<Option<Sealed>, KeeperError>> {
+        ready(self.renew(run, sealed)).boxed()
+    }
+
+    fn renewed(&self, keys: u64, left: Option<u64>) {
+        let kek = self.id();
+        if keys > 0 {
+            tracing::info!(target: "audit", keys, kek, "keys were sealed anew with the present key-encryption key");
+        }
+        if left == Some(0) && !self.previous.is_empty() && !self.said.swap(true, Ordering::Relaxed) {
+            let previous: Vec<&str> = self.previous().collect();
+            tracing::info!(
+                "nothing is sealed any more with the previous key-encryption key {}: take it out of `keys.previous`, and keep it only as long as backups of the store that need it",
+                previous.join(", ")
+            );
+        }
     }
 }
 
@@ -215,5 +291,31 @@ mod tests {
         // One that claims to be the right one is none.
         let claimed = Sealed::new(sealed.text().replace(one.id(), other.id()));
         assert!(other.open(&run("r-1"), &claimed).unwrap_err().what.contains("does not open"));
+    }
+
+    #[test]
+    fn a_kek_of_before_opens_and_what_it_has_sealed_is_sealed_anew() {
+        let (old, other) = (sealer(1), sealer(3));
+        let new = sealer(2).with_previous(&[Kek::of([3; Kek::BYTES]), Kek::of([1; Kek::BYTES])]).unwrap();
+        let sealed = old.make(&run("r-1")).unwrap();
+        let key = old.open(&run("r-1"), &sealed).unwrap();
+        assert!(new.open(&run("r-1"), &sealed).unwrap() == key);
+        let again = new.renew(&run("r-1"), &sealed).unwrap().unwrap();
+        assert_eq!((kek_of(&sealed).as_deref(), kek_of(&again).as_deref()), (Some(old.id()), Some(new.id())));
+        assert!(sealer(2).open(&run("r-1"), &again).unwrap() == key, "without the old one");
+        assert_eq!(new.renew(&run("r-1"), &again).unwrap(), None);
+        assert_eq!(
+            kek_of(&new.make(&run("r-1")).unwrap()).as_deref(),
+            Some(new.id()),
+            "new ones are under the new one"
+        );
+        // Nothing is sealed anew that does not open: another run's, one that claims a KEK, one of a KEK that is not there.
+        assert!(new.renew(&run("r-2"), &sealed).unwrap_err().what.contains("does not open"));
+        let claimed = Sealed::new(sealed.text().replace(old.id(), other.id()));
+        assert!(new.renew(&run("r-1"), &claimed).unwrap_err().what.contains("does not open"));
+        let error = new.renew(&run("r-1"), &sealer(4).make(&run("r-1")).unwrap()).unwrap_err();
+        assert!(error.what.contains(sealer(4).id()) && error.hint.contains("`keys.previous`"), "{error}");
+        let error = sealer(2).with_previous(&[Kek::of([2; Kek::BYTES])]).unwrap_err();
+        assert!(error.to_string().contains("the present one") && error.hint().is_some(), "{error}");
     }
 }

@@ -11,6 +11,7 @@ mod sessions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::future::{BoxFuture, ready};
 use protocol::control::run::LauncherKind;
@@ -107,6 +108,14 @@ pub trait Launcher: Send + Sync {
     fn was_released<'a>(&'a self, _handle: &'a str) -> BoxFuture<'a, bool> {
         Box::pin(ready(false))
     }
+
+    /// Runs of which it keeps what their agents have said, of which nothing was written since then.
+    fn kept_since_before(&self, _time: SystemTime) -> Vec<RunId> {
+        Vec::new()
+    }
+
+    /// Removes what it keeps of a run that there is no more.
+    fn forget(&self, _run: &RunId) {}
 
     /// After a restart: what is still there, of any attempt. Those that are over are ended then.
     fn leftovers(&self) -> BoxFuture<'_, Vec<Leftover>> {

@@ -12,12 +12,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::{BoxFuture, pending};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use protocol::Token;
+use protocol::{RunId, Token};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
@@ -114,6 +114,12 @@ impl Process {
         Ok(trusted)
     }
 
+    /// What agents have left, with the runs that they were of. Other files are nobody's of ours.
+    fn logs(&self) -> Vec<(RunId, PathBuf)> {
+        let entries = std::fs::read_dir(&self.settings.logs).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Some((run_of(entry.file_name().to_str()?)?, entry.path()))).collect()
+    }
+
     /// Waits for our own child, where it is one and nobody else does.
     async fn wait(&self, handle: &str) -> Option<std::process::ExitStatus> {
         let child = self.lock().remove(handle);
@@ -197,6 +203,32 @@ impl Launcher for Process {
             Death { how: "it was killed".into(), retryable: true }
         })
     }
+
+    fn kept_since_before(&self, time: SystemTime) -> Vec<RunId> {
+        let mut runs: HashMap<RunId, bool> = HashMap::new();
+        for (run, log) in self.logs() {
+            let written = std::fs::metadata(log).and_then(|facts| facts.modified());
+            // One whose time cannot be told is left.
+            let is_old = written.is_ok_and(|written| written < time);
+            *runs.entry(run).or_insert(true) &= is_old;
+        }
+        runs.into_iter().filter(|(_, is_old)| *is_old).map(|(run, _)| run).collect()
+    }
+
+    fn forget(&self, run: &RunId) {
+        for (_, log) in self.logs().into_iter().filter(|(of, _)| of == run) {
+            if let Err(error) = std::fs::remove_file(&log) {
+                tracing::warn!(%run, %error, "removing {}", log.display());
+            }
+        }
+    }
+}
+
+/// Whose log has this name.
+fn run_of(name: &str) -> Option<RunId> {
+    let (run, attempt) = name.strip_suffix(".log")?.rsplit_once('.')?;
+    attempt.parse::<u32>().ok()?;
+    run.to_owned().try_into().ok()
 }
 
 /// Which machine this is, and which of its process namespaces.

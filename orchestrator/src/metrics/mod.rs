@@ -42,8 +42,12 @@ struct All {
     waits: Family<For, Gauge>,
     rates: Family<Stage, Gauge>,
     entered: Family<In, Counter>,
+    pruned: Counter,
+    kept_for_key: Gauge,
     keys: Family<Action, Counter>,
     keys_to_erase: Gauge,
+    keys_to_reseal: Gauge,
+    keys_shut: Gauge,
     events: Family<Event, Counter>,
     commits: Family<Outcome, Counter>,
     commit_seconds: Histogram,
@@ -87,12 +91,20 @@ impl Default for Metrics {
             waits: registered(&mut registry, "runs_waiting", "Runs that wait, by what for"),
             rates: registered(&mut registry, "stage_bytes_per_second", "What all agents together move, by stage"),
             entered: registered(&mut registry, "run_states_entered", "Runs that have come into a state"),
+            pruned: registered(&mut registry, "runs_pruned", "Runs that were removed, long after their end"),
+            kept_for_key: registered(
+                &mut registry,
+                "runs_kept_for_key",
+                "Runs that would be removed if it were not for their key",
+            ),
             keys: registered(&mut registry, "keys", "What was done with keys of disks"),
             keys_to_erase: registered(
                 &mut registry,
                 "keys_to_erase",
                 "Keys that are nobody's any more, and are not known to be destroyed where they are kept",
             ),
+            keys_to_reseal: registered(&mut registry, "keys_to_reseal", "Keys under a previous key-encryption key"),
+            keys_shut: registered(&mut registry, "keys_shut", "Keys that do not open"),
             events: registered(&mut registry, "events", "Events of agents that were accepted"),
             commits: registered(&mut registry, "commits", "Transactions of the store"),
             commit_seconds: histogram(&mut registry, "commit_seconds", "How long transactions took"),
@@ -129,6 +141,9 @@ fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
 impl All {
     /// What has not happened yet is zero, and not unknown: rates and alerts are right from the first time on.
     fn show_zeros(&self) {
+        // Zero would say that nothing is left of a key-encryption key before anybody has looked.
+        self.keys_to_reseal.set(-1);
+        self.keys_shut.set(-1);
         for state in State::ALL {
             drop(self.entered.get_or_create(&In { state: state.name() }));
         }
@@ -207,6 +222,22 @@ impl Metrics {
     /// A TLS handshake has failed.
     pub fn handshake_failed(&self) {
         self.0.handshakes_failed.inc();
+    }
+
+    /// All keys that are stored were looked at: so many are still to be sealed anew, and so many do not open.
+    pub fn keys_looked_at(&self, to_reseal: u64, shut: u64) {
+        self.0.keys_to_reseal.set(whole(to_reseal));
+        self.0.keys_shut.set(whole(shut));
+    }
+
+    /// Runs were removed.
+    pub fn pruned(&self, runs: usize) {
+        self.0.pruned.inc_by(runs as u64);
+    }
+
+    /// All runs were looked at: so many are kept only because the service has the key of their disk.
+    pub fn kept_for_key(&self, runs: u64) {
+        self.0.kept_for_key.set(whole(runs));
     }
 
     /// All of it, in the format of OpenMetrics.

@@ -57,6 +57,7 @@ pub fn decide(record: &Record, input: &Input, now: Moment, rules: &Rules) -> Res
         Input::Retry { key } => deciding.retry(key.as_ref())?,
         Input::ReleaseKey { attempt } => deciding.release_key(*attempt)?,
         Input::ShowKey { by } => deciding.show_key(by)?,
+        Input::Reseal { from, to } => deciding.reseal_key(from, to),
         Input::DestroyKey { by, reason } => deciding.destroy_key(by, reason.as_deref())?,
         Input::KeyErased { sealed } => deciding.key_erased(sealed),
     }

@@ -162,7 +162,7 @@ fn update(rows: &[&Row]) -> Statement {
 }
 
 /// Pieces whose lengths are powers of two: so there are few different statements, and a connection keeps all of them prepared.
-fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let len = 1 << rows.len().min(ROWS).checked_ilog2()?;
         let (piece, rest) = rows.split_at(len);

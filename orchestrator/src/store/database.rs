@@ -163,6 +163,10 @@ impl Store for Database {
         Box::pin(async move { self.write(Work::Commit(by, &Batch::of_place(place, None))).await.map(drop) })
     }
 
+    fn prune<'a>(&'a self, by: Generation, runs: &'a [(RunId, i64)]) -> BoxFuture<'a, Result<bool, StoreError>> {
+        Box::pin(async move { self.write(Work::Prune(by, runs)).await.map(|left| left == 0) })
+    }
+
     fn told<'a>(
         &'a self,
         after: i64,

@@ -9,6 +9,7 @@ mod dialect;
 mod founding;
 mod link;
 mod location;
+mod prune;
 mod readers;
 mod statement;
 mod writer;
@@ -136,6 +137,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes a place off the list: nothing is there any more.
     fn release<'a>(&'a self, by: Generation, place: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Removes runs that are over, and all that was told of them; each must have this version. Where there was very much, some of it is
+    /// removed, the runs are still there, and the answer is `false`: go on.
+    fn prune<'a>(&'a self, by: Generation, runs: &'a [(RunId, i64)]) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// What was told after `after`, of all runs or of one, in order.
     fn told<'a>(

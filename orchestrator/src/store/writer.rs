@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use protocol::RunId;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};
 use tokio::sync::Mutex;
@@ -13,6 +14,7 @@ use tokio::sync::Mutex;
 use super::batch::Batch;
 use super::dialect::Role;
 use super::link::Link;
+use super::prune::prune;
 use super::statement::Statement;
 use super::{Generation, StoreError};
 use crate::model::Record;
@@ -31,6 +33,8 @@ pub(super) enum Work<'a> {
     TakeOver,
     /// A batch, by the service of this generation.
     Commit(Generation, &'a Batch),
+    /// These runs of these versions are removed, by the service of this generation.
+    Prune(Generation, &'a [(RunId, i64)]),
     /// Nothing: earlier transactions are waited for.
     Settle,
 }
@@ -62,7 +66,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes, in one transaction. Returns the generation.
+    /// Writes, in one transaction. Returns the generation; of what is removed, how many runs are left.
     pub(super) async fn write(&self, link: &Link, work: Work<'_>) -> Result<i64, StoreError> {
         let mut slot = self.connection.lock().await;
         let mut connection = begun(link, slot.take()).await?;
@@ -71,7 +75,7 @@ impl Writer {
         let first = work.first(link, &mut connection).await;
         let came_so_far = first.is_ok();
         let done = match first {
-            Ok(service) => work.rest(link, &mut connection, service).await.map(|()| service.generation),
+            Ok(service) => work.rest(link, &mut connection, service).await,
             Err(error) => Err(error),
         };
         let commit = done.is_ok() && !matches!(work, Work::Settle);
@@ -123,22 +127,27 @@ impl Work<'_> {
             Work::Commit(Generation(by), batch) => Statement::new("UPDATE service SET told = told + ")
                 .with("", batch.told())
                 .with(" WHERE generation = ", by),
+            Work::Prune(Generation(by), _) => {
+                Statement::new("UPDATE service SET told = told").with(" WHERE generation = ", by)
+            }
         };
         let rows = update.then(" RETURNING generation, told").query().fetch_all(connection).await;
         let rows = rows.map_err(|error| link.explain(&error))?;
         let number = |row: &AnyRow, column: usize| row.try_get(column).map_err(|error| link.explain(&error));
         match (rows.first(), self) {
             (Some(row), _) => Ok(Service { generation: number(row, 0)?, told: number(row, 1)? }),
-            (None, Work::Commit(..)) => Err(StoreError::Superseded),
+            (None, Work::Commit(..) | Work::Prune(..)) => Err(StoreError::Superseded),
             (None, _) => Err(link.corrupt("its table `service` is empty")),
         }
     }
 
-    async fn rest(self, link: &Link, connection: &mut AnyConnection, service: Service) -> Result<(), StoreError> {
+    async fn rest(self, link: &Link, connection: &mut AnyConnection, service: Service) -> Result<i64, StoreError> {
         match self {
-            Work::Commit(_, batch) => batch.write(link, connection, service.told).await,
-            Work::TakeOver | Work::Settle => Ok(()),
+            Work::Commit(_, batch) => batch.write(link, connection, service.told).await?,
+            Work::Prune(_, runs) => return prune(link, connection, runs).await,
+            Work::TakeOver | Work::Settle => {}
         }
+        Ok(service.generation)
     }
 }
 

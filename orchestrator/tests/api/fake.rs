@@ -114,6 +114,11 @@ impl Fake {
         self.changes.send_modify(|count| count.1 += 1);
     }
 
+    /// Whoever watches now hears the end.
+    pub fn forget(&self) {
+        self.changes.send_modify(|count| count.1 = FORGOTTEN);
+    }
+
     /// How many watchers there are.
     pub fn watchers(&self) -> usize {
         self.changes.receiver_count()
@@ -143,6 +148,9 @@ fn there(name: &RunId) -> Result<Run, Problem> {
     }
 }
 
+/// So often no run gets on.
+const FORGOTTEN: u64 = u64::MAX;
+
 struct Subscription(watch::Receiver<(Option<Instant>, u64)>, (Option<Instant>, u64));
 
 impl Changes for Subscription {
@@ -151,7 +159,8 @@ impl Changes for Subscription {
             self.0.changed().await.ok()?;
             let now = *self.0.borrow_and_update();
             let before = std::mem::replace(&mut self.1, now);
-            Some(Fresh { told: now.0.filter(|_| now.0 != before.0), progress: now.1 != before.1 })
+            let told = now.0.filter(|_| now.0 != before.0);
+            (now.1 != FORGOTTEN).then_some(Fresh { told, progress: now.1 != before.1 })
         })
     }
 }

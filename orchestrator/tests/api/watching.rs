@@ -335,6 +335,23 @@ async fn there_are_only_so_many_watchers() {
 }
 
 #[tokio::test]
+async fn whoever_watches_a_run_that_is_removed_hears_the_end_of_it_and_finds_it_no_more() {
+    let house = House::plain(Limits::default()).await;
+    house.fake.tell("r-1", 1);
+    let mut events = Events::of(&house, "/v1/runs/r-1/events", None).await;
+    assert_eq!(events.ids(1).await, [1]);
+    until(|| house.fake.watchers() == 1).await;
+    house.fake.forget();
+    let mut last = Vec::new();
+    while let Some(block) = events.block().await {
+        last = block;
+    }
+    assert_eq!(last, [(String::new(), "the service ends, or keeps the run no longer".to_owned())]);
+    let again = send1(house.connect().await, ask("/v1/runs/r-gone/events", Some("1"))).await;
+    assert_eq!(again.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn watchers_are_told_when_the_service_ends_or_its_store_does_not_answer() {
     let house = House::plain(Limits::default()).await;
     let mut events = Events::of(&house, "/v1/events", None).await;

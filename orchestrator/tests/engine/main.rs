@@ -7,4 +7,5 @@ mod memory;
 mod paths;
 mod property;
 mod scenes;
+mod upkeep;
 mod world;

@@ -26,6 +26,7 @@ pub struct Kept {
     pub told: Vec<Told>,
     /// Places elsewhere that no run has.
     pub elsewhere: BTreeMap<String, RunId>,
+    last_told: i64,
     pub faults: Vec<Fault>,
 }
 
@@ -46,7 +47,7 @@ impl Memory {
 
     fn change(&self, by: Option<Generation>, of: impl FnOnce(&mut Kept)) -> Result<Generation, StoreError> {
         let mut kept = self.0.lock().unwrap();
-        let fault = kept.faults.pop();
+        let fault = kept.faults.pop().filter(|fault| *fault != Fault::None);
         if fault == Some(Fault::Before) {
             return Err(away());
         }
@@ -71,7 +72,8 @@ impl Kept {
             let before = self.runs.insert(record.run.clone(), record.clone());
             assert_eq!(before.map_or(0, |before| before.version) + 1, record.version, "versions grow by one");
             for happening in &change.told {
-                let seq = self.told.len() as i64 + 1;
+                self.last_told += 1;
+                let seq = self.last_told;
                 self.told.push(Told { seq, happening: happening.clone() });
             }
         }
@@ -154,6 +156,27 @@ impl Store for Memory {
         Box::pin(ready(change.map(drop)))
     }
 
+    fn prune<'a>(&'a self, by: Generation, runs: &'a [(RunId, i64)]) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let is_there = |kept: &Kept, (run, version): &(RunId, i64)| {
+            kept.runs.get(run).is_some_and(|record| record.version == *version && record.state.is_over())
+        };
+        let refused = runs.iter().any(|run| !is_there(&self.0.lock().unwrap(), run));
+        if refused {
+            return Box::pin(ready(Err(StoreError::Conflict("another version".into()))));
+        }
+        let mut is_done = true;
+        let done = self.change(Some(by), |kept| {
+            // Some of what was told at once, as the real ones.
+            let of = |run: &RunId| runs.iter().any(|(of, _)| of == run);
+            let told = kept.told.iter().filter(|told| of(&told.happening.run)).map(|told| told.seq);
+            let told: Vec<i64> = told.take(10).collect();
+            kept.told.retain(|of| !told.contains(&of.seq));
+            is_done = told.len() < 10;
+            kept.runs.retain(|run, _| !is_done || !of(run));
+        });
+        Box::pin(ready(done.map(|_| is_done)))
+    }
+
     fn told<'a>(
         &'a self,
         after: i64,
@@ -169,7 +192,7 @@ impl Store for Memory {
     }
 
     fn last_told(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
-        self.read(|kept| kept.told.len() as i64)
+        self.read(|kept| kept.last_told)
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {

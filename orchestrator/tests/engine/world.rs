@@ -285,6 +285,7 @@ impl World {
             metrics: Default::default(),
             keeper: Arc::new(desk.clone()),
             policy: Arc::new(Policy::new("/no/policy".into(), false)),
+            retention: None,
         };
         settings.launchers.insert(LauncherKind::Process, Arc::new(fake.clone()));
         settings.launchers.insert(LauncherKind::Kubernetes, Arc::new(fake.clone()));

@@ -10,8 +10,10 @@ mod doubt;
 mod elsewhere;
 mod full;
 mod measure;
+mod prune;
 mod sample;
 mod strangers;
+mod upkeep;
 mod versions;
 
 /// The same test on both engines.

@@ -254,3 +254,56 @@ fn a_service_that_has_lost_its_kek_does_not_start_with_another_and_no_attempt_is
     service.client("retry").arg(&run).done().ok();
     shown(&service, &run);
 }
+
+/// A metric without labels, as an operator would read it.
+pub fn gauge(service: &Service, name: &str) -> Option<i64> {
+    let token = std::fs::read_to_string(service.dir().join("viewer.token")).unwrap();
+    let text = Run::tool("curl").words("-sS --max-time 5 --cacert").arg(service.dir().join("ca.pem"));
+    let text = text.arg("-H").arg(format!("Authorization: Bearer {}", token.trim()));
+    let text = text.arg(format!("{}/metrics", service.url())).text();
+    text.lines().find_map(|line| line.strip_prefix(&format!("z_orchestrator_{name} "))?.parse().ok())
+}
+
+/// As `docs/operating.md` says, with the data folder's own KEK; killed on the way.
+#[test]
+fn the_kek_is_changed_and_the_one_of_before_is_not_needed_any_more() {
+    let lab = Lab::new();
+    let previous = lab.path("kek.old");
+    let mut service = Service::new(&lab, json!({}));
+    let (one, two) = (service.create(&lab, &external("s1")), service.create(&lab, &external("s2")));
+    let key = shown(&service, &one);
+    service.stop();
+    let kek = service.dir().join("kek.key");
+    std::fs::rename(&kek, &previous).unwrap();
+
+    // Without it, or with a wrong one, nothing is made in its place.
+    service.serve().done().exits(4).says("is lost, and the key of run");
+    write_kek(&lab.path("wrong"), 5);
+    service.configure("keys", json!({"previous": [lab.path("wrong")]}));
+    service.serve().done().exits(4).says("was sealed with none of `keys.previous`");
+    service.configure("keys", json!({"previous": [lab.path("none")]}));
+    service.serve().done().exits(6).says("`keys.previous`").says("take it out");
+    assert!(!kek.exists(), "none was made");
+
+    service.configure("keys", json!({"previous": [previous]}));
+    service.go();
+    service.kill();
+    service.go();
+    let began = std::time::Instant::now();
+    while gauge(&service, "keys_to_reseal") != Some(0) {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", gauge(&service, "keys_to_reseal"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let log = service.stop().says("nothing is sealed any more with the previous key-encryption key").stderr;
+    assert!(!log.contains(&key), "a key stands in the log");
+    let (old, new) = (std::fs::read_to_string(&previous).unwrap(), std::fs::read_to_string(&kek).unwrap());
+    assert!(old != new && !log.contains(old.trim()) && !log.contains(new.trim()));
+
+    service.configure("keys", json!({}));
+    std::fs::remove_file(&previous).unwrap();
+    service.go();
+    assert_ne!(shown(&service, &two), key);
+    service.client("key").arg(&one).done().exits(4).says("was shown to operator token");
+    let keys = service.show(&two)["key"].clone();
+    assert!(keys["destroyed"].is_null() && !keys["shown"].is_null(), "{keys:#}");
+}

@@ -6,6 +6,7 @@ mod keys;
 mod kills;
 mod leaks;
 mod metrics;
+mod retention;
 mod store;
 mod strangers;
 mod tickets;

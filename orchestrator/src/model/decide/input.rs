@@ -123,6 +123,13 @@ pub enum Input {
         /// Who asks.
         by: String,
     },
+    /// The key of the disk was sealed anew. It is the same key.
+    Reseal {
+        /// As it was sealed.
+        from: Sealed,
+        /// As it is sealed now.
+        to: Sealed,
+    },
     /// The key of the disk is to be forgotten.
     DestroyKey {
         /// Who wants that.

@@ -101,6 +101,17 @@ impl Deciding {
         Ok(())
     }
 
+    /// The same key, sealed otherwise: nothing has happened that anybody would have to be told. One that was destroyed or replaced meanwhile
+    /// stays so.
+    pub(super) fn reseal_key(&mut self, from: &Sealed, to: &Sealed) {
+        let stored = self.decision.record.luks_key.as_ref().and_then(|key| key.sealed.as_ref());
+        if stored == Some(from)
+            && let Some(key) = &mut self.record().luks_key
+        {
+            key.sealed = Some(to.clone());
+        }
+    }
+
     /// Of a run under way the key is needed, until the run is called off.
     pub(super) fn destroy_key(&mut self, by: &str, reason: Option<&str>) -> Result<(), Refusal> {
         let record = &self.decision.record;

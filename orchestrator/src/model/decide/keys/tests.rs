@@ -192,3 +192,20 @@ fn what_is_kept_elsewhere_remains_until_it_is_known_to_be_gone_and_what_was_here
     assert_eq!(confirmed.record.luks_key, retried.luks_key);
     assert_eq!(erased(&confirmed.record, "a place").record.version, confirmed.record.version, "once");
 }
+
+#[test]
+fn a_key_is_sealed_anew_in_any_state_and_only_in_place_of_what_was_sealed_anew() {
+    for state in State::ALL {
+        let reseal = |from: &str| Input::Reseal { from: sealed(from), to: sealed("anew") };
+        let decision = decided(&run(state), reseal("first")).unwrap();
+        let expected = KeyRecord { sealed: Some(sealed("anew")), ..run(state).luks_key.unwrap() };
+        assert_eq!(decision.record, Record { version: 2, luks_key: Some(expected), ..run(state) });
+        assert!(decision.told.is_empty() && decision.effects.is_empty());
+        // It was replaced, or destroyed, or there never was one.
+        assert_eq!(decided(&run(state), reseal("another")).unwrap().record, run(state));
+        for key in [None, Some(KeyRecord { sealed: None, ..run(state).luks_key.unwrap() })] {
+            let record = Record { luks_key: key, ..run(state) };
+            assert_eq!(decided(&record, reseal("first")).unwrap().record, record);
+        }
+    }
+}
