@@ -24,7 +24,12 @@ fn run_id() -> impl Strategy<Value = RunId> {
 }
 
 fn image() -> impl Strategy<Value = ImageSpec> {
-    let texts = ("\\PC{1,20}", "\\PC{1,20}", vec("\\PC{0,20}", 1..=MAX_SOURCES), vec("/\\PC{0,9}", 1..=MAX_TRUST));
+    let texts = (
+        "[a-z0-9][a-z0-9._-]{0,127}",
+        "[a-z0-9_]{1,32}",
+        vec("\\PC{0,20}", 1..=MAX_SOURCES),
+        vec("/\\PC{0,9}", 1..=MAX_TRUST),
+    );
     (texts, of(digest()), any::<Option<u64>>(), any::<Index>()).prop_map(
         |((name, architecture, sources, trust), digest, min_version, threshold)| {
             let threshold = Some(1 + threshold.index(trust.len()));

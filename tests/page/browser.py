@@ -91,6 +91,10 @@ class Browser:
         features.append({"name": "prefers-reduced-motion", "value": "reduce" if reduced else "no-preference"})
         self.ask("Emulation.setEmulatedMedia", features=features)
 
+    def offline(self, is_offline):
+        """Takes the network away from the page, or gives it back."""
+        self.ask("Network.emulateNetworkConditions", offline=is_offline, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+
     def open(self, url):
         self.ask("Page.navigate", url=url)
         self.until("document.readyState === 'complete'", f"{url} is loaded")

@@ -135,8 +135,7 @@ def story(fleet):
     agent(214, 2, kind="path-changed", path="sdc", way=way, state="down", live=3, total=4)
     agent(171, 2, kind="path-changed", path="sdc", way=way, state="up", live=4, total=4)
     agent(96, 2, kind="path-changed", path="sdd", way=way.replace("1900", "1940"), state="down", live=3, total=4)
-    run["failure"] = None
-    del run["failure"]
+    run["paths"] = {"live": 3, "total": 4, "since": moment(96)}
     return name
 
 
@@ -160,6 +159,12 @@ def make():
         ("lpc05-prod", "write", 69, "source", 475),
     ]:
         fleet.running(server, step, percent, limited, rate)
+    cut_off = fleet.running("lpd02-stage", "write", 40, "write", 1, paths={"live": 0, "total": 2, "since": moment(41)})
+    cut_off["progress"]["rates"]["write"] = 0
+    del cut_off["progress"]["eta_seconds"]
+    cut_off["waits"] = {"for": "path", "detail": (
+        "none of the 2 paths from server lpd02-stage to its target is live: reads and writes wait for one as long as `no_path_retry` of "
+        "multipath.conf says, then the attempt fails. Look at the ports of the storage, the zoning, the cables and the adapters")}
     for server, detail in [("lpa22-prod", "1"), ("lpc06-prod", "1")]:
         run = wait(server, "agent", f"IPL server {server} with the medium and the enrolment token of attempt {detail} (`z-orchestrator run token`)", 95, "launching")
         fleet.attempt(run, 95, agent=None)

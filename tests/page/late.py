@@ -1,4 +1,4 @@
-"""Answers that come late: what they say was so once, and is not any more."""
+"""Answers that come late: what they say was so once, and is not any more. And what does not come at all."""
 
 import itertools
 
@@ -13,12 +13,16 @@ window.setInterval = (work, every) => (every === 15_000 ? ((window.askAnew = wor
 PAINTED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
-def play(world):
+# Time passes when we say so.
+AT_OUR_TIME = "window.passed = 0; const real = Date.now; Date.now = () => real() + passed;"
+
+
+def play(world, script=AT_OUR_WORD):
     """Three runs that write, by their servers' names, and the page that shows them."""
     runs = dict(itertools.islice(stub.thousand().items(), 3))
     played, browser = stub.Stub(world.files, runs), world.browser
     browser.new_page()
-    browser.ask("Page.addScriptToEvaluateOnNewDocument", source=AT_OUR_WORD)
+    browser.ask("Page.addScriptToEvaluateOnNewDocument", source=script)
     browser.open(played.url + "/")
     browser.until("document.body.dataset.loaded && document.querySelectorAll('.row[data-state=running]').length === 3", "the runs")
     return played, {run["server"]: run for run in runs.values()}
@@ -67,15 +71,23 @@ def a_story_that_comes_late_changes_nothing(world):
     played, runs = play(world)
     run = runs["lpar-0000"]
     path = f"/v1/runs/{run['run']}"
+    came = f"performance.getEntriesByType('resource').filter((one) => one.name.endsWith('{path}')).length"
+    # What the fleet knows of it is shown at once, and the button under a finger stays when the rest comes.
+    first = played.delay(path)
     browser.evaluate(f"location.hash = '#run/{run['run']}'")
-    browser.until("document.querySelector('.story-state .state')?.dataset.state === 'running'", "its story")
+    browser.until("document.querySelector('.story-state .state')?.dataset.state === 'running' && (window.button = document.querySelector('[data-act=cancel]'))", "its story")
+    assert browser.evaluate(came) == 0
+    first.let_go.set()
+    browser.until(f"{came} > 0", "the rest of it")
+    browser.evaluate("new Promise((done) => setTimeout(done, 100))", wait=True)
+    browser.evaluate(PAINTED, wait=True)
+    assert browser.evaluate("button.isConnected")
     late = played.delay(path)
     again = {"run": run["run"], "time": stub.moment(), "state": {"state": "running", "attempt": 1, "reason": ""}}
     played.tell("state", again, f"{path}/events")
     assert late.made.wait(10)
     played.tell("state", end(run), f"{path}/events")
     browser.until("document.querySelector('.story-state .state').dataset.state === 'failed'", "that it has failed")
-    came = f"performance.getEntriesByType('resource').filter((one) => one.name.endsWith('{path}')).length"
     before = browser.evaluate(came)
     late.let_go.set()
     browser.until(f"{came} > {before}", "the late answer")
@@ -84,5 +96,27 @@ def a_story_that_comes_late_changes_nothing(world):
     browser.evaluate(PAINTED, wait=True)
     shown = browser.evaluate("document.querySelector('.story-state .state').dataset.state")
     assert shown == "failed", f"a late answer has made it {shown} again"
+    assert browser.complaints() == []
+    played.close()
+
+
+def what_stands_still_is_not_shown_as_if_it_moved(world):
+    browser = world.browser
+    played, runs = play(world, AT_OUR_TIME)
+    stuck, moving = runs["lpar-0000"], runs["lpar-0001"]
+    # Its agent lives, and goes on telling the same.
+    for seconds, rate, left in [(15, "400 MiB/s", "1 min 40 s left"), (45, "no progress", "for 40 s")]:
+        browser.evaluate(f"void (passed = {seconds * 1000})")
+        moving["progress"]["bytes"] += 1 << 20
+        played.tell("fleet", {"runs": [stub.glance(run) for run in (stuck, moving)]})
+        shown = f"{row('lpar-0000')}.querySelector('.rate').textContent === '{rate}' && {row('lpar-0000')}.querySelector('.eta').textContent.startsWith('{left}')"
+        browser.until(shown, f"{rate} after {seconds} s")
+    browser.until(f"{row('lpar-0001')}.querySelector('.rate').textContent === '400 MiB/s'", "that the other one gets on")
+    browser.evaluate(f"location.hash = '#run/{stuck['run']}'")
+    browser.until("document.querySelector('.now .amount.still')?.textContent.includes('no progress for 40 s')", "its story says the same")
+    browser.evaluate("document.getElementById('back').click()")
+    stuck["progress"]["bytes"] += 1 << 20
+    played.tell("fleet", {"runs": [stub.glance(stuck)]})
+    browser.until(f"{row('lpar-0000')}.querySelector('.rate').textContent === '400 MiB/s'", "that it gets on again")
     assert browser.complaints() == []
     played.close()

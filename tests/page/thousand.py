@@ -40,6 +40,13 @@ def what_is_played_is_what_the_service_says(world):
         assert wrong is None, f"{name}: {[one.message[:200] for one in wrong.context] or wrong.message[:400]}: {json.dumps(value)[:600]}"
 
 
+# On a phone whatever can be touched is as high as a finger is wide.
+TOUCHED = """
+[...document.querySelectorAll('button, input, #back, a.name')].filter((e) => e.checkVisibility() && !e.classList.contains('vh'))
+    .every((e) => Math.max(e.offsetHeight, e.className === 'name' ? e.closest('.row').offsetHeight : 0) >= 38)
+"""
+
+
 def busy(browser):
     """Seconds of a processor that the page's own thread has taken."""
     return next(one["value"] for one in browser.ask("Performance.getMetrics")["metrics"] if one["name"] == "TaskDuration")
@@ -78,6 +85,11 @@ def a_thousand_runs_are_shown_smoothly(world):
     browser.evaluate("document.getElementById('filter').focus()")
     browser.type("lpar-0777")
     browser.until("document.querySelectorAll('.row:not([hidden])').length === 1", "the one that is looked for", 3)
+    browser.until("document.getElementById('told').textContent === '1 run is shown.'", "that a screen reader is told")
+    browser.type("-nowhere")
+    browser.until("document.getElementById('empty').checkVisibility() && document.getElementById('told').textContent === '0 runs are shown.'", "that none is found", 3)
+    browser.click("#all")
+    browser.until("document.querySelectorAll('.row:not([hidden])').length === 1000 && document.activeElement.id === 'filter' && location.hash === ''", "all of them again")
     assert browser.complaints() == []
     played.close()
 
@@ -114,10 +126,14 @@ def everything_can_be_read_by_everybody(world):
             played.tell("agent", told)
         browser.until("document.querySelector('.degraded')", "the paths")
         check(f"fleet, {name}")
+        if look.get("width"):
+            browser.until(TOUCHED, "that fingers find what is to be touched", 1)
         for run in [shown, failed, succeeded] if name in ("light", "dark") else [shown]:
             browser.evaluate(f"location.hash = '#run/{run}'")
-            browser.until(f"document.querySelector('.story-head .mono')?.textContent === '{run}'", "the story")
+            browser.until(f"document.querySelector('.story-head .mono')?.textContent === '{run}' && document.getElementById('timeline').childElementCount > 0", "the story")
             check(f"{runs[run]['state']}, {name}")
+            if look.get("width"):
+                browser.until(TOUCHED, "that fingers find what is to be touched", 1)
         for run, action in [(shown, "cancel"), (lost, "confirm-death")]:
             browser.evaluate(f"location.hash = '#run/{run}'")
             browser.until(f"document.querySelector('.story-head .mono')?.textContent === '{run}' && document.querySelector('[data-act={action}]')", "the button")

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request};
@@ -157,14 +157,14 @@ fn by_token(parts: &Parts, api: &Api) -> Answered<Known> {
 /// The agent of the attempt that the path names, by its session token and its client key.
 pub(super) struct AgentCaller {
     pub(super) agent: Agent,
-    shown: Option<Arc<Shown>>,
+    shown: Arc<Shown>,
 }
 
 impl AgentCaller {
     /// The certificate that it has shown.
     pub(super) fn standing(&self) -> Option<Standing<'_>> {
-        let shown = self.shown.as_ref()?;
-        Some(Standing { key: shown.client_key.as_ref()?, until: shown.until })
+        let left = self.shown.ends.saturating_duration_since(Instant::now());
+        Some(Standing { key: self.shown.client_key.as_ref()?, left })
     }
 }
 
@@ -175,13 +175,23 @@ impl FromRequestParts<Api> for AgentCaller {
         let session = token(parts, "a session token")?;
         let path = AttemptPath::from_request_parts(parts, api).await?;
         let shown = parts.extensions.get::<Certificate>().map(|certificate| &certificate.0);
-        // One of another authority has no say here, nor has one that the connection has outlived.
-        let shown = shown.filter(|shown| shown.is_ours && shown.until > Moment::of_wall_clock());
-        let agent = api.service.agent(&path.run, path.attempt, &session, shown.map(|shown| &shown.key)).await?;
+        // One of another authority has no say here, nor has one that the connection has outlived. A wall clock that jumps outlives nothing.
+        let shown = shown.filter(|shown| shown.is_ours && shown.ends > Instant::now());
+        // Before anything is looked up: nobody reaches the store without having enrolled.
+        let shown = shown.cloned().ok_or_else(|| without_certificate(&path))?;
+        let agent = api.service.agent(&path.run, path.attempt, &session, &shown.key).await?;
         within_pace(api.callers.ask(&Caller::Agent(path.run, path.attempt)))?;
-        let shown = shown.cloned();
         Ok(AgentCaller { agent, shown })
     }
+}
+
+fn without_certificate(path: &AttemptPath) -> Refusal {
+    let detail =
+        format!("a request of attempt {} of run {} came without its client certificate", path.attempt, path.run);
+    let problem = Problem::new(Code::Unauthorized, detail);
+    problem
+        .with_hint("show the certificate that came with the enrolment, or with a renewed lease since, over TLS")
+        .into()
 }
 
 /// Whoever has an enrolment token; whether it is one is for the engine to say.

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::HttpBody;
 use axum::extract::Request;
@@ -17,7 +18,6 @@ use super::caller::{Certificate, Peer, known, within_pace};
 use super::problem::{Answered, Refusal};
 use super::shares::Held;
 use crate::identity::Who;
-use crate::model::Moment;
 
 /// Bytes of an answer that is counted until it was taken. There may be as many small ones as a connection has requests.
 const LARGE: u64 = 16 << 10;
@@ -36,7 +36,7 @@ pub(super) enum Purse {
 /// Who pays for this request.
 pub(super) fn of(api: &Api, request: Request) -> (Purse, Request) {
     let shown = request.extensions().get::<Certificate>().map(|certificate| &certificate.0);
-    if let Some(shown) = shown.filter(|shown| shown.is_ours && shown.until > Moment::of_wall_clock()) {
+    if let Some(shown) = shown.filter(|shown| shown.is_ours && shown.ends > Instant::now()) {
         return (Purse::Key(shown.key.clone()), request);
     }
     let peer = Purse::Peer(Peer::address(&request));

@@ -24,6 +24,8 @@ use crate::store::Filter;
 const PAGE: u32 = 100;
 /// Longest name of a page, in bytes.
 const MAX_PAGE_NAME: usize = 256;
+/// Longest name that is looked for, in bytes.
+const MAX_WANTED: usize = 256;
 
 /// Ask for a run
 ///
@@ -80,10 +82,13 @@ pub(super) struct Which {
     )]
     state: Option<String>,
     /// Of this server.
+    #[param(max_length = 256)]
     server: Option<String>,
     /// Of this fabric.
+    #[param(max_length = 256)]
     fabric: Option<String>,
     /// Of this image.
+    #[param(max_length = 256)]
     image: Option<String>,
     /// How many runs at most.
     #[param(minimum = 1, maximum = 1000, default = 100)]
@@ -108,6 +113,13 @@ pub(super) async fn list(_: Viewer, State(api): State<Api>, Asked(which): Asked<
     let page = which.page.as_deref();
     if page.is_some_and(|page| page.len() > MAX_PAGE_NAME) {
         return Err(Refusal::new(Code::BadRequest, "`page` is not one that this service has named"));
+    }
+    for (name, wanted) in [("server", &which.server), ("fabric", &which.fabric), ("image", &which.image)] {
+        // No database is asked what it may not even be able to read.
+        if wanted.as_ref().is_some_and(|wanted| wanted.len() > MAX_WANTED || wanted.chars().any(char::is_control)) {
+            let detail = format!("`{name}` has more than {MAX_WANTED} bytes, or a control character");
+            return Err(Refusal::new(Code::BadRequest, detail));
+        }
     }
     let filter = Filter { states, server: which.server, fabric: which.fabric, image: which.image };
     Ok(Json(api.service.list(&filter, page, limit).await?))

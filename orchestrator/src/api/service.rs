@@ -33,13 +33,7 @@ pub trait Service: Send + Sync + 'static {
     fn revoke<'a>(&'a self, run: &'a RunId, attempt: u32, reason: &'a str) -> Answer<'a, Run>;
     fn token<'a>(&'a self, run: &'a RunId) -> Answer<'a, EnrolmentToken>;
     fn enrol<'a>(&'a self, token: &'a Token, enrol: Enrol) -> Answer<'a, Enrolled>;
-    fn agent<'a>(
-        &'a self,
-        run: &'a RunId,
-        attempt: u32,
-        session: &'a Token,
-        key: Option<&'a Digest>,
-    ) -> Answer<'a, Agent>;
+    fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, session: &'a Token, key: &'a Digest) -> Answer<'a, Agent>;
     fn report<'a>(&'a self, agent: &'a Agent, report: Report) -> Answer<'a, Orders>;
     fn renew<'a>(&'a self, agent: &'a Agent, shown: Option<Standing<'a>>) -> Answer<'a, Lease>;
     fn release_key<'a>(&'a self, agent: &'a Agent) -> Answer<'a, ReleasedKey>;
@@ -97,13 +91,7 @@ impl Service for Engine {
         Box::pin(Engine::enrol(self, token, enrol))
     }
 
-    fn agent<'a>(
-        &'a self,
-        run: &'a RunId,
-        attempt: u32,
-        session: &'a Token,
-        key: Option<&'a Digest>,
-    ) -> Answer<'a, Agent> {
+    fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, session: &'a Token, key: &'a Digest) -> Answer<'a, Agent> {
         Box::pin(Engine::agent(self, run, attempt, session, key))
     }
 

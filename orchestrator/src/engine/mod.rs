@@ -21,6 +21,7 @@ mod task;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::control::agent::{Enrol, Enrolled, Lease, Orders, Report};
 use protocol::control::problem::{Code, Problem};
@@ -33,7 +34,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Tally;
-use crate::model::{Answer, Ending, Input, Moment, Record, only_progress, revoked};
+use crate::model::{Answer, Ending, Input, Record, only_progress, revoked};
 use crate::store::{Filter, Shared, StoreError, Told};
 use asks::{Ask, Replied};
 use published::Published;
@@ -74,8 +75,8 @@ pub struct Agent {
 pub struct Standing<'a> {
     /// What it is over.
     pub key: &'a ClientKey,
-    /// Until when it is good.
-    pub until: Moment,
+    /// How long it is still good.
+    pub left: Duration,
 }
 
 impl Engine {
@@ -241,13 +242,7 @@ impl Engine {
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `revoked`, `unavailable`.
-    pub async fn agent(
-        &self,
-        run: &RunId,
-        attempt: u32,
-        session: &Token,
-        key: Option<&Digest>,
-    ) -> Result<Agent, Problem> {
+    pub async fn agent(&self, run: &RunId, attempt: u32, session: &Token, key: &Digest) -> Result<Agent, Problem> {
         let stranger =
             || Problem::new(Code::Unauthorized, format!("the session token is not of attempt {attempt} of run {run}"));
         let record = self.record(run).await.map_err(|problem| match problem.code {
@@ -260,21 +255,15 @@ impl Engine {
         if !credentials.is_same(&credentials.session(run, attempt, nonce), session) {
             return Err(stranger());
         }
-        let this = || format!("attempt {attempt} of run {run}");
         if of.revoked.is_some() {
             return Err(revoked(run, attempt));
         }
-        match key {
-            Some(key) if of.client_key.as_ref() == Some(key) => Ok(Agent { run: run.clone(), attempt }),
-            Some(_) => Err(Problem::new(Code::Forbidden, format!("the client certificate is not that of {}", this()))
-                .with_hint("show the certificate that came with this attempt's enrolment")),
-            None => {
-                let detail = format!("the session token of {} came without its client certificate", this());
-                Err(Problem::new(Code::Unauthorized, detail).with_hint(
-                    "show the certificate that came with the enrolment, or with a renewed lease since, over TLS",
-                ))
-            }
+        if of.client_key.as_ref() != Some(key) {
+            let detail = format!("the client certificate is not that of attempt {attempt} of run {run}");
+            return Err(Problem::new(Code::Forbidden, detail)
+                .with_hint("show the certificate that came with this attempt's enrolment"));
         }
+        Ok(Agent { run: run.clone(), attempt })
     }
 
     /// An agent's events.

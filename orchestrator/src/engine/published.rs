@@ -9,7 +9,7 @@ use protocol::control::agent::Lease;
 use protocol::control::agent::Orders;
 use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{Glance, Run, Wait, WaitsFor};
-use protocol::event::{Progress, Rates};
+use protocol::event::{Paths, Progress, Rates};
 use tokio::time::Instant;
 
 use super::gauge::{Gauge, Looks};
@@ -17,7 +17,7 @@ use super::settings::Settings;
 use super::{Agent, Clock};
 use crate::metrics::Tally;
 use crate::model::schedule::Busy;
-use crate::model::{Record, State, view, waits};
+use crate::model::{PathCount, Record, State, view, waits};
 
 /// A run that is not over.
 #[derive(Debug, Clone)]
@@ -124,7 +124,11 @@ impl Published {
         let look = self.looks.begin();
         let inner = self.read();
         let running = inner.runs.iter().filter(|(_, live)| live.record.state == State::Running);
-        let glances = running.filter_map(|(run, live)| live.progress.since(since, |at| Glance::of(run.clone(), at)));
+        let glances = running.filter_map(|(run, live)| {
+            let paths = live.record.paths().filter(|paths| paths.live < paths.total);
+            let paths = paths.map(|PathCount { live, total, .. }| Paths { live, total });
+            live.progress.since(since, |at| Glance { paths, ..Glance::of(run.clone(), at) })
+        });
         (look, glances.collect())
     }
 

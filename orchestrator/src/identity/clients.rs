@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -42,6 +42,8 @@ pub struct Shown {
     pub is_ours: bool,
     /// Until when it is good.
     pub until: Moment,
+    /// When that is on a clock that does not jump, as it was when the certificate was shown.
+    pub ends: Instant,
     /// The URIs that it is for.
     pub uris: Vec<String>,
     /// The DNS names that it is for.
@@ -92,13 +94,15 @@ impl Clients {
         let key = parsed.subject_public_key_info();
         // Another authority may have our name, and not our key.
         let is_ours = self.ours.verify_client_cert(certificate, &[], at).is_ok();
+        let until = expiry::of(certificate)?;
         let client_key = is_ours.then(|| ClientKey::try_from(URL_SAFE_NO_PAD.encode(&key)).ok()).flatten();
         Some(Shown {
             fingerprint: sha256(certificate),
             key: sha256(&key),
             client_key,
             is_ours,
-            until: expiry::of(certificate)?,
+            until,
+            ends: Instant::now() + until.from_now(now),
             uris: parsed.valid_uri_names().map(str::to_owned).collect(),
             names: parsed.valid_dns_names().map(str::to_owned).collect(),
         })

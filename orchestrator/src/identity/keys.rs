@@ -52,8 +52,7 @@ impl Credentials for Keys {
     }
 
     fn renewed(&self, agent: &Agent, shown: Standing<'_>) -> Result<Option<String>, String> {
-        let is_due = shown.until < Moment::of_wall_clock().after(self.validity / 2);
-        is_due.then(|| self.certificate(&agent.run, agent.attempt, shown.key)).transpose()
+        (shown.left < self.validity / 2).then(|| self.certificate(&agent.run, agent.attempt, shown.key)).transpose()
     }
 
     fn ticket(&self, record: &Record, spec: &str, nonce: &Token) -> Result<String, String> {
@@ -95,10 +94,9 @@ mod tests {
         let agent = Agent { run: "r-1".to_owned().try_into().unwrap(), attempt: 2 };
         let first = shown(&keys.certificate(&agent.run, 2, &key).unwrap());
         assert_eq!(first.client_key.as_ref(), Some(&key));
-        let renewed = |until| keys.renewed(&agent, Standing { key: &key, until }).unwrap();
-        assert_eq!(renewed(first.until), None);
-        assert_eq!(renewed(now.after(2 * HOUR + HOUR / 60)), None);
-        let second = shown(&renewed(now.after(2 * HOUR - HOUR / 60)).unwrap());
+        let renewed = |left| keys.renewed(&agent, Standing { key: &key, left }).unwrap();
+        assert_eq!((renewed(4 * HOUR), renewed(2 * HOUR)), (None, None));
+        let second = shown(&renewed(2 * HOUR - HOUR / 60).unwrap());
         assert_eq!((&second.key, &second.uris, second.is_ours), (&first.key, &first.uris, true));
         assert!(second.fingerprint != first.fingerprint && second.until >= first.until);
     }

@@ -327,7 +327,8 @@ mod tests {
 
     fn shown(is_ours: bool, uri: &str, dns: &str, until: Moment) -> Shown {
         let (fingerprint, key) = (tokens::sha256(uri.as_bytes()), tokens::sha256(b"key"));
-        Shown { fingerprint, key, client_key: None, is_ours, until, uris: vec![uri.into()], names: vec![dns.into()] }
+        let (uris, names) = (vec![uri.into()], vec![dns.into()]);
+        Shown { fingerprint, key, client_key: None, is_ours, until, ends: std::time::Instant::now(), uris, names }
     }
 
     /// People with certificates, of a service with this authority, which gives this name a role.

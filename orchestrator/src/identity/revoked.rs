@@ -9,9 +9,12 @@ use std::sync::{Mutex, PoisonError};
 use protocol::Digest;
 
 use super::bounded;
+use crate::model::Moment;
 
 /// Largest file, in bytes: some ten thousand fingerprints.
 const MAX: usize = 1 << 20;
+/// Seconds after which what a file says of its last change is believed.
+const SETTLED: u64 = 2;
 
 /// The file and what it said last.
 #[derive(Debug)]
@@ -50,7 +53,9 @@ impl Revoked {
             let bytes = bytes.ok_or_else(|| failed(&format!("it has more than {MAX} bytes")))?;
             let text = std::str::from_utf8(&bytes).map_err(|error| failed(&error))?;
             known.revoked = read(text).map_err(|line| failed(&format!("line {line} is no SHA-256 fingerprint")))?;
-            known.of = now;
+            // A change within one tick of the file system's clock, which leaves the length as it is, shows in none of these.
+            let is_settled = facts.mtime().abs_diff(Moment::of_wall_clock().0 / 1000) >= SETTLED;
+            known.of = now.filter(|_| is_settled);
         }
         Ok(known.revoked.contains(fingerprint))
     }
@@ -89,6 +94,11 @@ mod tests {
         std::fs::write(&path, format!("{colons}\n{}\n", "c".repeat(64))).unwrap();
         for (letter, is_there) in [("a", false), ("b", true), ("c", true)] {
             assert_eq!(revoked.contains(&digest(letter)), Ok(is_there), "{letter}");
+        }
+        // As long as before, and within one tick of the clock perhaps.
+        for letter in ["d", "e", "f"] {
+            std::fs::write(&path, format!("{}\n", letter.repeat(64))).unwrap();
+            assert_eq!(revoked.contains(&digest(letter)), Ok(true), "{letter}");
         }
         for nonsense in ["ada\n", "sha256:abc\n", "\u{fffd}"] {
             std::fs::write(&path, format!("# more than before\n{}\n{nonsense}", digest("a"))).unwrap();

@@ -3,6 +3,7 @@
 
 mod decide;
 mod moment;
+mod paths;
 mod record;
 mod retry;
 pub mod schedule;
@@ -10,6 +11,7 @@ mod view;
 
 pub use decide::{Answer, Decision, Effect, Input, Refusal, Rules, created, decide, only_progress, revoked};
 pub use moment::Moment;
+pub use paths::PathCount;
 pub use record::{
     AttemptRecord, CancelOrder, Deed, Ending, IdempotencyKey, KeyRecord, PolicyPin, Record, Sealed, State, target_key,
 };

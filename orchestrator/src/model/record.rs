@@ -10,7 +10,7 @@ use protocol::spec::{Place, Reservation};
 use protocol::{Digest, Label, RunId, ServerName};
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Moment, PathCount};
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -280,6 +280,9 @@ pub struct AttemptRecord {
     /// How many bytes of its events were stored.
     #[serde(default)]
     pub stored_bytes: u64,
+    /// The paths to the target, where its agent has told of a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathCount>,
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
@@ -304,6 +307,7 @@ impl Default for AttemptRecord {
             handle: None,
             next_index: 0,
             stored_bytes: 0,
+            paths: None,
             outcome: None,
             reason: None,
         }

@@ -5,6 +5,7 @@ use protocol::control::run::{Attempt, LauncherKind, Run, Wait, WaitsFor};
 use protocol::event::Progress;
 use protocol::spec::KeySource;
 
+use super::PathCount;
 use super::record::{Deed, Record, State};
 
 /// What people are shown of a run. `queued`: what keeps it from being started, as far as that is known.
@@ -39,6 +40,7 @@ pub fn view(record: &Record, queued: Option<Wait>, progress: Option<Progress>) -
         silent: record.silent.clone(),
         phase: record.phase.clone(),
         step: record.step.clone(),
+        paths: record.paths().map(PathCount::view),
         progress: progress.filter(|_| record.state == State::Running),
         summary: record.summary.clone(),
         failure: record.failure.clone(),
@@ -88,6 +90,17 @@ pub fn waits(record: &Record, queued: Option<Wait>) -> Option<Wait> {
                 ),
             },
         ),
+        (State::Running, _) => record.paths().filter(|paths| paths.live == 0).and_then(|paths| {
+            wait(
+                WaitsFor::Path,
+                format!(
+                    "none of the {} paths from server {} to its target is live: reads and writes wait for one as long as `no_path_retry` \
+                     of multipath.conf says, then the attempt fails. Look at the ports of the storage, the zoning, the cables and the adapters",
+                    paths.total,
+                    record.server()
+                ),
+            )
+        }),
         (State::Lost, Some(silent)) if record.order.launcher == LauncherKind::Process => wait(
             WaitsFor::Death,
             format!(

@@ -232,20 +232,11 @@ impl Service for Fake {
         }))
     }
 
-    fn agent<'a>(
-        &'a self,
-        run: &'a RunId,
-        attempt: u32,
-        session: &'a Token,
-        key: Option<&'a Digest>,
-    ) -> Answer<'a, Agent> {
-        if key.is_some_and(|key| key != self.key.get_or_init(client_key)) {
+    fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, session: &'a Token, key: &'a Digest) -> Answer<'a, Agent> {
+        if key != self.key.get_or_init(client_key) {
             return answer(Err(Problem::new(Code::Forbidden, "the client certificate is not that of the attempt")));
         }
         answer(match (run.as_str(), attempt, session.reveal()) {
-            ("r-1", 1, SESSION) if key.is_none() => {
-                Err(Problem::new(Code::Unauthorized, "the session token came without its client certificate"))
-            }
             ("r-1", 1, SESSION) => Ok(Agent { run: run.clone(), attempt }),
             ("r-1", 2, SESSION) => Err(Problem::new(Code::AttemptOver, "attempt 2 is over")),
             (_, _, SESSION | OTHERS) => Err(Problem::new(Code::Forbidden, "the session is of another attempt")),

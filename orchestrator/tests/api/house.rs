@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::middleware::{Next, from_fn};
 use base64::Engine;
@@ -180,9 +180,11 @@ async fn shows(mut request: axum::extract::Request, next: Next) -> axum::respons
     if let Some(key) = key {
         let now = Moment::of_wall_clock();
         // One that the connection has outlived, and one of an authority that is not the service's own.
-        let until = if said == Some(b"expired") { now } else { now.after(SOON) };
+        let left = if said == Some(b"expired") { Duration::ZERO } else { SOON };
+        let (until, ends) = (now.after(left), Instant::now() + left);
         let (fingerprint, is_ours) = (tokens::sha256(b"certificate"), said != Some(b"given"));
-        let shown = Shown { fingerprint, key, client_key: None, is_ours, until, uris: Vec::new(), names: Vec::new() };
+        let (uris, names) = (Vec::new(), Vec::new());
+        let shown = Shown { fingerprint, key, client_key: None, is_ours, until, ends, uris, names };
         orchestrator::api::show(&mut request, shown);
     }
     next.run(request).await

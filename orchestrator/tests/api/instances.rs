@@ -149,6 +149,7 @@ fn runs(all: &mut Instances) {
         ("silent", json!([1, 2])),
         ("phase", json!("stream")),
         ("step", json!("write")),
+        ("paths", json!({"live": 3, "total": 4, "since": "2027-01-01T00:10:00Z"})),
         ("progress", serde_json::to_value(progress(10)).unwrap()),
         ("summary", summary()),
         ("failure", failure()),
@@ -171,6 +172,7 @@ fn runs(all: &mut Instances) {
     real::<RunPage>(all, "RunPage", json!({"runs": [smallest, full.clone()], "next": "41"}));
     real::<RunPage>(all, "RunPage", json!({"runs": []}));
     refused::<Run>(all, "Run", with(full.clone(), "/run", json!("")));
+    refused::<Run>(all, "Run", with(full.clone(), "/paths/live", json!(-1)));
     refused::<Run>(all, "Run", with(full, "/attempts/0/attempt", json!("one")));
     real::<Cancel>(all, "Cancel", json!({"reason": "x"}));
     real::<Cancel>(all, "Cancel", json!({}));

@@ -114,6 +114,8 @@ async fn lists_are_narrowed() {
         ("limit=1001", "1 to 1000"),
         ("limit=many", "limit"),
         ("serv=x", "unknown field `serv`"),
+        ("image=%00", "`image` has more than 256 bytes, or a control character"),
+        (&format!("server={}", "a".repeat(257)), "`server` has more than 256 bytes"),
         ("server=a&server=b", "duplicate field `server`"),
     ] {
         house.get(&format!("/v1/runs?{query}")).await.must_be_problem("bad-request", says);

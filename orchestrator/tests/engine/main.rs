@@ -4,6 +4,7 @@
 
 mod keys;
 mod memory;
+mod paths;
 mod property;
 mod scenes;
 mod world;

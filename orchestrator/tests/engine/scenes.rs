@@ -84,13 +84,12 @@ async fn a_token_is_for_one_run_and_one_server() {
     // A session is of one attempt of one run.
     let agent = world.enrol(&other).await.unwrap();
     let (session, key) = (&agent.enrolled.session, world.settings.credentials.digest_of_key(&agent.enrol.client_key));
-    assert_eq!(code(world.engine.agent(&run, 1, session, Some(&key)).await), Code::Unauthorized);
-    assert_eq!(code(world.engine.agent(&other, 2, session, Some(&key)).await), Code::Unauthorized);
+    assert_eq!(code(world.engine.agent(&run, 1, session, &key).await), Code::Unauthorized);
+    assert_eq!(code(world.engine.agent(&other, 2, session, &key).await), Code::Unauthorized);
     // And of nobody without the key that has enrolled.
-    world.engine.agent(&other, 1, session, Some(&key)).await.unwrap();
-    assert_eq!(code(world.engine.agent(&other, 1, session, None).await), Code::Unauthorized);
+    world.engine.agent(&other, 1, session, &key).await.unwrap();
     let stranger = world.settings.credentials.digest_of_key(&client_key(77));
-    assert_eq!(code(world.engine.agent(&other, 1, session, Some(&stranger)).await), Code::Forbidden);
+    assert_eq!(code(world.engine.agent(&other, 1, session, &stranger).await), Code::Forbidden);
 }
 
 #[tokio::test(start_paused = true)]
@@ -465,18 +464,33 @@ async fn a_chatterbox_does_not_fill_the_store() {
     }
     agent.send(&world, finished()).await.unwrap();
     world.is(&run, RunState::Succeeded).await;
-    let told = serde_json::to_string(
-        &world
-            .engine
-            .told(0, None, 100_000)
-            .await
-            .unwrap()
-            .iter()
-            .map(|told| told.happening.clone())
-            .collect::<Vec<_>>(),
-    )
-    .unwrap();
-    assert!((3 << 20..5 << 20).contains(&told.len()), "{}", told.len());
+    assert!((3 << 20..5 << 20).contains(&told(&world).await), "{}", told(&world).await);
+}
+
+/// Bytes of all that was told.
+async fn told(world: &World) -> usize {
+    let all = world.engine.told(0, None, 100_000).await.unwrap();
+    all.iter().map(|told| serde_json::to_string(&told.happening).unwrap().len()).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_without_end_do_not_fill_the_store_either() {
+    let mut world = World::new().await;
+    let run = world.create(&external("s1", "/dev/a")).await;
+    world.settle().await;
+    let mut agent = world.enrol(&run).await.unwrap();
+    let who = agent.who(&world).await.unwrap();
+    let mut may_still_write = failed("device", true);
+    if let protocol::event::Body::RunFailed(failure) = &mut may_still_write {
+        failure.target = protocol::event::TargetState::Uncertain;
+        failure.message = "again ".repeat(600);
+    }
+    for _ in 0..8 {
+        let events = (0..256).map(|_| agent.event(may_still_write.clone())).collect();
+        world.engine.report(&who, Report { events }).await.unwrap();
+    }
+    world.is(&run, RunState::Lost).await;
+    assert!((3 << 20..5 << 20).contains(&told(&world).await), "{}", told(&world).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,13 +9,13 @@ use futures_util::future::{BoxFuture, FutureExt, pending};
 use orchestrator::engine::{Agent as Who, Credentials, Engine, Keeper, KeeperError, Settings, Standing};
 use orchestrator::launch::{Death, Ending, External, Launched, Launcher, NotLaunched, Order, Says};
 use orchestrator::model::schedule::Limits;
-use orchestrator::model::{BackOff, Moment, Record, Sealed};
+use orchestrator::model::{BackOff, Record, Sealed};
 use orchestrator::policy::Policy;
 use orchestrator::store::StoreError;
 use protocol::control::agent::{Enrol, Enrolled, Report, Terms};
 use protocol::control::run::{LauncherKind, NewRun, Run, RunState};
 use protocol::control::{Lease, Orders, Problem};
-use protocol::event::{Body, Event, Phase};
+use protocol::event::{Body, Event, PathChanged, PathState, Phase};
 use protocol::{ClientKey, Digest, RunId, Token, UnlockKey};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -355,7 +355,7 @@ impl Agent {
     pub async fn who(&self, world: &World) -> Result<Who, Problem> {
         let Enrolled { run, attempt, session, .. } = &self.enrolled;
         let key = world.settings.credentials.digest_of_key(&self.enrol.client_key);
-        world.engine.agent(run, *attempt, session, Some(&key)).await
+        world.engine.agent(run, *attempt, session, &key).await
     }
 
     pub fn event(&mut self, body: Body) -> Event {
@@ -381,13 +381,19 @@ impl Agent {
 
     pub async fn renew(&self, world: &World) -> Result<Lease, Problem> {
         let who = self.who(world).await?;
-        let shown = Standing { key: &self.enrol.client_key, until: Moment(0) };
+        let shown = Standing { key: &self.enrol.client_key, left: Duration::ZERO };
         world.engine.renew(&who, Some(shown)).await
     }
 }
 
 pub fn warning(text: &str) -> Body {
     Body::Warning { message: text.into() }
+}
+
+pub fn path(state: PathState, live: u32) -> Body {
+    let way = "0.0.1900 0x5005076300c213e9 0x4010400000000000".to_owned();
+    let total = if state == PathState::Gone { 3 } else { 4 };
+    Body::PathChanged(PathChanged { path: "sda".into(), way, state, live, total })
 }
 
 pub fn has_target() -> Body {

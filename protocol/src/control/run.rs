@@ -5,7 +5,7 @@ use std::path::Component;
 use serde::{Deserialize, Serialize};
 
 use super::key::{KeyEvent, KeyState};
-use crate::event::{Event, Failure, Phase, Progress, Stage, Step, Summary};
+use crate::event::{Event, Failure, Paths, Phase, Progress, Stage, Step, Summary};
 use crate::spec::{
     HandOver, ImageSpec, IpsecDemand, KeySource, MAX_TRUST, Options, Place, RunSpec, SpecError, TargetSpec, holds,
 };
@@ -233,6 +233,8 @@ words! {
         BackOff = "back-off",
         /// An agent that enrols.
         Agent = "agent",
+        /// A path to its target: none is live.
+        Path = "path",
         /// The launcher, to confirm that an agent is dead.
         Death = "death",
         /// A person, to confirm that an agent is dead.
@@ -265,6 +267,18 @@ pub struct Wait {
     pub what: WaitsFor,
     /// In words, with what a person can do.
     pub detail: String,
+}
+
+/// The paths to the target of a run, as its agent told last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct RunPaths {
+    /// Those that are live.
+    pub live: u32,
+    /// All of them, those included that have gone since the attempt began.
+    pub total: u32,
+    /// Since when it is these many (RFC 3339, UTC).
+    pub since: String,
 }
 
 /// One attempt at a run.
@@ -347,6 +361,9 @@ pub struct Run {
     /// The step that its agent is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Step>,
+    /// The paths to its target, while it is running or lost, once its agent has told of one that is not live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<RunPaths>,
     /// How far that is. It lives in memory: after a restart of the service it is not known until the agent reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -365,6 +382,14 @@ pub struct Run {
     /// What was asked for. Left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Box<NewRun>>,
+}
+
+impl Run {
+    /// Since when it waits for what it waits for. Empty where nobody has said.
+    pub fn waits_since(&self) -> &str {
+        let path = self.waits.as_ref().filter(|wait| wait.what == WaitsFor::Path);
+        path.and(self.paths.as_ref()).map_or(&self.since, |paths| &paths.since)
+    }
 }
 
 /// A page of a list.
@@ -484,6 +509,9 @@ pub struct Glance {
     /// Seconds left at this speed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
+    /// The paths to its target, where some are not live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Paths>,
 }
 
 impl Glance {
@@ -499,6 +527,7 @@ impl Glance {
             rate: if progress.step == Step::ReadBack { rates.read_back } else { rates.write },
             limited_by: progress.limited_by.as_ref().map(|stage| brief(stage, stage.name())),
             eta_seconds: progress.eta_seconds,
+            paths: None,
         }
     }
 }

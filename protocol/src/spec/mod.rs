@@ -111,11 +111,11 @@ pub enum HandOver {
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
     /// The image's name. Also chooses among the images of a layout.
-    #[cfg_attr(feature = "schema", schema(min_length = 1))]
+    #[cfg_attr(feature = "schema", schema(pattern = "^[a-z0-9][a-z0-9._-]{0,127}$"))]
     pub name: String,
     /// The architecture, as `uname -m` says it.
     #[serde(default = "s390x")]
-    #[cfg_attr(feature = "schema", schema(default = "s390x", min_length = 1))]
+    #[cfg_attr(feature = "schema", schema(default = "s390x", pattern = "^[a-z0-9_]{1,32}$"))]
     pub architecture: String,
     /// The image's digest, where only exactly this one will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,8 +209,18 @@ impl ImageSpec {
 
     fn check(&self) -> Result<(), SpecError> {
         let sources = self.sources.len();
-        holds(!self.name.is_empty(), || "`image.name` is empty".into())?;
-        holds(!self.architecture.is_empty(), || "`image.architecture` is empty".into())?;
+        holds(is_image_name(&self.name), || {
+            format!(
+                "`image.name`: {} is no image's name: 1 to 128 of a-z, 0-9, '.', '_', '-', of which the first is a letter or digit",
+                shown(&self.name)
+            )
+        })?;
+        holds(is_architecture(&self.architecture), || {
+            format!(
+                "`image.architecture`: {} is none: 1 to 32 of a-z, 0-9, '_', as `uname -m` says it",
+                shown(&self.architecture)
+            )
+        })?;
         holds((1..=MAX_SOURCES).contains(&sources), || {
             format!("`image.sources` names {sources} sources; give 1 to {MAX_SOURCES}")
         })
@@ -224,6 +234,23 @@ impl ImageSpec {
             format!("`image.threshold` is {threshold}, with {trust} trusted keys; give 1 to {trust}")
         })
     }
+}
+
+/// Whether an image can be called so; docs/format.md, "The descriptor", has the rule.
+fn is_image_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'_' | b'-');
+    let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    starts_well && name.len() <= 128 && name.bytes().all(fits)
+}
+
+fn is_architecture(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=32).contains(&name.len()) && name.bytes().all(fits)
+}
+
+/// The start of a text, for messages.
+fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(80).collect::<String>())
 }
 
 /// A rule of the spec, and what is told where it does not hold.

@@ -1,6 +1,6 @@
 //! Where the image goes: a device or a multipathed LUN, how the image lies on it, and under which guard it is written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,14 @@ pub const MIN_PATHS: std::ops::RangeInclusive<u32> = 1..=64;
 /// Shortest and longest time that paths are waited for, in seconds.
 pub const PATH_WAIT: std::ops::RangeInclusive<u64> = 1..=3600;
 
+/// Longest path of a device, in bytes.
+pub const MAX_DEVICE: usize = 1024;
+
+/// Whether a path can be stored and shown as it is.
+fn is_usable(device: &Path) -> bool {
+    device.to_str().is_some_and(|path| path.len() <= MAX_DEVICE && !path.chars().any(char::is_control))
+}
+
 /// Where the image goes: exactly one of `device` and `lun`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -22,7 +30,7 @@ pub const PATH_WAIT: std::ops::RangeInclusive<u64> = 1..=3600;
 pub struct TargetSpec {
     /// A whole block device, or a regular file that exists and is large enough. It is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, min_length = 1))]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>, min_length = 1, max_length = 1024))]
     pub device: Option<PathBuf>,
     /// A LUN behind dm-multipath. It is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +92,9 @@ impl TargetSpec {
         holds(named == 1, || format!("`target` names {named} targets: give one of `device` and `lun`"))?;
         let empty = self.device.as_ref().is_some_and(|device| device.as_os_str().is_empty());
         holds(!empty, || "`target.device` is empty".into())?;
+        holds(self.device.as_ref().is_none_or(|device| is_usable(device)), || {
+            format!("`target.device` has more than {MAX_DEVICE} bytes, or a control character")
+        })?;
         let reserves_device = self.device.is_some() && self.reservation() != Reservation::Off;
         holds(!reserves_device, || "`target.reservation` needs a `target.lun`: a device may have no multipath".into())?;
         holds(self.layout != Layout::Plain || self.luks.is_none(), || {

@@ -11,26 +11,26 @@ use crate::block::Number;
 /// How often the kernel is asked. A failure between two looks still shows in the path's count of failures.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Tells what happens to the paths of `map` from what they were, for as long as it is polled.
+/// Tells what happens to the paths of `map` from what they were, for as long as it is polled; to begin with, which of them were not live.
 pub async fn watch(map: &Map, first: &[Path], way: &dyn Fn(&str) -> String, emit: &dyn Fn(Body)) {
     let mut known = by_number(first);
+    tell(changes(&all_live(&known), &known), first, way, emit);
     loop {
         tokio::time::sleep(LOOK).await;
         // A map that does not say is looked at again: what is wrong with it shows where it is written.
         let Ok(paths) = map.paths().await else { continue };
         let now = by_number(&paths);
-        for change in changes(&known, &now) {
-            let counted = count(&paths);
-            let changed = PathChanged {
-                way: way(&change.0),
-                path: change.0,
-                state: change.1,
-                live: counted.live,
-                total: counted.total,
-            };
-            emit(Body::PathChanged(changed));
-        }
+        tell(changes(&known, &now), &paths, way, emit);
         known = now;
+    }
+}
+
+/// Tells of changes; `paths`: what they have led to.
+fn tell(changes: Vec<(String, PathState)>, paths: &[Path], way: &dyn Fn(&str) -> String, emit: &dyn Fn(Body)) {
+    let counted = count(paths);
+    for (path, state) in changes {
+        let (live, total) = (counted.live, counted.total);
+        emit(Body::PathChanged(PathChanged { way: way(&path), path, state, live, total }));
     }
 }
 
@@ -38,6 +38,11 @@ type Known = BTreeMap<Number, Path>;
 
 fn by_number(paths: &[Path]) -> Known {
     paths.iter().map(|path| (path.number, path.clone())).collect()
+}
+
+/// What nobody would have to be told of.
+fn all_live(known: &Known) -> Known {
+    known.iter().map(|(number, path)| (*number, Path { live: true, ..path.clone() })).collect()
 }
 
 fn changes(before: &Known, now: &Known) -> Vec<(String, PathState)> {
@@ -89,6 +94,13 @@ mod tests {
         assert_eq!(told(&[(1, false, 1)], &[(1, false, 1)]), []);
         assert_eq!(told(&[(0, true, 0), (1, true, 0)], &[(0, true, 0)]), [(sd(1), PathState::Gone)]);
         assert_eq!(told(&[(0, true, 0)], &[(0, true, 0), (2, true, 0)]), [(sd(2), PathState::Up)]);
+    }
+
+    #[test]
+    fn what_is_not_live_from_the_beginning_is_told() {
+        let first = paths(&[(0, true, 3), (1, false, 7), (2, false, 0)]);
+        let told = changes(&all_live(&first), &first);
+        assert_eq!(told, [("sd1".into(), PathState::Down), ("sd2".into(), PathState::Down)]);
     }
 
     #[test]

@@ -126,7 +126,6 @@ fn row(run: &Run, now: OffsetDateTime) -> [String; 9] {
     let attempt = run.attempts.last().map_or(0, |attempt| attempt.attempt);
     let state =
         if run.cancel && !run.state.is_over() { format!("{}, ending", run.state) } else { run.state.to_string() };
-    let waits = run.waits.as_ref().map(|wait| wait.what.to_string()).unwrap_or_default();
     [
         run.run.to_string(),
         printable(&state),
@@ -135,7 +134,7 @@ fn row(run: &Run, now: OffsetDateTime) -> [String; 9] {
         printable(&run.target),
         format!("{attempt}/{}", run.max_attempts),
         dash(words::brief_progress(run)),
-        dash(printable(&waits)),
+        dash(words::lacks(run, now)),
         words::age(&run.created, now),
     ]
 }
@@ -151,12 +150,12 @@ mod tests {
         vec![
             run(r#"{"run":"r-2","state":"queued","server":"lpar-8","launcher":"external","image":"debian\u001b[2J-13",
                 "target":"LUN 36005076307ffd12345678","fabric":"default","priority":0,"created":"2026-01-01T00:00:00Z",
-                "max_attempts":3,"waits":{"for":"target","detail":"run r-1"}}"#),
+                "since":"2025-12-31T23:59:40Z","max_attempts":3,"waits":{"for":"target","detail":"run r-1"}}"#),
             run(
                 r#"{"run":"r-1","state":"running","server":"lpar-7.a-rather-long-domain.example.com","launcher":"process",
                 "image":"debian-13","target":"LUN 36005076307ffd12345678","fabric":"default","priority":0,"cancel":true,
                 "created":"2025-12-31T22:00:00Z","max_attempts":3,"attempts":[{"attempt":2,"started":"2025-12-31T23:00:00Z"}],
-                "progress":{"phase":"stream","step":"write","bytes":42,"total_bytes":100,"chunks":1,"total_chunks":2,
+                "paths":{"live":1,"total":4,"since":"2025-12-31T23:55:00Z"},"progress":{"phase":"stream","step":"write","bytes":42,"total_bytes":100,"chunks":1,"total_chunks":2,
                 "rates":{"source":1,"decode":1,"write":1,"read_back":0}}}"#,
             ),
         ]
@@ -182,13 +181,13 @@ mod tests {
             "LUN 36005076307ffd12345678",
             "0/3",
             "-",
-            "target",
+            "target 30s",
             "10s",
         ];
         assert_eq!(lines[1], waiting);
         assert_eq!(
-            (lines[2][1], lines[2][5], lines[2][6], lines[2][8]),
-            ("running, ending", "2/3", "write 42 %", "2h")
+            (lines[2][1], lines[2][5], lines[2][6], lines[2][7], lines[2][8]),
+            ("running, ending", "2/3", "write 42 %", "3 of 4 paths lost 5m", "2h")
         );
         assert_eq!(table(&[], now(), Some(80)).lines().count(), 1);
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use protocol::RunId;
 use protocol::control::Run;
 use protocol::control::run::Glance;
-use protocol::control::run::{Attempt, RunState};
+use protocol::control::run::{Attempt, RunPaths, RunState};
 
 use super::{run_id, words};
 use crate::client::Client;
@@ -45,6 +45,9 @@ fn text(run: &Run) -> String {
     }
     if let Some(wait) = &run.waits {
         rows.push(("waits for", format!("{}: {}", wait.what, wait.detail)));
+    }
+    if let Some(RunPaths { live, total, since }) = &run.paths {
+        rows.push(("paths", format!("{live} of {total} live, since {since}")));
     }
     rows.extend(next(run).map(|next| ("next", next)));
     if run.cancel && !run.state.is_over() {

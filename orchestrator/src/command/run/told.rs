@@ -193,6 +193,7 @@ mod tests {
                 rate: 0,
                 limited_by: None,
                 eta_seconds: None,
+                paths: None,
             };
             told.is_line_due(&progress, start + Duration::from_millis(milliseconds))
         };

@@ -3,9 +3,10 @@
 use protocol::RunId;
 use protocol::control::Run;
 use protocol::control::key::{KeyAction, KeyDeed, KeyEvent, KeyState};
-use protocol::control::run::{Glance, RunState};
+use protocol::control::run::{Glance, RunPaths, RunState};
 use protocol::event::{
-    Body, Container, Failure, PathChanged, Proof, ReservationFacts, Step, Summary, TailTreatment, TargetState, TornDown,
+    Body, Container, Failure, PathChanged, Paths, Proof, ReservationFacts, Step, Summary, TailTreatment, TargetState,
+    TornDown,
 };
 use protocol::spec::KeySource;
 use time::OffsetDateTime;
@@ -26,6 +27,9 @@ pub(super) fn progress(progress: &Glance) -> String {
     if let Some(stage) = &progress.limited_by {
         text += &format!(", limited by {stage}");
     }
+    if let Some(paths) = progress.paths {
+        text += &format!(", {}", lost(paths));
+    }
     printable(&text)
 }
 
@@ -38,6 +42,23 @@ pub(super) fn brief_progress(run: &Run) -> String {
         (None, None, None) => String::new(),
     };
     if run.state.is_over() { String::new() } else { printable(&text) }
+}
+
+/// What it waits for and for how long, and which paths it lacks, in a few characters; nothing where it lacks nothing.
+pub(super) fn lacks(run: &Run, now: OffsetDateTime) -> String {
+    let wait = run.waits.as_ref().map(|wait| match run.waits_since() {
+        "" => wait.what.to_string(),
+        since => format!("{} {}", wait.what, age(since, now)),
+    });
+    let lost = run.paths.as_ref().filter(|paths| paths.live < paths.total);
+    let lost = lost.map(|RunPaths { live, total, since }| {
+        format!("{} {}", self::lost(Paths { live: *live, total: *total }), age(since, now))
+    });
+    printable(&wait.into_iter().chain(lost).collect::<Vec<_>>().join(", "))
+}
+
+fn lost(paths: Paths) -> String {
+    format!("{} of {} paths lost", paths.total.saturating_sub(paths.live), paths.total)
 }
 
 /// What its agent said, in one line, where that is for people. What is on a line of its own elsewhere (progress, how it ended) is not.

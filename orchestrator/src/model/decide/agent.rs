@@ -5,10 +5,11 @@ use protocol::control::run::{Outcome, What};
 use protocol::event::{Body, ErrorKind, Event, Failure, Phase, Progress, Summary, TargetState};
 use protocol::{Digest, ServerName};
 
+use super::super::PathCount;
 use super::super::record::{AttemptRecord, Ending, Record, State};
 use super::{Answer, Deciding, Refusal, conflict, refuse, revoked};
 
-/// Bytes of one attempt's events that are stored, besides its end. A chatterbox must not fill the store.
+/// Bytes of one attempt's events that are stored; the one that ends it may go beyond. A chatterbox must not fill the store.
 const MAX_STORED: u64 = 4 << 20;
 /// Largest event, in bytes of JSON.
 const MAX_EVENT: usize = 64 << 10;
@@ -193,6 +194,12 @@ impl Deciding {
                 let record = self.record();
                 (record.phase, record.step) = (Some(phase.clone()), Some(step.clone()));
             }
+            Body::PathChanged(changed) => {
+                let now = self.now;
+                if let Some(of) = self.record().attempts.iter_mut().find(|of| of.number == attempt) {
+                    of.paths = Some(PathCount::after(of.paths, changed, now));
+                }
+            }
             Body::PhaseFinished { phase: Phase::Target, .. } if is_current => self.shut_out(attempt),
             Body::RunFinished(summary) => self.finished(attempt, summary),
             Body::RunFailed(failure) => self.failed(attempt, failure),
@@ -205,8 +212,11 @@ impl Deciding {
         let found = self.decision.record.attempts.iter_mut().find(|of| of.number == attempt);
         let Some(AttemptRecord { next_index, stored_bytes, .. }) = found else { return false };
         *next_index = event.index + 1;
-        *stored_bytes += serde_json::to_vec(event).map_or(0, |json| json.len() as u64);
-        *stored_bytes <= MAX_STORED || event.event.is_terminal()
+        let size = serde_json::to_vec(event).map_or(0, |json| json.len() as u64);
+        // An end is stored however full it is, and once: an attempt that has failed and may still write can say so for ever.
+        let fits = *stored_bytes + size <= MAX_STORED || (event.event.is_terminal() && *stored_bytes <= MAX_STORED);
+        *stored_bytes += if fits { size } else { 0 };
+        fits
     }
 
     /// The target is this attempt's: where reservations guard it, all earlier ones' keys are gone, and that was read back.

@@ -1,13 +1,5 @@
 // The fleet: what is known of each run, kept as it happens, and painted a little in each frame.
 
-/** The groups, in the order in which an operator needs them. */
-const GROUPS = [
-  { key: "person", title: "Needs attention", has: (run) => run.state === "lost" },
-  { key: "active", title: "Active", has: (run) => run.state === "running" || run.state === "launching" },
-  { key: "queued", title: "Queued", has: (run) => !isOver(run.state) },
-  { key: "over", title: "Over", has: () => true },
-];
-
 /** How long painting may take of one frame, in milliseconds. */
 const FRAME = 7;
 /** How many runs are asked for one by one; when more have changed, all that are not over are asked for at once. */
@@ -46,7 +38,7 @@ class Fleet {
   #moved = false;
   filter = { text: "", states: new Set() };
 
-  /** `on`: link(state, error), changed(run, before), signedOut(). */
+  /** `on`: link(state, error), changed(run, before), pathless(run), signedOut(). */
   constructor(on) {
     this.on = on;
     for (const group of GROUPS) {
@@ -192,10 +184,11 @@ class Fleet {
     const before = this.runs.get(run.run);
     // An answer is as old as its question: what was told, or asked and answered, since then is newer.
     if (before?.turn > turn) return;
-    const taken = { ...run, turn, paths: before?.paths };
+    const taken = { ...run, turn };
     // An answer without progress does not take away what was told of it.
     if (run.progress) taken.now = sample(run.progress);
     else if (before?.now && run.state === "running") taken.now = before.now;
+    if (taken.now) taken.moved = movedAfter(before?.moved, taken.now);
     this.runs.set(run.run, taken);
     this.#touch(run.run);
     if (before && before.state !== taken.state) this.on.changed(taken, before);
@@ -205,7 +198,7 @@ class Fleet {
     if (name === "fleet") return data.runs.forEach((glance) => this.#progress(glance.run, glance));
     const known = this.runs.get(data.run);
     if (data.state) this.#state(known, data);
-    else if (data.agent && known) this.#agent(known, data.agent);
+    else if (data.agent && known) this.#agent(known, data.agent, data.time);
     return undefined;
   }
 
@@ -213,6 +206,7 @@ class Fleet {
     const run = this.runs.get(name);
     if (!run || isOver(run.state)) return;
     run.now = sample(progress);
+    run.moved = movedAfter(run.moved, run.now);
     run.phase = progress.phase;
     run.step = progress.step;
     this.#touch(name);
@@ -224,29 +218,40 @@ class Fleet {
       const before = { ...known };
       Object.assign(known, { state, reason, turn: ++this.#turn });
       if (before.state !== state) {
-        Object.assign(known, { since: time, waits: undefined, now: undefined, paths: undefined });
+        Object.assign(known, { since: time, waits: undefined, now: undefined, moved: undefined, paths: undefined });
         if (isOver(state)) known.ended = time;
         this.on.changed(known, before);
       }
       this.#touch(name);
     }
+    this.#askSoon();
+  }
+
+  #askSoon() {
     clearTimeout(this.pause);
     this.pause = setTimeout(() => this.#askStale(), 150);
   }
 
-  #agent(run, { event }) {
+  #agent(run, { event }, time) {
     switch (event.kind) {
       case "step-started":
-        Object.assign(run, { phase: event.phase, step: event.step, now: undefined });
+        Object.assign(run, { phase: event.phase, step: event.step, now: undefined, moved: undefined });
         break;
       case "phase-started":
-        Object.assign(run, { phase: event.phase, step: undefined, now: undefined });
+        Object.assign(run, { phase: event.phase, step: undefined, now: undefined, moved: undefined });
         break;
       case "run-started":
         run.paths = undefined;
         break;
       case "path-changed":
-        run.paths = { live: event.live, total: event.total };
+        if (event.live === 0 && run.paths?.live !== 0) this.on.pathless(run);
+        run.paths = pathsAfter(run.paths, event, time);
+        // Answers to what was asked before know less.
+        run.turn = ++this.#turn;
+        if (run.paths.live === 0 || run.waits) {
+          this.#stale.add(run.run);
+          this.#askSoon();
+        }
         break;
       default:
         return;
@@ -281,6 +286,16 @@ class Fleet {
     const counts = Object.fromEntries(STATES.map((state) => [state, 0]));
     for (const run of this.runs.values()) counts[run.state] = (counts[run.state] ?? 0) + 1;
     return counts;
+  }
+
+  /** How many runs have no path to their target. */
+  get pathless() {
+    return [...this.runs.values()].filter((run) => run.state === "running" && run.waits?.for === "path").length;
+  }
+
+  /** How many runs match the filter. */
+  get found() {
+    return [...this.runs.values()].filter((run) => this.matches(run)).length;
   }
 
   matches(run) {
@@ -362,7 +377,7 @@ class Fleet {
     const old = this.#groups.get(row.group);
     if (old) old.order.splice(old.order.indexOf(row), 1);
     row.group = group;
-    row.key = [group.key === "over" ? run.ended ?? run.created : run.created, run.run].join(" ");
+    row.key = [isOver(run.state) ? run.ended ?? run.created : run.created, run.run].join(" ");
     const { list, order } = this.#groups.get(group);
     let [low, high] = [0, order.length];
     while (low < high) {

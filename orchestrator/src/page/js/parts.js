@@ -29,7 +29,7 @@ function lines(texts) {
 
 function failureOf(run, failure) {
   const title = run.state === "failed" || run.state === "cancelled" ? "Failure" : "Last failure";
-    return panel(title, "failure",
+  return panel(title, "failure",
     make("p", "message data", failure.message),
     failure.hint ? make("p", "hint", make("strong", "", "What to do: "), make("span", "data", failure.hint)) : null,
     facts([
@@ -107,8 +107,9 @@ function attemptsOf(run) {
   const rows = attempts.flatMap((attempt) => {
     const lasted = attempt.ended ? duration((Date.parse(attempt.ended) - Date.parse(attempt.started)) / 1000) : `${age(attempt.started)} so far`;
     const agent = make("td", "data", attempt.agent ?? "not enrolled", attempt.handle ? make("span", "sub mono", attempt.handle) : null);
-    const outcome = make("td", "data", attempt.outcome ?? "under way", attempt.reason ? make("span", "sub", attempt.reason) : null);
-    if (attempt.outcome && attempt.outcome !== "succeeded") outcome.classList.add("bad-text");
+    const isSilent = run.silent?.includes(attempt.attempt);
+    const outcome = make("td", "data", attempt.outcome ?? (isSilent ? "silent" : "under way"), isSilent ? make("span", "sub", "not known to be dead") : null, attempt.reason ? make("span", "sub", attempt.reason) : null);
+    if (isSilent || (attempt.outcome && attempt.outcome !== "succeeded" && attempt.outcome !== "cancelled")) outcome.classList.add("bad-text");
     return [make("tr", "", make("td", "", String(attempt.attempt)), make("td", "", moment(attempt.started)), make("td", "", lasted), outcome, agent)];
   });
   const table = make("table", "attempts", make("thead", "", head), make("tbody", "", ...rows));

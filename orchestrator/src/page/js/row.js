@@ -7,17 +7,54 @@ function notes(run) {
   }
   if (run.state === "succeeded") return [proofLine(run.summary), ""];
   if (run.cancel) return ["Being cancelled", run.waits?.detail ?? run.reason];
-  if (run.waits) return [`Waits for ${waitWord(run)}`, run.waits.detail];
-  if (run.now?.limited_by) return [`Limited by ${run.now.limited_by}`, retriedLine(run)];
+  if (run.waits) return [`Waits for ${waitWord(run)} · ${age(waitsSince(run))}`, run.waits.detail];
+  if (run.now?.limited_by && !standstill(run)) return [`Limited by ${run.now.limited_by}`, retriedLine(run)];
   return [retriedLine(run), ""];
 }
 
 function waitWord(run) {
   const words = {
     server: "its server", target: "its target", limit: "a place among the active runs", source: "its source", fabric: "its fabric",
-    "back-off": "the next try", agent: "its agent", death: "an agent’s death", person: "a person",
+    "back-off": "the next try", agent: "its agent", path: "a path to its target", death: "an agent’s death", person: "a person",
   };
   return words[run.waits.for] ?? run.waits.for;
+}
+
+/** Since when: that of paths is told apart, all else begins with the state. */
+function waitsSince(run) {
+  return (run.waits.for === "path" && run.paths?.since) || run.since || run.created;
+}
+
+/** The paths after a change, counted as the service counts them: one that has gone is lost, and one of them all the same. */
+function pathsAfter(before, { live, total, state }, time) {
+  const all = Math.max(before?.total ?? 0, total + (!before && state === "gone" ? 1 : 0));
+  return before?.live === live && before.total === all ? before : { live, total: all, since: time };
+}
+
+function pathsLine(paths) {
+  const lost = paths ? paths.total - paths.live : 0;
+  if (lost <= 0) return paths ? `${paths.live} of ${paths.total} paths live` : "";
+  return `${lost} of ${paths.total} paths lost${paths.since ? ` · ${age(paths.since)}` : ""}`;
+}
+
+/** Whether a run stands still until somebody does something about it. */
+function needsAttention(run) {
+  return run.state === "lost" || (run.state === "running" && run.waits?.for === "path");
+}
+
+/** After how long without another byte a step is said to stand still, in milliseconds. Of very many agents each reports every ten seconds. */
+const STILL = 20_000;
+
+/** When a step got on last: an agent that is stuck goes on telling of it. */
+function movedAfter(before, now) {
+  return before?.step === now.step && before.bytes === now.bytes ? before : { step: now.step, bytes: now.bytes, at: Date.now() };
+}
+
+/** For how long a run has stood still; nothing while it gets on. Nobody knows what happens while the connection is lost. */
+function standstill(run) {
+  if (run.state !== "running" || !run.now || !run.moved) return "";
+  const lasted = (isLost ? lastHeard : Date.now()) - run.moved.at;
+  return lasted < STILL ? "" : lasting(lasted / 1000);
 }
 
 function retriedLine(run) {
@@ -48,6 +85,15 @@ function setMeter(meter, now, label) {
     meter.ariaValueText = printable(`${label}: ${value} percent`);
   }
 }
+
+/** The groups, in the order in which an operator needs them. */
+const GROUPS = [
+  { key: "person", title: "Needs attention", has: needsAttention },
+  { key: "failed", title: "Failed in the last 24 hours", has: (run) => run.state === "failed" && Date.now() + ahead - Date.parse(run.ended) < 86_400_000 },
+  { key: "active", title: "Active", has: (run) => run.state === "running" || run.state === "launching" },
+  { key: "queued", title: "Queued", has: (run) => !isOver(run.state) },
+  { key: "over", title: "Over", has: () => true },
+];
 
 class Row {
   group = null;
@@ -82,7 +128,10 @@ class Row {
     put(this.image, run.image);
     put(this.target, run.target);
     this.#progress(run);
-    this.#paths(run.paths);
+    // Whatever waits for one has none.
+    put(this.paths, run.waits?.for === "path" ? "" : pathsLine(run.paths));
+    this.paths.classList.toggle("degraded", Boolean(run.paths && run.paths.live < run.paths.total));
+    this.element.classList.toggle("attention", needsAttention(run));
     const [first, second] = notes(run);
     this.#note(this.note, first);
     this.#note(this.note2, second);
@@ -105,12 +154,10 @@ class Row {
     put(this.step, now ? `${where} ${percent(now.bytes, now.total_bytes)} %` : where);
     setMeter(this.meter, now, where);
     put(this.amount, now ? amount(now.bytes, now.total_bytes) : "");
-    put(this.rate, now?.rate ? `${size(now.rate)}/s` : "");
-    put(this.eta, now?.eta_seconds != null ? `${duration(now.eta_seconds)} left` : "");
-  }
-
-  #paths(paths) {
-    put(this.paths, paths ? `${paths.live} of ${paths.total} paths live` : "");
-    this.paths.classList.toggle("degraded", Boolean(paths && paths.live < paths.total));
+    const still = standstill(run);
+    const hasRate = now && (now.rate > 0 || where === "write" || where === "read-back");
+    this.rate.classList.toggle("still", still !== "");
+    put(this.rate, still ? "no progress" : hasRate ? `${size(now.rate)}/s` : "");
+    put(this.eta, still ? `for ${still}` : now?.eta_seconds != null ? left(now.eta_seconds) : "");
   }
 }

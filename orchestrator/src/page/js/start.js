@@ -9,6 +9,7 @@ const question = new Question();
 const fleet = new Fleet({
   link: (state, error) => setLink(state, error),
   changed: (run, before) => announce(run, before),
+  pathless: (run) => later(run.server, "without a path"),
   signedOut: () => signedOut("Your session has ended. Sign in again."),
   loaded: () => { byId("older").hidden = !fleet.hasOlder; document.body.dataset.loaded = "yes"; },
   painted: (isAll) => isAll && paintCounts(),
@@ -40,13 +41,16 @@ setInterval(paintLink, 1000);
 window.addEventListener("online", () => fleet.hurry());
 document.addEventListener("visibilitychange", () => { if (!document.hidden) fleet.hurry(); });
 
-// ---- what a screen reader is told: changes of state, and never progress
+// ---- what a screen reader is told: changes of state, the last path's loss, what a filter finds; and never progress
 
 let news = [];
 function announce(run, before) {
-  if (before.state === run.state) return;
+  if (before.state !== run.state) later(run.server, run.state);
+}
+
+function later(server, state) {
   if (news.length === 0) setTimeout(tell, 1500);
-  news.push([run.server, run.state]);
+  news.push([server, state]);
 }
 
 function tell() {
@@ -69,6 +73,7 @@ const chips = new Map(STATES.map((state) => {
     const { states } = fleet.filter;
     if (!states.delete(state)) states.add(state);
     filterChanged();
+    sayFound();
   });
   byId("chips").append(chip);
   return [state, { chip, count }];
@@ -82,9 +87,10 @@ function paintCounts() {
   }
   const shown = document.querySelector("#groups > section:not([hidden])");
   byId("empty").hidden = shown !== null || document.body.dataset.loaded !== "yes";
-  put(byId("empty"), fleet.runs.size === 0 ? "There are no runs yet. z-orchestrator run create makes one." : "No run matches this filter.");
+  put(byId("empty-text"), fleet.runs.size === 0 ? "There are no runs yet. z-orchestrator run create makes one." : `No run matches this filter${fleet.hasOlder ? ", of those that are shown here" : ""}.`);
+  byId("all").hidden = fleet.runs.size === 0;
   byId("fleet").classList.toggle("nothing", shown === null);
-  const attention = counts.lost > 0 ? `${counts.lost} lost · ` : "";
+  const attention = [["lost", counts.lost], ["without a path", fleet.pathless]].filter(([, count]) => count > 0).map(([what, count]) => `${count} ${what} · `).join("");
   document.title = story?.run ? `${printable(story.run.server)} – z-provisioner` : `${attention}${counts.running} running – z-provisioner`;
 }
 
@@ -120,7 +126,22 @@ function filterChanged() {
 byId("filter").addEventListener("input", (event) => {
   fleet.filter.text = event.target.value.trim();
   filterChanged();
+  clearTimeout(sayFound.pause);
+  sayFound.pause = setTimeout(sayFound, 700);
 });
+byId("all").addEventListener("click", () => {
+  fleet.filter = { text: "", states: new Set() };
+  byId("filter").value = "";
+  filterChanged();
+  sayFound();
+  byId("filter").focus();
+});
+
+function sayFound() {
+  const { found } = fleet;
+  put(byId("told"), found === 1 ? "1 run is shown." : `${found} runs are shown.`);
+}
+
 byId("filters").addEventListener("submit", (event) => event.preventDefault());
 byId("older").addEventListener("click", async () => {
   await fleet.older().catch((error) => setLink("lost", error));
@@ -140,9 +161,10 @@ function route() {
   if (address.run) {
     returnTo = address.run;
     story = new Story(address.run, {
+      known: () => fleet.runs.get(address.run),
       role: () => who?.role,
       act: (action, run) => question.open(questionFor(action, run)),
-      gone: (error) => byId("story-body").replaceChildren(make("h1", "data", address.run), make("p", "problem", said(error))),
+      gone: (error) => byId("story-body").replaceChildren(make("h1", "data", address.run), make("p", "problem", `${said(error)}${error.status === 404 ? "" : " It is asked again every few seconds."}`)),
       signedOut: () => signedOut("Your session has ended. Sign in again."),
     });
     window.scrollTo(0, 0);

@@ -27,15 +27,20 @@ class Story {
   #listener = null;
   #frame = 0;
   #entries = [];
-  #shown = "";
+  #shown = {};
   #asked = 0;
   #taken = 0;
-  run = null;
+  /** Whether the service has said all there is to say. What the fleet knows of the run is less. */
+  isWhole = false;
+  /** The paths that are lost, by their names. */
+  ways = new Map();
 
-  /** `on`: role(), act(action, run), gone(error), signedOut(). */
+  /** `on`: known(), role(), act(action, run), gone(error), signedOut(). */
   constructor(name, on) {
     this.name = name;
     this.on = on;
+    const known = on.known();
+    this.run = known ? { ...known } : null;
     this.head = make("div", "story-head");
     this.now = make("div", "now");
     this.result = make("div", "");
@@ -48,8 +53,10 @@ class Story {
     this.order = make("div", "");
     const left = make("div", "story-main", this.now, this.result, this.attempts, panel("Time line", "", make("p", "help", "Times are UTC."), this.earlier, this.list));
     const body = byId("story-body");
-    body.replaceChildren(this.head, make("div", "story-columns", left, make("div", "story-side", this.order)));
+    this.parts = [this.head, make("div", "story-columns", left, make("div", "story-side", this.order))];
+    body.replaceChildren(...this.parts);
     this.ages = setInterval(() => this.#paintLater(), AGES);
+    this.#paintLater();
     this.ready = this.refresh();
     this.#listener = new Listener(`${runPath(name)}/events`, {
       open: (isAgain) => isAgain && this.refresh(),
@@ -66,6 +73,7 @@ class Story {
     this.#listener.stop();
     clearInterval(this.ages);
     clearTimeout(this.pause);
+    clearTimeout(this.again);
     cancelAnimationFrame(this.#frame);
   }
 
@@ -77,34 +85,56 @@ class Story {
       if (this.isOver || asked < this.#taken) return;
       this.#taken = asked;
       const now = run.progress ? sample(run.progress) : undefined;
-      this.run = { ...run, now };
+      this.run = { ...run, now, moved: now ? movedAfter(this.run?.moved, now) : this.run?.moved };
+      if (this.isGone) byId("story-body").replaceChildren(...this.parts);
+      [this.isWhole, this.isGone] = [true, false];
       this.#paintLater();
     } catch (error) {
       if (this.isOver) return;
       if (error instanceof Refused && error.status === 401) this.on.signedOut();
-      else if (!this.run) this.on.gone(error);
+      else if (!this.isWhole) {
+        const isNowhere = error.status === 404;
+        this.isGone = isNowhere || !this.run;
+        if (this.isGone) this.on.gone(error);
+        // The stream tells of a connection that is back only where there was one before.
+        if (!isNowhere) this.again = setTimeout(() => this.refresh(), AGAIN);
+      }
     }
   }
 
   #told(kind, data) {
     if (kind === "progress") {
-      if (this.run && !isOver(this.run.state)) this.run.now = sample(data.progress);
+      if (this.run && !isOver(this.run.state)) {
+        this.run.now = sample(data.progress);
+        this.run.moved = movedAfter(this.run.moved, this.run.now);
+      }
     } else {
       this.#entries.push([kind, data]);
       const event = data.agent?.event;
       // Of an earlier attempt, they say nothing any more.
-      if (event?.kind === "run-started") this.paths = undefined;
-      if (event?.kind === "path-changed") this.paths = { live: event.live, total: event.total };
+      if (event?.kind === "run-started") [this.paths, this.ways] = [undefined, new Map()];
+      if (event?.kind === "path-changed") this.#path(event, data.time);
       if (this.run && (event?.kind === "step-started" || event?.kind === "phase-started")) {
-        Object.assign(this.run, { phase: event.phase, step: event.step, now: undefined });
+        Object.assign(this.run, { phase: event.phase, step: event.step, now: undefined, moved: undefined });
       }
       // What an event says of the run is little: the rest is asked for, once for all that came together.
-      if (kind !== "agent" || event?.kind === "run-failed" || event?.kind === "run-finished") {
+      if (kind !== "agent" || event?.kind === "run-failed" || event?.kind === "run-finished" || (event?.kind === "path-changed" && (event.live === 0 || this.run?.waits))) {
         clearTimeout(this.pause);
         this.pause = setTimeout(() => this.refresh(), 200);
       }
     }
     this.#paintLater();
+  }
+
+  /** Which paths are lost. One that has gone is known by its name alone; one that comes back may have another. */
+  #path({ path, way, state, ...counts }, time) {
+    const before = this.ways.get(path);
+    if (state === "up") {
+      for (const [name, lost] of this.ways) if (name === path || lost.way === way) this.ways.delete(name);
+    } else {
+      this.ways.set(path, { way: way === path ? before?.way ?? way : way, state, since: before?.since ?? time });
+    }
+    this.paths = pathsAfter(this.paths, { ...counts, state }, time);
   }
 
   #paintLater() {
@@ -119,15 +149,21 @@ class Story {
     const { run } = this;
     if (!run) return;
     this.#paintNow(run);
-    // All else changes seldom, and is made anew only then: focus and selections stay.
-    const { now, progress, phase, step, ...rest } = run;
-    const shown = JSON.stringify([rest, this.on.role()]);
-    if (shown === this.#shown) return;
-    this.#shown = shown;
-    this.#paintHead(run);
+    if (this.lasted) this.#paintLasted(run);
+    // All else changes seldom, and is made anew only then: focus and selections stay, and no button goes from under a finger.
+    const { now, moved, progress, phase, step, paths, order, turn, ...rest } = run;
+    if (this.#isNew("head", [rest, this.on.role()])) this.#paintHead(run);
+    if (!this.#isNew("rest", [rest, order])) return;
     this.result.replaceChildren(...resultOf(run));
     this.attempts.replaceChildren(attemptsOf(run));
     this.order.replaceChildren(orderOf(run));
+  }
+
+  #isNew(part, value) {
+    const text = JSON.stringify(value);
+    const isNew = this.#shown[part] !== text;
+    this.#shown[part] = text;
+    return isNew;
   }
 
   #paintHead(run) {
@@ -148,29 +184,40 @@ class Story {
     }
     const reason = run.reason && !run.failure ? make("p", "reason data", run.reason) : null;
     const since = isOver(run.state) ? run.ended : run.since;
-    const line = make("p", "story-state", stateMark(run.state), since ? make("span", "sub", isOver(run.state) ? " at " : " since ", moment(since), " UTC") : null,
+    this.lasted = make("span", "");
+    const line = make("p", "story-state", stateMark(run.state), since ? make("span", "sub", isOver(run.state) ? " at " : " since ", moment(since), " UTC", this.lasted) : null,
       run.cancel && !isOver(run.state) ? make("span", "badge", "being cancelled") : null);
     this.head.replaceChildren(make("div", "", title, line, make("p", "sub mono", run.run), ...(reason ? [reason] : [])), buttons);
+    this.#paintLasted(run);
     if (act) this.head.querySelector(`[data-act="${act}"]`)?.focus();
+  }
+
+  #paintLasted(run) {
+    const lasted = age(isOver(run.state) ? run.ended : run.since);
+    put(this.lasted, lasted && `, ${isOver(run.state) ? `${lasted} ago` : `for ${lasted}`}`);
   }
 
   /** What changes each second: it is made once for each step, and then only its texts. */
   #paintNow(run) {
     const isLive = run.state === "running" || run.waits;
-    const key = isLive ? `${run.state} ${run.phase} ${run.step} ${run.waits?.for} ${run.waits?.detail} ${run.waits ? age(run.since) : ""} ${Boolean(run.now)} ${Boolean(this.paths)}` : "";
+    const paths = (run.paths = this.paths ?? run.paths);
+    const key = isLive ? `${run.state} ${run.phase} ${run.step} ${run.waits?.for} ${run.waits?.detail} ${run.waits ? age(waitsSince(run)) : ""} ${Boolean(run.now)} ${Boolean(run.now?.rates)} ${Boolean(paths)} ${this.on.role()}` : "";
     if (this.nowKey !== key) {
       this.nowKey = key;
       this.now.replaceChildren(...(isLive ? [this.#nowPanel(run)] : []));
     }
     if (!isLive) return;
-    this.#paintPaths();
+    this.#paintPaths(run);
     if (!run.now || !this.meter) return;
     const { now } = run;
     setMeter(this.meter, now, now.step);
     put(this.share, `${percent(now.bytes, now.total_bytes)} %`);
-    put(this.amount, `${amount(now.bytes, now.total_bytes)}${now.eta_seconds != null ? `, ${duration(now.eta_seconds)} left` : ""}`);
+    const still = standstill(run);
+    const rest = still ? `no progress for ${still}` : now.eta_seconds != null ? `${duration(now.eta_seconds)} left` : "";
+    put(this.amount, [amount(now.bytes, now.total_bytes), rest].filter(Boolean).join(", "));
+    this.amount.classList.toggle("still", still !== "");
     const most = Math.max(1, ...STAGES.map(([stage]) => now.rates?.[stage] ?? 0));
-    for (const [stage] of STAGES) {
+    for (const [stage] of this.stages ? STAGES : []) {
       const { fill, text, row } = this.stages[stage];
       const rate = now.rates?.[stage] ?? 0;
       fill.style.transform = `scaleX(${(rate / most).toFixed(4)})`;
@@ -179,17 +226,22 @@ class Story {
     }
   }
 
-  #paintPaths() {
-    if (!this.paths || !this.pathsText) return;
-    put(this.pathsText, `${this.paths.live} of ${this.paths.total} live`);
-    this.pathsText.classList.toggle("degraded", this.paths.live < this.paths.total);
+  #paintPaths({ paths, state }) {
+    if (!paths || !this.pathsText || state !== "running") return;
+    put(this.pathsText, pathsLine(paths));
+    this.pathsText.classList.toggle("degraded", paths.live < paths.total);
+    const lost = [...this.ways].map(([path, { way, state: how, since }]) => `${path} is ${how} · ${age(since)}${way === path ? "" : `: ${way}`}`);
+    if (this.waysShown === lost.join("\n")) return;
+    this.waysShown = lost.join("\n");
+    this.pathsList.replaceChildren(...lost.map((text) => make("li", "data", text)));
   }
 
   #nowPanel(run) {
     this.meter = null;
     const inside = [];
     if (run.waits) {
-      inside.push(make("p", "waits", make("strong", "", `Waits for ${waitWord(run)}`), make("span", "sub", ` for ${age(run.since)}`)), make("p", "data", run.waits.detail));
+      inside.push(make("p", "waits", make("strong", "", `Waits for ${waitWord(run)}`), make("span", "sub", ` for ${age(waitsSince(run))}`)), make("p", "data", run.waits.detail));
+      if (silentAttempt(run) && this.on.role() === "operator") inside.push(make("p", "help", `The button “${ACTION_WORDS["confirm-death"]}” on this page does the same as that command.`));
     }
     if (run.state === "running") {
       inside.push(make("p", "step-line", make("strong", "", run.step ?? run.phase ?? "starting"), run.phase ? make("span", "sub", ` phase ${run.phase}`) : null, (this.share = make("span", "share"))));
@@ -201,21 +253,24 @@ class Story {
       this.meter.ariaValueMax = "100";
       this.meter.setAttribute("aria-label", `Progress of ${run.server}`);
       this.amount = make("p", "sub amount");
-      this.stages = {};
+      // What the fleet is told of a run has no rates of its stages.
+      this.stages = run.now.rates ? {} : null;
       const list = make("dl", "stages");
-      for (const [stage, title] of STAGES) {
+      for (const [stage, title] of this.stages ? STAGES : []) {
         const [fill, text] = [make("div", "fill"), make("span", "")];
         const row = make("div", "stage", make("dt", "", title), make("dd", "", make("div", "meter", fill), text));
         this.stages[stage] = { fill, text, row };
         list.append(row);
       }
-      inside.push(this.meter, this.amount, list);
+      inside.push(this.meter, this.amount, this.stages && list);
     }
-    if (this.paths) {
-      this.pathsText = make("dd", "");
-      inside.push(make("dl", "facts", make("dt", "", "Paths"), this.pathsText));
+    this.pathsText = null;
+    if (run.paths && run.state === "running") {
+      [this.pathsText, this.pathsList, this.waysShown] = [make("span", ""), make("ul", "lines mono"), null];
+      this.pathsList.setAttribute("role", "list");
+      inside.push(make("dl", "facts", make("dt", "", "Paths"), make("dd", "", this.pathsText, this.pathsList)));
     }
-    return panel("Now", "live", ...inside);
+    return panel("Now", needsAttention(run) ? "live attention" : "live", ...inside);
   }
 
   #entry(kind, data) {

@@ -50,6 +50,9 @@ function percent(part, whole) {
   return whole > 0 ? Math.floor((Math.min(part, whole) * 100) / whole) : 100;
 }
 
+/** The time that is left: nobody needs its seconds when it is long, and a column has no room for them. */
+const left = (seconds) => `${seconds >= 600 && seconds < 3600 ? `${Math.floor(seconds / 60)} min` : duration(seconds)} left`;
+
 function duration(seconds) {
   const s = Math.max(0, Math.floor(seconds));
   if (s < 60) return `${s} s`;
@@ -64,7 +67,10 @@ let ahead = 0;
 /** How long something has lasted, coarser the longer it is. */
 function age(since) {
   const s = Math.max(0, (Date.now() + ahead - Date.parse(since)) / 1000);
-  if (!Number.isFinite(s)) return "";
+  return Number.isFinite(s) ? lasting(s) : "";
+}
+
+function lasting(s) {
   if (s < 10) return "a moment";
   if (s < 120) return `${Math.floor(s / 10) * 10} s`;
   if (s < 7200) return `${Math.floor(s / 60)} min`;
