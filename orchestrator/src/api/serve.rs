@@ -54,7 +54,7 @@ impl Server {
     pub(super) fn refused(&self, from: SocketAddr, full: &str) {
         self.metrics.refused();
         if let Some(times) = self.refusals.happened() {
-            tracing::warn!(%from, times, "connections are refused, and this is the last of them: {full}");
+            tracing::warn!(%from, times, "connections are refused, or let go for those that come; the last time because {full}");
         }
     }
 }
