@@ -2,6 +2,7 @@
 
 import json
 
+import stub
 from service import failure, progress
 
 TEXTS = [
@@ -14,14 +15,19 @@ EVIL = " ".join(TEXTS)
 
 def no_text_becomes_markup(world):
     browser, service = world.browser, world.service
-    # A service takes no such names of servers and fabrics at all.
+    # A service takes no such names of servers, fabrics, images and architectures at all.
     order = {"launcher": "external", "image": {"name": "i", "sources": ["http://a/"], "trust": ["ab" * 32]}, "target": {"device": "/dev/x"}}
     for key in ["server", "fabric"]:
         for text in TEXTS:
             status, _ = service.ask("POST", "/v1/runs", order | {"server": "s"} | {key: text}, service.token())
             assert status == 400, (key, text, status)
-    image = {"name": EVIL, "sources": [EVIL, "http://a/" + EVIL], "trust": ["ab" * 32]}
-    run = service.create("lpar-evil", image=image, target={"device": "/dev/" + EVIL.replace("/../", "/").replace("//", "/")})
+    for key in ["name", "architecture"]:
+        for text in TEXTS:
+            status, _ = service.ask("POST", "/v1/runs", order | {"server": "s", "image": order["image"] | {key: text}}, service.token())
+            assert status == 400, (key, text, status)
+    image = {"name": "debian-13", "sources": [EVIL, "http://a/" + EVIL], "trust": ["ab" * 32]}
+    device = "".join(letter for letter in EVIL.replace("/../", "/").replace("//", "/") if letter not in "\0\u0007\u001b")
+    run = service.create("lpar-evil", image=image, target={"device": "/dev/" + device})
     world.sign_in()
     agent = service.agent(run, name=EVIL[:250])
     agent.say(
@@ -60,6 +66,13 @@ def no_text_becomes_markup(world):
     browser.evaluate(f"location.hash = '#run/{second}'")
     browser.until("document.getElementById('panel-result')", "the summary")
     harmless(world)
+    # Why a person has shut an attempt out.
+    third = service.create("lpar-evil-3", image=image)
+    service.agent(third)
+    service.must("POST", f"/v1/runs/{third}/revoke", {"attempt": 1, "reason": EVIL[:200]})
+    browser.evaluate(f"location.hash = '#run/{third}'")
+    browser.until("document.getElementById('timeline').textContent.includes('revoked by operator token: <img')", "the revocation")
+    harmless(world)
     # What stands in the address is a text as well.
     for address in [f"run/{EVIL}", f"q={EVIL}&state={EVIL}", "run/%", "run/..%2f..%2fsession", "run/" + "%3Cimg%20src=x%20onerror=window.pwned=1%3E"]:
         browser.evaluate(f"location.hash = {json.dumps(address)}")
@@ -67,6 +80,25 @@ def no_text_becomes_markup(world):
         harmless(world)
     complaints = browser.complaints(but=["404", "400"])
     assert complaints == [], complaints
+
+
+def what_a_launcher_says_is_a_text(world):
+    """The words of a cluster or a machine, which a service of this machine alone never has, and names that no service takes any more."""
+    browser, run = world.browser, next(iter(stub.thousand().values()))
+    del run["progress"]
+    wait = {"for": "agent", "detail": f"attempt 1 {EVIL}"}
+    attempt = {"attempt": 1, "started": run["created"], "handle": EVIL, "outcome": "lost", "reason": EVIL}
+    run |= {"state": "launching", "reason": EVIL, "waits": wait, "attempts": [attempt], "image": EVIL, "target": EVIL}
+    told = [{"run": run["run"], "time": run["created"], "state": {"state": "launching", "reason": EVIL}}]
+    played = stub.Stub(world.files, {run["run"]: run}, {run["run"]: told})
+    browser.new_page()
+    browser.open(played.url + "/")
+    browser.until("document.getElementById('groups').textContent.includes('attempt 1 <img')", "what it waits for")
+    harmless(world)
+    browser.evaluate(f"location.hash = '#run/{run['run']}'")
+    browser.until("document.querySelector('td .mono')?.textContent.includes('<script>')", "what its launcher knows it by")
+    harmless(world)
+    assert browser.complaints() == [] and played.close() is None
 
 
 def harmless(world):

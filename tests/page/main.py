@@ -60,6 +60,7 @@ CHECKS = [
     people.the_files_are_served_as_the_policy_says, people.paths_that_lead_elsewhere_lead_nowhere, people.whoever_has_a_token_signs_in,
     watching.what_happens_is_shown_without_a_reload, watching.paths_that_were_lost_before_are_shown, watching.a_run_is_cancelled_with_the_keyboard_alone,
     people.a_viewer_sees_and_changes_nothing, hostile.no_text_becomes_markup, watching.a_death_is_confirmed_by_the_servers_name,
+    hostile.what_a_launcher_says_is_a_text,
     watching.the_death_is_confirmed_of_an_attempt_that_has_its_outcome, watching.whoever_cancels_is_told_that_the_key_is_destroyed,
     late.a_list_that_comes_late_changes_nothing, late.a_story_that_comes_late_changes_nothing, late.what_stands_still_is_not_shown_as_if_it_moved,
     watching.the_page_comes_back_after_the_service, thousand.what_is_played_is_what_the_service_says,

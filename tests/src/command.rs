@@ -29,6 +29,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("cmp", "diffutils"),
     ("cp", "coreutils"),
     ("curl", "curl"),
+    ("date", "coreutils"),
     ("dd", "coreutils"),
     ("diff", "diffutils"),
     ("cryptsetup", "cryptsetup-bin"),

@@ -12,6 +12,7 @@ pub mod document;
 pub mod encrypted;
 pub mod forge;
 pub mod hostile;
+pub mod impostor;
 pub mod lab;
 pub mod layout;
 pub mod loopdev;
@@ -29,6 +30,7 @@ pub mod witness;
 
 pub use cgroup::Cgroup;
 pub use command::{Done, Run, Running};
+pub use impostor::Impostor;
 pub use lab::{Image, Key, Lab};
 pub use layout::Layout;
 pub use loopdev::{Loop, Mount};

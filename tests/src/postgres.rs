@@ -16,7 +16,7 @@ const LIMIT: u64 = 600;
 /// Its user, who may do everything, and that user's password.
 const USER: &str = "postgres";
 /// See [`USER`].
-const PASSWORD: &str = "correct-horse";
+pub const PASSWORD: &str = "correct-horse";
 /// Where Debian puts its versions.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
@@ -134,6 +134,15 @@ impl Postgres {
     #[track_caller]
     pub fn sql(&self, sql: &str) -> String {
         self.client().arg("-c").arg(sql).text().trim().to_owned()
+    }
+
+    /// All that its database holds, as `pg_dump` writes it.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn dump(&self) -> String {
+        Run::program(&program("pg_dump")).arg("--dbname").arg(self.url()).env("PGCONNECT_TIMEOUT", "10").text()
     }
 
     /// `psql`, connected to its database.

@@ -1,6 +1,6 @@
-//! A client that speaks HTTP over TLS as it is told to, whether that is right or not: one request per connection.
+//! A client that speaks HTTP over TLS as it is told to, whether that is right or not: one request per connection, unless it is kept.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -91,8 +91,7 @@ impl Client {
         let mut answer = String::new();
         self.begin(method, path, headers, body)?.read_to_string(&mut answer).map_err(|error| error.to_string())?;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or("no head")?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
-        Ok(Said { status, head: head.to_owned(), body: body.to_owned() })
+        Said::new(head, body.to_owned())
     }
 
     /// Sends this request. What is answered comes when it is read.
@@ -106,14 +105,32 @@ impl Client {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
+        let mut stream = self.connect()?;
+        let request = self.request(method, path, &[headers, &[("connection", "close")]].concat(), body);
+        stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(stream)
+    }
+
+    /// Makes a connection that is kept.
+    ///
+    /// # Errors
+    /// There is none; TLS may say why only when something is sent.
+    pub fn keep(&self) -> Result<Kept<'_>, String> {
+        Ok(Kept { client: self, stream: BufReader::new(self.connect()?) })
+    }
+
+    fn connect(&self) -> Result<StreamOwned<ClientConnection, TcpStream>, String> {
         let failed = |error: std::io::Error| error.to_string();
         let tcp = TcpStream::connect(&self.address).map_err(failed)?;
         tcp.set_read_timeout(Some(LIMIT)).map_err(failed)?;
         let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host).to_owned();
         let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
         let tls = ClientConnection::new(Arc::clone(&self.tls), name).map_err(|error| error.to_string())?;
-        let mut stream = StreamOwned::new(tls, tcp);
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
+        Ok(StreamOwned::new(tls, tcp))
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.address);
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
@@ -122,12 +139,46 @@ impl Client {
         } else if method != "GET" {
             request += "content-length: 0\r\n";
         }
-        stream.write_all(format!("{request}\r\n{body}").as_bytes()).map_err(failed)?;
-        Ok(stream)
+        format!("{request}\r\n{body}")
+    }
+}
+
+/// A connection on which requests follow each other.
+pub struct Kept<'a> {
+    client: &'a Client,
+    stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
+}
+
+impl Kept<'_> {
+    /// Posts JSON, with a bearer token. The answer must say how long it is.
+    ///
+    /// # Errors
+    /// There was no answer; TLS says why.
+    pub fn post(&mut self, path: &str, token: &str, body: &str) -> Result<Said, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let bearer = format!("Bearer {token}");
+        let request = self.client.request("POST", path, &[("authorization", &bearer)], body);
+        self.stream.get_mut().write_all(request.as_bytes()).map_err(failed)?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.stream.read_line(&mut head).map_err(failed)? == 0 {
+                return Err("the connection has ended".to_owned());
+            }
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length = length.and_then(|length| length.parse().ok()).ok_or("no length")?;
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).map_err(failed)?;
+        Said::new(&head, String::from_utf8_lossy(&body).into_owned())
     }
 }
 
 impl Said {
+    fn new(head: &str, body: String) -> Result<Self, String> {
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
+        Ok(Said { status, head: head.to_owned(), body })
+    }
+
     /// Its body, as it came.
     pub fn text(&self) -> &str {
         &self.body

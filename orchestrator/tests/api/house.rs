@@ -39,6 +39,8 @@ pub struct House {
     pub address: SocketAddr,
     pub fake: Arc<Fake>,
     pub drain: CancellationToken,
+    /// As [`House::drain`], for those alone who say that the service is about to end: connections go on.
+    pub about_to_end: CancellationToken,
     pub serving: JoinHandle<()>,
     /// Where it speaks TLS, and whom a client must trust for that.
     pub certificate: Option<CertificateDer<'static>>,
@@ -91,12 +93,13 @@ impl House {
     ) -> Self {
         let fake = Arc::new(Fake::default());
         let drain = CancellationToken::new();
+        let about_to_end = drain.child_token();
         let digest = |token: &str| tokens::digest(&token.to_owned().try_into().unwrap());
         let people = People::new(digest(OPERATOR), digest(VIEWER), SessionKey::new(&[7; 32]));
         let settings = Settings {
             people: people.into(),
             limits: limits.clone(),
-            drain: drain.clone(),
+            drain: about_to_end.clone(),
             metrics: Default::default(),
         };
         let app = router(fake.clone(), settings);
@@ -105,7 +108,7 @@ impl House {
         let address = listener.local_addr().unwrap();
         let (config, certificate) = tls.unzip();
         let serving = tokio::spawn(serve(vec![listener], config, app, limits, drain.clone(), Default::default()));
-        House { address, fake, drain, serving, certificate, agent }
+        House { address, fake, drain, about_to_end, serving, certificate, agent }
     }
 
     pub async fn connect(&self) -> TcpStream {

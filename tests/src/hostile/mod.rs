@@ -3,7 +3,7 @@
 
 mod answer;
 mod case;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::HashMap;
 use std::net::{TcpListener, TcpStream};

@@ -125,7 +125,7 @@ fn is_pause(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-pub(super) fn server_config(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
+pub(crate) fn server_config(certificate: &Path, key: &Path) -> Arc<ServerConfig> {
     let chain =
         CertificateDer::pem_file_iter(certificate).expect("a certificate").map(|der| der.expect("a certificate"));
     let key = PrivateKeyDer::from_pem_file(key).expect("a private key");

@@ -40,7 +40,7 @@ fn image(lab: &Lab) -> (Vec<u8>, Image) {
 }
 
 /// The process of a run's current attempt.
-fn agent(service: &Service, run: &str) -> i32 {
+pub(super) fn agent(service: &Service, run: &str) -> i32 {
     let shown = service.show(run);
     let attempts = shown["attempts"].as_array().unwrap();
     let handle = attempts.last().unwrap()["handle"].as_str().unwrap();
@@ -224,7 +224,7 @@ fn an_attempt_may_last_longer_than_its_certificate() {
 }
 
 /// `z-provisioner run --orchestrator` as somebody else than the service starts it.
-fn enrol(service: &Service, image: &Image, token: &Path) -> e2e::Run {
+pub(super) fn enrol(service: &Service, image: &Image, token: &Path) -> e2e::Run {
     e2e::Run::provisioner()
         .arg("run")
         .args(["--orchestrator", service.url(), "--orchestrator-ca"])

@@ -8,4 +8,5 @@ mod leaks;
 mod metrics;
 mod store;
 mod strangers;
+mod tickets;
 mod time;

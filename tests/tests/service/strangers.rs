@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -293,6 +294,43 @@ fn an_agent_is_nobody_without_its_own_key_and_nobody_else_is_one() {
 
 fn key_of(enrol: &str) -> String {
     serde_json::from_str::<Value>(enrol).unwrap()["client_key"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_agents_certificate_that_has_ended_counts_on_no_connection() {
+    let lab = Lab::new();
+    let service = Service::new(&lab, json!({}));
+    let agent = Agent::enrol(&lab, &service, "s1");
+    let (path, session) = (agent.path("lease"), agent.answer["session"].as_str().unwrap());
+    let key = lab.path("s1.key");
+    let ends = |seconds: i64| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let uri = format!("urn:z-orchestrator:attempt:{}:1", agent.run);
+        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into().unwrap()));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs().cast_signed();
+        // What it says are whole seconds.
+        params.not_after = (std::time::UNIX_EPOCH + Duration::from_secs((now + seconds).cast_unsigned())).into();
+        let pair = KeyPair::from_pem(&std::fs::read_to_string(&key).unwrap()).unwrap();
+        let certificate = params.signed_by(&pair, &own(&service)).unwrap().pem();
+        shown(&service, &(lab.file("certificate.pem", certificate.as_bytes()), key.clone()))
+    };
+    let refused_by_tls = |client: &Client| {
+        let error = client.post(&path, Some(session), &[], "{}").expect_err("it was taken");
+        assert!(error.contains("CertificateExpired"), "{error}");
+    };
+    refused_by_tls(&ends(-1));
+    let short = ends(3);
+    let mut kept = short.keep().unwrap();
+    assert_eq!(kept.post(&path, session, "{}").unwrap().status, 200);
+    // From here on a session can be resumed.
+    assert_eq!(short.post(&path, Some(session), &[], "{}").unwrap().status, 200);
+    std::thread::sleep(Duration::from_secs(3));
+    let ended = "came without its client certificate";
+    refused(&kept.post(&path, session, "{}").unwrap(), 401, "unauthorized", ended);
+    refused(&short.post(&path, Some(session), &[], "{}").unwrap(), 401, "unauthorized", ended);
+    // It was nothing else.
+    assert_eq!(agent.client.post(&path, Some(session), &[], "{}").unwrap().status, 200);
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn the_secret_is_the_jobs_and_has_what_the_arguments_name() {
     let mut given: Vec<&String> = secret["data"].as_object().unwrap().keys().collect();
     given.sort_unstable();
     assert_eq!(named, given);
+    assert!(arguments.windows(2).any(|pair| pair == ["--server", "LPAR_7"]), "it knows which machine it is on");
     let budget = budget(&job, "v1");
     assert_eq!((&budget["apiVersion"], &budget["spec"]["minAvailable"]), (&json!("policy/v1"), &json!(1)));
     let labels = template_labels(&job);
