@@ -112,12 +112,13 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     }
 }
 
-/// What strangers may cost grows with the runs that there may be. Each agent keeps one connection, and has a second or third for a while; it asks
-/// once a second, and more at the beginning and the end; and all those of this machine, or behind one gateway, are one peer. Whoever orders
-/// so many runs asks for each a few times.
+/// What strangers may cost grows with the runs that there may be. Each agent keeps one connection, and has a second or third for a while, which
+/// no stranger may take from it; it asks once a second, and more at the beginning and the end; and all those of this machine, or behind one
+/// gateway, are one peer. Whoever orders so many runs asks for each a few times.
 fn api_limits(limits: &config::Limits) -> api::Limits {
     let defaults = api::Limits::default();
-    let watchers = usize::try_from(limits.watchers).unwrap_or(usize::MAX);
+    // So many for one caller, as all are who have the same token, and a third more, which it leaves to others.
+    let watchers = usize::try_from(limits.watchers + limits.watchers.div_ceil(3)).unwrap_or(usize::MAX);
     let of_agents = usize::try_from(limits.runs).unwrap_or(usize::MAX).saturating_mul(4);
     let held = of_agents.saturating_add(watchers);
     let per_peer = limits.runs.saturating_mul(4);
@@ -125,6 +126,7 @@ fn api_limits(limits: &config::Limits) -> api::Limits {
     api::Limits {
         connections: defaults.connections.max(held.saturating_add(1024)),
         connections_per_peer: defaults.connections_per_peer.max(held.saturating_add(64)),
+        connections_kept: defaults.connections_kept.max(of_agents / 4 * 3),
         watchers,
         per_peer: defaults.per_peer.at_least(per_peer),
         per_person: defaults.per_person.at_least(per_person),
@@ -293,11 +295,13 @@ mod tests {
     fn what_strangers_may_cost_grows_with_the_runs() {
         let few = api_limits(&config::Limits::default());
         let defaults = api::Limits::default();
-        assert_eq!((few.watchers, few.per_peer, few.per_person), (256, defaults.per_peer, defaults.per_person));
+        assert_eq!((few.watchers, few.per_peer, few.per_person), (256 + 86, defaults.per_peer, defaults.per_person));
         let many = api_limits(&config::Limits { runs: 10_000, watchers: 1050, ..config::Limits::default() });
         assert!(many.connections_per_peer > 3 * 10_000 + 1050 && many.connections > many.connections_per_peer);
         assert!(many.per_peer.per_second >= 2 * 10_000 && many.per_peer.burst >= 2 * many.per_peer.per_second);
         assert!(many.per_person.per_second >= 1000 && many.per_caller == defaults.per_caller);
-        assert_eq!(many.watchers, 1050);
+        assert_eq!(many.watchers, 1050 + 350);
+        let per_peer = many.connections_per_peer;
+        assert!(many.connections_kept >= 3 * 10_000 && per_peer - many.connections_kept > 10_000 + 1400);
     }
 }

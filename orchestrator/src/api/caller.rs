@@ -71,6 +71,11 @@ impl FromRequestParts<Api> for Onlooker {
 }
 
 impl Onlooker {
+    /// Who it is.
+    pub(super) fn who(&self) -> &Who {
+        &self.0.who
+    }
+
     /// The answer, which ends with the next piece of it when what proved who it is has ended or was revoked.
     pub(super) fn bounds(self, api: &Api, answer: Response) -> Response {
         let people = Arc::clone(&api.people);
@@ -114,15 +119,20 @@ impl FromRequestParts<Api> for Signing {
     }
 }
 
-/// Who it is, of the people. What comes first counts, also where something after it would have proven more.
+/// Who it is, of the people, counted.
 fn person(parts: &Parts, api: &Api) -> Answered<Known> {
-    let known = match (by_certificate(parts, api)?, session::cookie(&parts.headers)?) {
-        (Some(known), _) => known,
-        (None, Some(cookie)) if !parts.headers.contains_key(AUTHORIZATION) => session::known(parts, cookie, api)?,
-        (None, _) => by_token(parts, api)?,
-    };
+    let known = known(parts, api)?;
     within_pace(api.persons.ask(&Caller::Person(known.who.clone())))?;
     Ok(known)
+}
+
+/// Who it is, of the people. What comes first counts, also where something after it would have proven more.
+pub(super) fn known(parts: &Parts, api: &Api) -> Answered<Known> {
+    match (by_certificate(parts, api)?, session::cookie(&parts.headers)?) {
+        (Some(known), _) => Ok(known),
+        (None, Some(cookie)) if !parts.headers.contains_key(AUTHORIZATION) => session::known(parts, cookie, api),
+        (None, _) => by_token(parts, api),
+    }
 }
 
 /// Whose certificate came with the connection. Browsers show one whoever has made the request, as they send cookies.
@@ -221,16 +231,11 @@ fn token(parts: &Parts, what: &str) -> Answered<Token> {
         .map_err(|error| Refusal::new(Code::Unauthorized, format!("the bearer token is not {what}: {error}")))
 }
 
-fn within_pace(paced: Result<(), Duration>) -> Answered<()> {
+pub(super) fn within_pace(paced: Result<(), Duration>) -> Answered<()> {
     paced.map_err(|wait| {
         Problem::new(Code::TooMany, "there were too many requests of this caller")
             .with_hint("wait as long as `retry_after` says")
             .retry_after((wait.as_secs_f64().ceil() as u64).max(1))
             .into()
     })
-}
-
-/// Counts a request of a peer, whoever it says it is.
-pub(super) fn pace(api: &Api, request: &Request) -> Answered<()> {
-    within_pace(api.peers.ask(&Peer::address(request)))
 }

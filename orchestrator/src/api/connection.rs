@@ -1,27 +1,26 @@
 //! One connection: TLS, HTTP/1.1 or HTTP/2, and how it ends.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::Request;
-use axum::response::Response;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
+use super::activity::{Activity, Over};
+use super::answer::counted;
 use super::caller::{Certificate, Peer};
 use super::limits::Limits;
+use super::places::Place;
 use super::serve::{Accepting, Server};
 use super::stall::Stall;
 use crate::model::Moment;
@@ -51,13 +50,13 @@ impl Builders {
 
 /// Serves one connection until it ends. Its parts are boxed, each for as long as it is needed: most connections are idle most of the
 /// time, and there may be ten thousand of them.
-pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
+pub(super) async fn run(stream: TcpStream, from: SocketAddr, place: &mut Place, server: &Server) {
     // Events are small, and late when they are held back. Where that cannot be set, nothing else is lost.
     let _ = stream.set_nodelay(true);
     let stream = Stall::new(stream, server.limits.stall);
     match &server.tls {
         Some(tls) => {
-            let serving = Box::pin(shake(stream, from, tls, server)).await;
+            let serving = Box::pin(shake(stream, from, place, tls, server)).await;
             if let Some(serving) = serving {
                 serving.await;
             }
@@ -70,11 +69,13 @@ pub(super) async fn run(stream: TcpStream, from: SocketAddr, server: &Server) {
 async fn shake<'a>(
     stream: Stall<TcpStream>,
     from: SocketAddr,
+    place: &mut Place,
     tls: &Accepting,
     server: &'a Server,
 ) -> Option<BoxFuture<'a, ()>> {
     let shaken = tokio::select! {
         () = server.drain.cancelled() => return None,
+        () = place.is_wanted() => return None,
         shaken = timeout(server.limits.handshake, tls.acceptor.accept(stream)) => shaken,
     };
     match shaken {
@@ -85,6 +86,11 @@ async fn shake<'a>(
                 let shown = leaf.and_then(|leaf| tls.clients.shown(leaf, Moment::of_wall_clock()));
                 (connection.alpn_protocol() == Some(b"h2"), shown)
             };
+            // One that has shown nothing may have to go here; it hears of that by its end.
+            if let Err(full) = place.settle(shown.as_ref().filter(|shown| shown.is_ours).map(|shown| &shown.key)) {
+                server.refused(from, full);
+                return None;
+            }
             let who = End { from, certificate: shown.map(|shown| Certificate(Arc::new(shown))) };
             let builder = if is_http2 { &server.builders.http2 } else { &server.builders.http1 };
             return Some(Box::pin(serve(stream, builder, who, server)));
@@ -133,17 +139,17 @@ fn serve<'a, S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (activity, End { from, certificate }) = (Activity::new(), end);
-    let counted = activity.clone();
+    let (activity, End { from, certificate }) = (Activity::new(&server.limits), end);
+    let doing = activity.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        let under_way = counted.begin();
+        let under_way = doing.begin();
         request.extensions_mut().insert(Peer(from));
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
         }
         let request: Request = request.map(Body::new);
         let answer = server.app.clone().oneshot(request);
-        async move { answer.await.map(|response: Response| response.map(|body| Counted { body, _under_way: under_way })) }
+        async move { answer.await.map(|response| counted(response, under_way)) }
     });
     let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
     async move {
@@ -154,7 +160,10 @@ where
                 // Bounded by whoever accepted it.
                 connection.await
             }
-            () = activity.idle_too_long(&server.limits) => {
+            over = activity.over(&server.limits) => {
+                if over == Over::NotTaken {
+                    tracing::debug!(%from, "an answer is not taken: the connection ends");
+                }
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
@@ -165,85 +174,5 @@ where
         if let Err(error) = ended {
             tracing::debug!(%from, error, "a connection ended badly");
         }
-    }
-}
-
-/// What a connection is doing. One that does nothing must end, be it that no request ever comes, or comes too slowly.
-#[derive(Clone)]
-struct Activity(Arc<Mutex<Doing>>);
-
-struct Doing {
-    requests: usize,
-    served: bool,
-    idle_since: Instant,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Activity(Arc::new(Mutex::new(Doing { requests: 0, served: false, idle_since: Instant::now() })))
-    }
-
-    fn doing(&self) -> MutexGuard<'_, Doing> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self) -> UnderWay {
-        self.doing().requests += 1;
-        UnderWay(self.clone())
-    }
-
-    async fn idle_too_long(&self, limits: &Limits) {
-        loop {
-            let deadline = {
-                let doing = self.doing();
-                let limit = if doing.served { limits.idle } else { limits.head };
-                if doing.requests > 0 {
-                    Instant::now() + limits.head.min(limits.idle)
-                } else {
-                    doing.idle_since + limit
-                }
-            };
-            sleep_until(deadline).await;
-            let doing = self.doing();
-            let limit = if doing.served { limits.idle } else { limits.head };
-            if doing.requests == 0 && doing.idle_since.elapsed() >= limit {
-                return;
-            }
-        }
-    }
-}
-
-/// A request that is under way, until its answer has been sent or given up.
-struct UnderWay(Activity);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let mut doing = self.0.doing();
-        doing.requests -= 1;
-        doing.served = true;
-        doing.idle_since = Instant::now();
-    }
-}
-
-/// An answer's body, whose end is the request's.
-struct Counted {
-    body: Body,
-    _under_way: UnderWay,
-}
-
-impl HttpBody for Counted {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -16,6 +16,9 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at once of one peer: an IPv4 address, or 64 bits of an IPv6 one.
     pub connections_per_peer: usize,
+    /// Of these, in all and of each peer, as many are for those alone that have shown a certificate of the service's own authority; at
+    /// most half.
+    pub connections_kept: usize,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
     /// How long the head of a connection's first request may take.
@@ -26,7 +29,8 @@ pub struct Limits {
     pub body: Duration,
     /// How long the service may take to answer a request that it has read.
     pub answer: Duration,
-    /// How long a client may take nothing of what is sent to it.
+    /// How long a client may take nothing of what is sent to it: of all that is written to its connection, and of each answer by itself.
+    /// Of an answer, less than 1 KiB for each second of this is nothing.
     pub stall: Duration,
     /// How long requests that are under way may go on when the service ends.
     pub drain: Duration,
@@ -38,15 +42,17 @@ pub struct Limits {
     pub streams: u32,
     /// How often an HTTP/2 connection is asked whether it lives, and how long it may take to say so.
     pub ping: Duration,
-    /// Watchers at once.
+    /// Watchers at once. One caller may have three times as many as are left for others.
     pub watchers: usize,
+    /// Bytes of large answers that were not taken yet, shared in the same way.
+    pub answers: usize,
     /// How often a watcher is shown that the connection is still good.
     pub comment: Duration,
     /// How often a watcher is told of progress, at most.
     pub progress: Duration,
     /// How long a watcher of all runs waits, once it was told something, until it is told more: of many runs, much at once.
     pub gather: Duration,
-    /// Requests of one peer, whoever it says it is.
+    /// Requests of one peer, whoever it says it is; and of each that has proven who it is, for itself.
     pub per_peer: Rate,
     /// Requests of one agent's attempt.
     pub per_caller: Rate,
@@ -59,6 +65,7 @@ impl Default for Limits {
         Limits {
             connections: 4096,
             connections_per_peer: 256,
+            connections_kept: 64,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
@@ -71,6 +78,7 @@ impl Default for Limits {
             streams: 64,
             ping: Duration::from_secs(20),
             watchers: 256,
+            answers: 64 << 20,
             comment: Duration::from_secs(15),
             progress: Duration::from_secs(1),
             gather: Duration::from_millis(100),

@@ -16,7 +16,7 @@ use crate::metrics::{MEDIA_TYPE, Now};
         content_type = "application/openmetrics-text"), Watching),
 )]
 pub(super) async fn show(_: Viewer, State(api): State<Api>) -> ([(HeaderName, &'static str); 1], String) {
-    let watchers = api.limits.watchers.saturating_sub(api.watchers.available_permits());
+    let watchers = api.watchers.taken();
     let store_up = api.service.ready().await.is_ok();
     let text = api.metrics.text(&api.service.tally(), Now { watchers, store_up });
     ([(CONTENT_TYPE, MEDIA_TYPE)], text)

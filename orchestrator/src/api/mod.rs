@@ -1,11 +1,13 @@
 //! The service over HTTP: what strangers may say, within which limits, and how they are answered.
 //!
-//! A request goes this way: `serve` (a connection and what it may cost) → `pace` (how often its peer may ask) → `caller` and `session` (who
+//! A request goes this way: `serve` (a connection and what it may cost) → `purse` (who pays, and how often they may ask) → `caller` and `session` (who
 //! it is, and whether it may) → `path`, `body` (what it says) → a handler in `runs`, `agent` or `watch` → the engine. Whatever goes wrong on the way
 //! is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one call; the page's
 //! files, which `page` has, do not.
 
+mod activity;
 mod agent;
+mod answer;
 mod body;
 mod caller;
 mod connection;
@@ -15,11 +17,15 @@ mod limits;
 mod metrics;
 mod openapi;
 mod path;
+mod places;
 mod problem;
+mod purse;
 mod runs;
+mod seldom;
 mod serve;
 mod service;
 mod session;
+mod shares;
 mod stall;
 mod tail;
 mod watch;
@@ -37,7 +43,6 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use protocol::control::problem::{Code, Problem};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -47,11 +52,13 @@ pub use openapi::document;
 pub use serve::{Tls, serve};
 pub use service::{Answer, Changes, Service};
 
-use crate::identity::{People, Shown};
+use crate::identity::{People, Shown, Who};
 use crate::metrics::Metrics;
 use caller::{Caller, Peer};
 use limits::Pace;
 use problem::Refusal;
+use purse::Purse;
+use shares::Shares;
 
 /// What the API must be told.
 #[derive(Debug, Clone)]
@@ -84,10 +91,12 @@ struct Shared {
     limits: Limits,
     drain: CancellationToken,
     metrics: Metrics,
-    peers: Pace<std::net::IpAddr>,
+    purses: Pace<Purse>,
     callers: Pace<Caller>,
     persons: Pace<Caller>,
-    watchers: Arc<Semaphore>,
+    watchers: Shares<Who>,
+    /// Bytes of large answers that were not taken yet.
+    answers: Shares<Purse>,
     /// How many have ever watched all runs.
     watched: AtomicUsize,
     fleet: fleet::Looks,
@@ -104,10 +113,11 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
         people: settings.people,
         drain: settings.drain,
         metrics: settings.metrics,
-        peers: Pace::new(limits.per_peer),
+        purses: Pace::new(limits.per_peer),
         callers: Pace::new(limits.per_caller),
         persons: Pace::new(limits.per_person),
-        watchers: Arc::new(Semaphore::new(limits.watchers)),
+        watchers: Shares::new(limits.watchers),
+        answers: Shares::new(limits.answers),
         watched: AtomicUsize::default(),
         fleet: fleet::Looks::new(limits.progress),
         tail: tail::Tail::default(),
@@ -152,16 +162,20 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(openapi::ready))
 }
 
-/// What every request goes through, in one layer, for each layer takes its time: its peer is counted; it is answered in time, and also
-/// where a handler has a defect; what was answered is counted and logged, and says what it is to caches and browsers.
+/// What every request goes through, in one layer, for each layer takes its time: whoever pays for it is counted; it is answered in time,
+/// and also where a handler has a defect; what was answered is counted and logged, and says what it is to caches and browsers.
 async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     let began = Instant::now();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let path = request.extensions().get::<MatchedPath>().cloned();
     let path = path.as_ref().map_or("-", MatchedPath::as_str);
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let mut response = match caller::pace(&api, &request) {
-        Ok(()) => problem::no_panic(&method, &uri, answer_in_time(&api.limits, next.run(request))).await,
+    let (purse, request) = purse::of(&api, request);
+    let mut response = match purse::pace(&api, &purse) {
+        Ok(()) => {
+            let answer = problem::no_panic(&method, &uri, answer_in_time(&api.limits, next.run(request))).await;
+            purse::hold(&api, purse, &method, answer)
+        }
         Err(refusal) => refusal.into_response(),
     };
     let status = response.status().as_u16();

@@ -6,6 +6,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use protocol::control::problem::{Code, MEDIA_TYPE, Problem};
 
+use super::seldom::Seldom;
+
+/// A store that does not answer is told whoever asks, however often they do: `/readyz` is open to all.
+static SAID: Seldom = Seldom::new();
+
 /// A problem as an answer.
 #[derive(Debug)]
 pub struct Refusal(Box<Problem>);
@@ -30,8 +35,9 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let problem = *self.0;
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if status.is_server_error() {
-            tracing::warn!(code = problem.code.name(), detail = problem.detail, "answered with a problem");
+        let times = status.is_server_error().then(|| SAID.happened()).flatten();
+        if let Some(times) = times {
+            tracing::warn!(code = problem.code.name(), detail = problem.detail, times, "answered with a problem");
         }
         // Nothing in a problem can fail to be written: it has texts and numbers only.
         let body = serde_json::to_vec(&problem).unwrap_or_default();

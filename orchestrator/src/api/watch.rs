@@ -21,7 +21,7 @@ use protocol::control::problem::{Code, Problem};
 use protocol::control::run::{RunProgress, What};
 use protocol::event::Progress;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at, sleep_until};
 
 use super::Api;
@@ -29,8 +29,10 @@ use super::caller::Onlooker;
 use super::fleet::Place;
 use super::openapi::{Showing, Watching};
 use super::path::{Asked, RunPath};
-use super::problem::{Answered, Refusal};
+use super::problem::{Answered, Refusal, start};
 use super::service::Changes;
+use super::shares::Share;
+use crate::identity::Who;
 use crate::store::Told;
 
 /// How much is read at once of what was told.
@@ -72,7 +74,7 @@ pub(super) async fn of_run(
     let changes = api.service.watch(Some(&path.run));
     api.service.run(&path.run).await?;
     let after = place(&api, &headers, &since).await?.unwrap_or(0);
-    let answer = watch(api.clone(), Some(path.run), after, changes)?;
+    let answer = watch(api.clone(), onlooker.who(), Some(path.run), after, changes)?;
     Ok(onlooker.bounds(&api, answer))
 }
 
@@ -97,7 +99,7 @@ pub(super) async fn of_all(
         Some(after) => after,
         None => api.service.last_told().await?,
     };
-    let answer = watch(api.clone(), None, after, changes)?;
+    let answer = watch(api.clone(), onlooker.who(), None, after, changes)?;
     Ok(onlooker.bounds(&api, answer))
 }
 
@@ -121,10 +123,16 @@ async fn place(api: &Api, headers: &HeaderMap, since: &Since) -> Answered<Option
     Ok(Some(after))
 }
 
-fn watch(api: Api, run: Option<RunId>, after: i64, changes: Box<dyn Changes>) -> Answered<Response> {
-    let permit = api.watchers.clone().try_acquire_owned().map_err(|_| {
-        let detail = format!("{} watchers are as many as there may be at once", api.limits.watchers);
-        Problem::new(Code::TooMany, detail).with_hint("close others").retry_after(10)
+fn watch(api: Api, who: &Who, run: Option<RunId>, after: i64, changes: Box<dyn Changes>) -> Answered<Response> {
+    let share = api.watchers.take(who.clone(), 1).ok_or_else(|| {
+        let detail = format!(
+            "of {} watchers that there may be at once, {} has as many as it may have",
+            api.limits.watchers,
+            start(&who.name)
+        );
+        Problem::new(Code::TooMany, detail)
+            .with_hint("close others of the same token or certificate, or raise `limits.watchers`")
+            .retry_after(10)
     })?;
     let (out, mut sent) = mpsc::channel::<Bytes>(1);
     let of = match run {
@@ -134,7 +142,7 @@ fn watch(api: Api, run: Option<RunId>, after: i64, changes: Box<dyn Changes>) ->
     let now = Instant::now();
     let owes = true;
     let watcher =
-        Watcher { api, of, after, heard: Some(now), tell_from: now, owes, show_from: now, out, _permit: permit };
+        Watcher { api, of, after, heard: Some(now), tell_from: now, owes, show_from: now, out, _share: share };
     tokio::spawn(watcher.go(changes));
     let mut response = Response::new(Body::from_stream(poll_fn(move |cx| sent.poll_recv(cx)).map(Ok::<_, Infallible>)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -163,7 +171,7 @@ struct Watcher {
     /// When that may be sent.
     show_from: Instant,
     out: mpsc::Sender<Bytes>,
-    _permit: OwnedSemaphorePermit,
+    _share: Share<Who>,
 }
 
 /// Why a watcher is let go.

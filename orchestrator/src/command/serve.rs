@@ -87,7 +87,7 @@ fn open_files(config: &Config) -> Result<()> {
 fn files_needed(config: &Config) -> u64 {
     let (runs, watchers) = (u64::from(config.limits.runs), u64::from(config.limits.watchers));
     // Besides: the store, logs, and whoever asks now and then.
-    2 * runs + watchers + 128
+    2 * runs + watchers + watchers.div_ceil(3) + 128
 }
 
 /// Cancels at the first signal; the second ends the process.

@@ -1,7 +1,7 @@
 //! An engine that follows a script. Names of servers and runs say what it does.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use futures_util::future::BoxFuture;
 use orchestrator::api::{Answer, Changes, Service};
@@ -28,6 +28,9 @@ pub const ENROLMENT: &str = "enrolment-enrolment-enrolment-enrolment-enr";
 pub const SESSION: &str = "session-session-session-session-session-ses";
 /// The session of another run.
 pub const OTHERS: &str = "others--others--others--others--others--oth";
+
+/// How many runs a page must be asked for to have as many.
+pub const MANY: u32 = 1000;
 
 /// A client key.
 pub const KEY: &str = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li_hp_m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q";
@@ -81,6 +84,8 @@ pub struct Fake {
     pub reads: AtomicUsize,
     pub longest: AtomicUsize,
     pub broken: AtomicBool,
+    /// The digest of the agent's key, where it is another one than [`client_key`].
+    pub key: OnceLock<Digest>,
     /// When something was told last, and how often a run got on.
     changes: watch::Sender<(Option<Instant>, u64)>,
 }
@@ -190,7 +195,8 @@ impl Service for Fake {
 
     fn list<'a>(&'a self, filter: &'a Filter, page: Option<&'a str>, limit: u32) -> Answer<'a, RunPage> {
         self.note(format!("list {filter:?} {page:?} {limit}"));
-        answer(Ok(RunPage { runs: vec![run("r-1", RunState::Queued)], next: Some("1".into()) }))
+        let runs = if limit == MANY { limit as usize } else { 1 };
+        answer(Ok(RunPage { runs: vec![run("r-1", RunState::Queued); runs], next: Some("1".into()) }))
     }
 
     fn cancel<'a>(&'a self, run: &'a RunId, reason: &'a str) -> Answer<'a, Run> {
@@ -236,7 +242,7 @@ impl Service for Fake {
     }
 
     fn agent<'a>(&'a self, run: &'a RunId, attempt: u32, session: &'a Token, key: &'a Digest) -> Answer<'a, Agent> {
-        if *key != client_key() {
+        if key != self.key.get_or_init(client_key) {
             return answer(Err(Problem::new(Code::Forbidden, "the client certificate is not that of the attempt")));
         }
         answer(match (run.as_str(), attempt, session.reveal()) {

@@ -5,14 +5,19 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use axum::middleware::{Next, from_fn};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use orchestrator::api::{Limits, Settings, Tls, document, router, serve};
-use orchestrator::identity::{Authority, Clients, Folder, People, SessionKey, Shown, tokens};
+use orchestrator::identity::{Authority, Certificates, Clients, Folder, People, SessionKey, Shown, Source, tokens};
 use orchestrator::model::Moment;
+use protocol::ClientKey;
+use rcgen::PublicKeyData;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,7 +27,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::fake::{Fake, OPERATOR, VIEWER, client_key};
+use crate::fake::{Fake, OPERATOR, VIEWER, client_key, id};
 
 /// How long anything may take that should happen at once.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -39,11 +44,13 @@ pub struct House {
     pub serving: JoinHandle<()>,
     /// Where it speaks TLS, and whom a client must trust for that.
     pub certificate: Option<CertificateDer<'static>>,
+    /// Where it looks at certificates, what the agent of attempt 1 of run `r-1` shows.
+    agent: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
 }
 
 impl House {
     pub async fn plain(limits: Limits) -> Self {
-        Self::open(limits, None).await
+        Self::open(limits, None, None).await
     }
 
     pub async fn tls(limits: Limits) -> Self {
@@ -56,10 +63,34 @@ impl House {
         let data = Folder::open(&folder.path().join("data")).unwrap();
         let clients = Clients::open(&Authority::open(&data, Moment::of_wall_clock()).unwrap(), None).unwrap();
         let tls = Tls { config: Arc::new(config), clients: Arc::new(clients) };
-        Self::open(limits, Some((tls, certificate))).await
+        Self::open(limits, Some((tls, certificate)), None).await
     }
 
-    async fn open(limits: Limits, tls: Option<(Tls, CertificateDer<'static>)>) -> Self {
+    /// One that knows its agent by the certificate that it shows in TLS, and those who show none by that.
+    pub async fn known(limits: Limits) -> Self {
+        let (temporary, now) = (tempfile::tempdir().unwrap(), Moment::of_wall_clock());
+        let folder = Arc::new(Folder::open(&temporary.path().join("data")).unwrap());
+        let authority = Authority::open(&folder, now).unwrap();
+        let clients = Clients::open(&authority, None).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let public = ClientKey::try_from(URL_SAFE_NO_PAD.encode(key.subject_public_key_info())).unwrap();
+        let pem = authority.issue_attempt(&id("r-1"), 1, &public, Duration::from_secs(3600), now).unwrap();
+        let agent = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        let source = Source::Own { folder, names: vec![ServerName::try_from("localhost").unwrap()] };
+        let certificates = Arc::new(Certificates::open(source, now).unwrap());
+        let tls = Tls { config: Arc::new(certificates.server_config(&clients).unwrap()), clients: Arc::new(clients) };
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let digest = tokens::sha256(&key.subject_public_key_info());
+        let house = Self::open(limits, Some((tls, authority.certificate().clone())), Some((agent, private))).await;
+        house.fake.key.set(digest).unwrap();
+        house
+    }
+
+    async fn open(
+        limits: Limits,
+        tls: Option<(Tls, CertificateDer<'static>)>,
+        agent: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> Self {
         let fake = Arc::new(Fake::default());
         let drain = CancellationToken::new();
         let about_to_end = drain.child_token();
@@ -72,12 +103,12 @@ impl House {
             metrics: Default::default(),
         };
         let app = router(fake.clone(), settings);
-        let app = app.layer(from_fn(shows));
+        let app = if agent.is_some() { app } else { app.layer(from_fn(shows)) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (config, certificate) = tls.unzip();
         let serving = tokio::spawn(serve(vec![listener], config, app, limits, drain.clone(), Default::default()));
-        House { address, fake, drain, about_to_end, serving, certificate }
+        House { address, fake, drain, about_to_end, serving, certificate, agent }
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -86,12 +117,28 @@ impl House {
 
     /// A TLS connection on which this protocol is wanted.
     pub async fn connect_tls(&self, protocol: &[u8]) -> tokio_rustls::client::TlsStream<TcpStream> {
+        self.shake(self.connect().await, protocol, false).await.unwrap()
+    }
+
+    /// The same on this connection, where the agent may show who it is; fails where it is not let in.
+    pub async fn shake(
+        &self,
+        stream: TcpStream,
+        protocol: &[u8],
+        is_agent: bool,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone().unwrap()).unwrap();
-        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let mut config = match self.agent.as_ref().filter(|_| is_agent) {
+            Some((certificate, key)) => {
+                builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).unwrap()
+            }
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![protocol.to_vec()];
         let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, self.connect().await).await.unwrap()
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     /// Asks on a connection of its own.
@@ -186,9 +233,19 @@ pub async fn connect2<S>(stream: S) -> http2::SendRequest<Full<Bytes>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
+    connect2_taking(stream, 1 << 20).await.0
+}
+
+/// A connection of HTTP/2 that takes no more than so much of an answer before what there is of it was read; and its end.
+pub async fn connect2_taking<S, B>(stream: S, window: u32) -> (http2::SendRequest<B>, JoinHandle<hyper::Result<()>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: hyper::body::Body<Data = Bytes, Error = std::convert::Infallible> + Unpin + Send + 'static,
+{
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(window);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    (sender, tokio::spawn(connection))
 }
 
 pub struct Answer {

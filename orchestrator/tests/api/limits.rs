@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::StreamExt;
+use futures_util::stream::{pending, unfold};
+use http_body_util::{Full, StreamBody};
+use hyper::body::Frame;
 use hyper::{Method, Request, StatusCode};
 use orchestrator::api::{Limits, Rate};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::fake::{OPERATOR, SESSION, order};
-use crate::house::{Answer, House, SOON, connect2, read_to_end, request, send1};
+use crate::house::{Answer, House, SHOWN, SOON, connect2, connect2_taking, read_to_end, request, send1};
 
 const BRIEF: Duration = Duration::from_millis(300);
 
@@ -85,6 +88,29 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let (time, said) = drip(stream, "{").await;
     assert!(said.starts_with("HTTP/1.1 408") && said.contains(r#""code":"timeout""#), "{said}");
     assert!(time >= BRIEF && time < SOON, "{time:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_over_http2_is_not_waited_for_either() {
+    let house = House::plain(Limits { body: BRIEF, ..Limits::default() }).await;
+    let (mut sender, _) = connect2_taking(house.connect().await, 1 << 20).await;
+    let ask = |body| {
+        let ask = Request::post("http://localhost/v1/runs").header("authorization", format!("Bearer {OPERATOR}"));
+        ask.header("content-type", "application/json").body(body).unwrap()
+    };
+    let drips = unfold((), |()| async {
+        sleep(Duration::from_millis(20)).await;
+        Some((Ok(Frame::data(Bytes::from_static(b"{"))), ()))
+    });
+    // One that drips, and one of which nothing ever comes.
+    for body in [drips.boxed(), pending().boxed()] {
+        let began = Instant::now();
+        let answer = timeout(SOON, sender.send_request(ask(StreamBody::new(body)))).await.unwrap().unwrap();
+        let answer = Answer::whole(answer).await;
+        assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
+        answer.must_be_problem("timeout", "not complete");
+        assert!(began.elapsed() >= BRIEF, "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -186,15 +212,22 @@ async fn a_caller_that_asks_too_often_waits_and_others_do_not() {
     }
     renew().await.must_be_problem("too-many", "retry_after");
 
+    // Strangers of one address are one; who has proven something is not one of them.
     let house = House::plain(Limits { per_peer: slow, ..Limits::default() }).await;
+    let stranger = |path| {
+        let mut request = request(Method::GET, path, Some("x"), None);
+        request.headers_mut().insert(SHOWN, "none".parse().unwrap());
+        request
+    };
     for _ in 0..5 {
-        assert_eq!(house.get("/healthz").await.status, StatusCode::NO_CONTENT);
+        assert_eq!(house.ask(stranger("/healthz")).await.status, StatusCode::NO_CONTENT);
     }
     for path in ["/healthz", "/v1/runs", "/nowhere"] {
-        let request = request(Method::GET, path, Some("x"), None);
+        let request = stranger(path);
         let answer = Answer::whole(send1(house.connect().await, request).await).await;
         assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
         answer.must_be_problem("too-many", "");
+        assert_eq!(house.get("/v1/runs").await.status, StatusCode::OK);
     }
 }
 

@@ -13,8 +13,8 @@ use serde_json::Value;
 use tokio::net::TcpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::fake::OPERATOR;
-use crate::house::{Answer, House, SOON, connect2, request, send1};
+use crate::fake::{OPERATOR, VIEWER};
+use crate::house::{Answer, House, SHOWN, SOON, connect2, request, send1};
 
 /// A stream of events, read.
 struct Events {
@@ -301,10 +301,11 @@ async fn a_watcher_that_takes_nothing_any_more_is_let_go_by_either_protocol() {
     let first = send1(house.connect().await, ask("/v1/runs/r-1/events", None)).await;
     let mut sender = connect2(house.connect().await).await;
     let second = sender.send_request(ask("http://localhost/v1/runs/r-1/events", None)).await.unwrap();
-    until(|| house.fake.watchers() == 0).await;
-    // One stream of HTTP/2 that is stuck does not stop the others of its connection.
+    sleep(Duration::from_millis(100)).await;
+    // One stream of HTTP/2 that is stuck does not stop the others of its connection, until that ends.
     let other = sender.send_request(request(Method::GET, "http://localhost/healthz", None, None)).await.unwrap();
     assert_eq!(other.status(), StatusCode::NO_CONTENT);
+    until(|| house.fake.watchers() == 0).await;
     drop((first, second));
 }
 
@@ -319,10 +320,10 @@ async fn a_watcher_that_is_gone_is_noticed() {
 
 #[tokio::test]
 async fn there_are_only_so_many_watchers() {
-    let house = House::plain(Limits { watchers: 2, ..Limits::default() }).await;
+    let house = House::plain(Limits { watchers: 3, ..Limits::default() }).await;
     let one = Events::of(&house, "/v1/events", None).await;
     let _two = Events::of(&house, "/v1/events", None).await;
-    house.ask(ask("/v1/events", None)).await.must_be_problem("too-many", "2 watchers");
+    house.ask(ask("/v1/events", None)).await.must_be_problem("too-many", "of 3 watchers");
     drop(one);
     until(|| house.fake.watchers() == 1).await;
     // The place is free a moment after the subscription.
@@ -349,6 +350,24 @@ async fn whoever_watches_a_run_that_is_removed_hears_the_end_of_it_and_finds_it_
     assert_eq!(last, [(String::new(), "the service ends, or keeps the run no longer".to_owned())]);
     let again = send1(house.connect().await, ask("/v1/runs/r-gone/events", Some("1"))).await;
     assert_eq!(again.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn one_caller_leaves_some_watchers_to_others() {
+    let house = House::plain(Limits { watchers: 8, ..Limits::default() }).await;
+    let ask = |token| {
+        let mut ask = request(Method::GET, "/v1/runs/r-1/events", Some(token), None);
+        ask.headers_mut().insert(SHOWN, "none".parse().unwrap());
+        ask
+    };
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let answer = send1(house.connect().await, ask(VIEWER)).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        held.push(answer);
+    }
+    house.ask(ask(VIEWER)).await.must_be_problem("too-many", "viewer token has as many as it may have");
+    assert_eq!(send1(house.connect().await, ask(OPERATOR)).await.status(), StatusCode::OK);
 }
 
 #[tokio::test]
