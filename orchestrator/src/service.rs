@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use protocol::control::agent::Terms;
 use protocol::control::run::LauncherKind;
 use tokio::net::TcpListener;
@@ -65,7 +66,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let (engine, mut deciding) = Engine::start(store, settings, ending.clone())
         .await
         .map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
-    let api_limits = api_limits(&config.limits);
+    let api_limits = within_files(api_limits(&config.limits))?;
     let drain = cancel.child_token();
     let api_settings = api::Settings {
         people: identity.people,
@@ -163,6 +164,15 @@ async fn sealer(config: &Config, store: &dyn Store, folder: &Folder) -> Result<S
         tracing::info!("keys that are sealed with {} are sealed anew with it", ids.join(", "));
     }
     Ok(sealer)
+}
+
+/// No more connections than there may be open files, less what else is open: the store, logs, processes, clusters. Strangers that take all
+/// of them must not take those.
+fn within_files(limits: api::Limits) -> Result<api::Limits> {
+    const OTHERS: u64 = 256;
+    let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).doing(|| "reading how many files may be open".into())?;
+    let room = usize::try_from(files.saturating_sub(OTHERS).max(files / 2)).unwrap_or(usize::MAX);
+    Ok(api::Limits { connections: limits.connections.min(room), ..limits })
 }
 
 /// A new key-encryption key opens nothing that was sealed before with others than these: one that is lost is not replaced without a word.

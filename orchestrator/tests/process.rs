@@ -220,7 +220,7 @@ async fn what_agents_have_left_is_known_by_their_runs_and_removed_with_them() {
     let nobodys = ["notes", "r-3.log", "r-3.x.log", "..1.log", ".log"].map(|name| log(name, 9));
     let old = now - Duration::from_secs(7 * 24 * 3600);
     assert_eq!(launcher.kept_since_before(old), [order().run], "the other has written since");
-    launcher.forget(&order().run);
+    launcher.forget(&[order().run].into());
     assert!(!one.exists() && !two.exists() && other.exists() && recent.exists());
     assert!(nobodys.iter().all(|file| file.exists()));
     assert_eq!(launcher.kept_since_before(old), []);

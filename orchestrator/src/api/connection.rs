@@ -29,9 +29,10 @@ use crate::model::Moment;
 const LAST: Duration = Duration::from_secs(1);
 
 /// The other end of a connection: where it is, and what it has shown.
-struct End {
+struct End<'a> {
     from: SocketAddr,
     certificate: Option<Certificate>,
+    place: &'a Place,
 }
 
 /// How connections are served, by what they speak.
@@ -61,7 +62,7 @@ pub(super) async fn run(stream: TcpStream, from: SocketAddr, place: &mut Place, 
                 serving.await;
             }
         }
-        None => serve(stream, &server.builders.any, End { from, certificate: None }, server).await,
+        None => serve(stream, &server.builders.any, End { from, certificate: None, place }, server).await,
     }
 }
 
@@ -69,7 +70,7 @@ pub(super) async fn run(stream: TcpStream, from: SocketAddr, place: &mut Place, 
 async fn shake<'a>(
     stream: Stall<TcpStream>,
     from: SocketAddr,
-    place: &mut Place,
+    place: &'a mut Place,
     tls: &Accepting,
     server: &'a Server,
 ) -> Option<BoxFuture<'a, ()>> {
@@ -91,7 +92,7 @@ async fn shake<'a>(
                 server.refused(from, full);
                 return None;
             }
-            let who = End { from, certificate: shown.map(|shown| Certificate(Arc::new(shown))) };
+            let who = End { from, certificate: shown.map(|shown| Certificate(Arc::new(shown))), place };
             let builder = if is_http2 { &server.builders.http2 } else { &server.builders.http1 };
             return Some(Box::pin(serve(stream, builder, who, server)));
         }
@@ -133,19 +134,22 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 fn serve<'a, S>(
     stream: S,
     builder: &'a auto::Builder<TokioExecutor>,
-    end: End,
+    end: End<'a>,
     server: &'a Server,
 ) -> impl Future<Output = ()> + Send + 'a
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (activity, End { from, certificate }) = (Activity::new(&server.limits), end);
-    let doing = activity.clone();
+    let (activity, End { from, certificate, place }) = (Activity::new(&server.limits), end);
+    let (doing, proof) = (activity.clone(), place.proof());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let under_way = doing.begin();
         request.extensions_mut().insert(Peer(from));
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
+        }
+        if let Some(proof) = &proof {
+            request.extensions_mut().insert(proof.clone());
         }
         let request: Request = request.map(Body::new);
         let answer = server.app.clone().oneshot(request);
@@ -160,10 +164,8 @@ where
                 // Bounded by whoever accepted it.
                 connection.await
             }
-            over = activity.over(&server.limits) => {
-                if over == Over::NotTaken {
-                    tracing::debug!(%from, "an answer is not taken: the connection ends");
-                }
+            why = must_end(&activity, place, server) => {
+                tracing::debug!(%from, why, "the connection must end");
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
@@ -174,5 +176,16 @@ where
         if let Err(error) = ended {
             tracing::debug!(%from, error, "a connection ended badly");
         }
+    }
+}
+
+/// Waits until a connection must end, and says why.
+async fn must_end(activity: &Activity, place: &Place, server: &Server) -> &'static str {
+    tokio::select! {
+        over = activity.over(&server.limits) => match over {
+            Over::Idle => "nobody asks anything",
+            Over::NotTaken => "an answer is not taken",
+        },
+        () = place.is_wanted() => "others need its place, and it has proven nothing",
     }
 }

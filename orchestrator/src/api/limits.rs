@@ -52,7 +52,7 @@ pub struct Limits {
     pub progress: Duration,
     /// How long a watcher of all runs waits, once it was told something, until it is told more: of many runs, much at once.
     pub gather: Duration,
-    /// Requests of one peer, whoever it says it is; and of each that has proven who it is, for itself.
+    /// Requests of one peer, of all there that have not proven who they are; and of each that has, for itself.
     pub per_peer: Rate,
     /// Requests of one agent's attempt.
     pub per_caller: Rate,

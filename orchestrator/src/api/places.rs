@@ -2,9 +2,10 @@
 //!
 //! Whose a connection is says its handshake alone, and until then an agent is a stranger among strangers. So those whose handshake is not
 //! done are let go, the oldest first, when others come: whoever means it is through before. Those that have shown a certificate of the
-//! service's own authority have places that nobody else can take, and the others cannot take all that is left from those that come.
+//! service's own authority have places that nobody else can take, and the others cannot take all that is left from those that come. Of
+//! these others, browsers and agents that enrol among them, those go first, the oldest first, of whom no request has proven who it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,13 +27,20 @@ struct Taken {
     all: Scope,
     peers: HashMap<IpAddr, Scope>,
     /// Whose handshake is not done, the oldest first.
-    shaking: BTreeMap<u64, (IpAddr, CancellationToken)>,
+    shaking: Waiting,
+    /// Those that have shown nothing and proven nothing, the oldest first.
+    unproven: Waiting,
+    /// Those that have shown nothing, and have proven who they are by what they asked.
+    proven: HashSet<u64>,
     keys: HashMap<Digest, usize>,
     next: u64,
     sizes: Sizes,
     sizes_of_peer: Sizes,
     most_of_key: usize,
 }
+
+/// Connections that may be let go, by their numbers, and how they are told.
+type Waiting = BTreeMap<u64, (IpAddr, CancellationToken)>;
 
 /// How many places there are, in all or of one peer.
 #[derive(Clone, Copy)]
@@ -56,21 +64,26 @@ impl Sizes {
 #[derive(Default)]
 struct Scope {
     shaking: BTreeSet<u64>,
-    strangers: usize,
+    unproven: BTreeSet<u64>,
+    proven: usize,
     shown: usize,
 }
 
 impl Scope {
     fn all(&self) -> usize {
-        self.shaking.len() + self.strangers + self.shown
+        self.shaking.len() + self.strangers() + self.shown
+    }
+
+    fn strangers(&self) -> usize {
+        self.unproven.len() + self.proven
     }
 
     fn takes_one_more(&self, sizes: &Sizes) -> bool {
-        self.all() < sizes.most && self.shaking.len() + self.strangers < sizes.open
+        self.all() < sizes.most && self.shaking.len() + self.strangers() < sizes.open
     }
 
     fn takes_a_stranger(&self, sizes: &Sizes) -> bool {
-        self.strangers < sizes.open - sizes.handshakes
+        self.strangers() < sizes.open - sizes.handshakes
     }
 
     fn takes_a_certificate(&self, sizes: &Sizes) -> bool {
@@ -89,16 +102,39 @@ pub(super) struct Place {
 enum Standing {
     /// Its handshake is not done. It may have been let go, which the token tells.
     Shaking(u64, CancellationToken),
-    /// It has shown nothing.
-    Stranger,
+    /// It has shown nothing. As long as it has proven nothing either it may be let go, which the token tells.
+    Stranger(u64, CancellationToken),
     /// It has shown a certificate of the service's own authority, over this key.
     Shown(Digest),
     /// It has no place any more.
     Gone,
 }
 
+/// By which a connection that has shown nothing is told that a request of it has proven who it is.
+#[derive(Clone)]
+pub(super) struct Proof {
+    of: Places,
+    number: u64,
+}
+
+impl Proof {
+    /// It keeps its place from now on.
+    pub(super) fn is_given(&self) {
+        let mut taken = self.of.taken();
+        if let Some((peer, _)) = taken.unproven.remove(&self.number) {
+            taken.change(peer, |scope| {
+                scope.unproven.remove(&self.number);
+                scope.proven += 1;
+            });
+            taken.proven.insert(self.number);
+        }
+    }
+}
+
 const ALL: &str = "there are as many as there may be";
 const OF_PEER: &str = "its peer has as many as one peer may have";
+const OF_STRANGERS: &str =
+    "those that have shown no certificate have as many as they may have, and each has proven who it is";
 
 impl Places {
     /// As these limits say. Where there is no TLS there are no handshakes, and each is a stranger.
@@ -107,7 +143,9 @@ impl Places {
         Places(Arc::new(Mutex::new(Taken {
             all: Scope::default(),
             peers: HashMap::new(),
-            shaking: BTreeMap::new(),
+            shaking: Waiting::new(),
+            unproven: Waiting::new(),
+            proven: HashSet::new(),
             keys: HashMap::new(),
             next: 0,
             sizes: sizes(limits.connections),
@@ -134,12 +172,13 @@ impl Places {
             took = Some(taken.let_go(oldest, ALL)?);
         }
         let of = self.clone();
-        if sizes.handshakes == 0 {
-            taken.change(peer, |scope| scope.strangers += 1);
-            return Ok(Place { of, peer, standing: Standing::Stranger, took });
-        }
         taken.next += 1;
         let (number, wanted) = (taken.next, CancellationToken::new());
+        if sizes.handshakes == 0 {
+            taken.change(peer, |scope| scope.proven += 1);
+            taken.proven.insert(number);
+            return Ok(Place { of, peer, standing: Standing::Stranger(number, wanted), took });
+        }
         taken.shaking.insert(number, (peer, wanted.clone()));
         taken.change(peer, |scope| _ = scope.shaking.insert(number));
         Ok(Place { of, peer, standing: Standing::Shaking(number, wanted), took })
@@ -163,6 +202,32 @@ impl Taken {
         Ok(full)
     }
 
+    /// Lets go who has proven nothing, where those that have shown nothing have as many as they may have.
+    fn room_for_a_stranger(&mut self, peer: IpAddr) -> Option<()> {
+        let Taken { sizes, sizes_of_peer, .. } = *self;
+        if let Some(of_peer) = self.peers.get(&peer).filter(|of_peer| !of_peer.takes_a_stranger(&sizes_of_peer)) {
+            let oldest = of_peer.unproven.first().copied();
+            self.let_stranger_go(oldest)?;
+        }
+        if !self.all.takes_a_stranger(&sizes) {
+            let oldest = self.unproven.first_key_value().map(|(number, _)| *number);
+            self.let_stranger_go(oldest)?;
+        }
+        Some(())
+    }
+
+    /// Takes the place of the oldest stranger that has proven nothing, of this peer or of all.
+    fn let_stranger_go(&mut self, number: Option<u64>) -> Option<()> {
+        self.end_unproven(number?)?.cancel();
+        Some(())
+    }
+
+    fn end_unproven(&mut self, number: u64) -> Option<CancellationToken> {
+        let (peer, wanted) = self.unproven.remove(&number)?;
+        self.change(peer, |scope| _ = scope.unproven.remove(&number));
+        Some(wanted)
+    }
+
     fn end_handshake(&mut self, number: u64) -> Option<CancellationToken> {
         let (peer, wanted) = self.shaking.remove(&number)?;
         self.change(peer, |scope| _ = scope.shaking.remove(&number));
@@ -179,8 +244,16 @@ impl Place {
     /// Waits until another connection has this place.
     pub(super) async fn is_wanted(&self) {
         match &self.standing {
-            Standing::Shaking(_, wanted) => wanted.cancelled().await,
+            Standing::Shaking(_, wanted) | Standing::Stranger(_, wanted) => wanted.cancelled().await,
             _ => std::future::pending().await,
+        }
+    }
+
+    /// By which a request says that it has proven who it is, where that is still open.
+    pub(super) fn proof(&self) -> Option<Proof> {
+        match &self.standing {
+            Standing::Stranger(number, _) => Some(Proof { of: self.of.clone(), number: *number }),
+            _ => None,
         }
     }
 
@@ -191,17 +264,16 @@ impl Place {
         let mut taken = self.of.taken();
         let Taken { sizes, sizes_of_peer, most_of_key, .. } = *taken;
         taken.end_handshake(number).ok_or(OF_PEER)?;
-        let none = Scope::default();
-        let of_peer = taken.peers.get(&self.peer).unwrap_or(&none);
         let Some(key) = key else {
-            let full = |scope: &Scope, sizes| !scope.takes_a_stranger(sizes);
-            if full(of_peer, &sizes_of_peer) || full(&taken.all, &sizes) {
-                return Err("those that have shown nothing have as many as they may have");
-            }
-            taken.change(self.peer, |scope| scope.strangers += 1);
-            self.standing = Standing::Stranger;
+            taken.room_for_a_stranger(self.peer).ok_or(OF_STRANGERS)?;
+            let wanted = CancellationToken::new();
+            taken.unproven.insert(number, (self.peer, wanted.clone()));
+            taken.change(self.peer, |scope| _ = scope.unproven.insert(number));
+            self.standing = Standing::Stranger(number, wanted);
             return Ok(());
         };
+        let none = Scope::default();
+        let of_peer = taken.peers.get(&self.peer).unwrap_or(&none);
         let full = |scope: &Scope, sizes| !scope.takes_a_certificate(sizes);
         if full(of_peer, &sizes_of_peer) || full(&taken.all, &sizes) {
             return Err("those that have shown a certificate have as many as they may have");
@@ -221,7 +293,12 @@ impl Drop for Place {
         let mut taken = self.of.taken();
         match &self.standing {
             Standing::Shaking(number, _) => _ = taken.end_handshake(*number),
-            Standing::Stranger => taken.change(self.peer, |scope| scope.strangers -= 1),
+            Standing::Stranger(number, _) => {
+                if taken.proven.remove(number) {
+                    taken.change(self.peer, |scope| scope.proven -= 1);
+                }
+                let _ = taken.end_unproven(*number);
+            }
             Standing::Shown(key) => {
                 taken.change(self.peer, |scope| scope.shown -= 1);
                 if let Some(own) = taken.keys.get_mut(key) {
@@ -258,6 +335,7 @@ mod tests {
     fn must_be_empty(places: &Places) {
         let taken = places.taken();
         assert!(taken.peers.is_empty() && taken.shaking.is_empty() && taken.keys.is_empty());
+        assert!(taken.unproven.is_empty() && taken.proven.is_empty());
         assert_eq!(taken.all.all(), 0);
     }
 
@@ -292,18 +370,41 @@ mod tests {
         for host in 1..5 {
             for _ in 0..32 {
                 let mut place = places.take(of(host)).unwrap();
-                if place.settle(None).is_ok() {
-                    strangers.push(place);
-                }
+                place.settle(None).unwrap();
+                strangers.push(place);
             }
         }
-        assert_eq!(strangers.len(), 42);
+        let still = |places: &[Place]| places.iter().filter(|place| place.is_wanted().now_or_never().is_none()).count();
+        assert_eq!((strangers.len(), still(&strangers)), (128, 42), "those that came first had to go");
         let through = |which| {
             let mut agent = places.take(of(1)).unwrap();
             agent.settle(Some(&key(which))).map(|()| agent)
         };
         let agents: Vec<_> = (2..9).map(|which| through(which).ok().unwrap()).collect();
         drop((agent, agents, strangers));
+        must_be_empty(&places);
+    }
+
+    #[test]
+    fn whoever_has_proven_who_it_is_stays_and_whoever_comes_may_do_so() {
+        let places = places(64, 32, 8, true);
+        let stranger = |host| {
+            let mut place = places.take(of(host)).unwrap();
+            place.settle(None).map(|()| place)
+        };
+        let person = stranger(1).ok().unwrap();
+        person.proof().unwrap().is_given();
+        let flood: Vec<_> = (0..500).map(|_| stranger(1).ok().unwrap()).collect();
+        assert!(person.is_wanted().now_or_never().is_none());
+        assert_eq!(flood.iter().filter(|place| place.is_wanted().now_or_never().is_none()).count(), 17);
+        // Another one comes in between, and need not wait.
+        let other = stranger(1).ok().unwrap();
+        other.proof().unwrap().is_given();
+        for place in flood.iter().chain([&person, &other]) {
+            place.proof().unwrap().is_given();
+        }
+        assert!(stranger(1).is_err(), "each has proven who it is");
+        drop((person, other, flood));
         must_be_empty(&places);
     }
 

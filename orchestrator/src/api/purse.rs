@@ -1,5 +1,5 @@
 //! Who pays for a request: whoever has proven who it is, for itself; strangers, those of one address together. So what strangers do costs
-//! nobody else anything, though they come from where agents come from.
+//! nobody who is known anything, though they come from where agents come from. An agent is a stranger until it has enrolled.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use protocol::control::problem::{Code, Problem};
 
 use super::Api;
 use super::caller::{Certificate, Peer, known, within_pace};
+use super::places::Proof;
 use super::problem::{Answered, Refusal};
 use super::shares::Held;
 use crate::identity::Who;
@@ -47,6 +48,9 @@ pub(super) fn of(api: &Api, request: Request) -> (Purse, Request) {
     let (parts, body) = request.into_parts();
     // Whoever is refused here is a stranger for now, and is told why where it matters who it is.
     let purse = known(&parts, api).map_or(peer, |known| Purse::Person(known.who));
+    if let (Purse::Person(_), Some(proof)) = (&purse, parts.extensions.get::<Proof>()) {
+        proof.is_given();
+    }
     (purse, Request::from_parts(parts, body))
 }
 

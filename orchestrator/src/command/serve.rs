@@ -69,8 +69,8 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<ExitCode> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// Each agent keeps one connection, has a second now and then, and each watcher has one, and a connection is an open file: this process may have as many as it is allowed
-/// to allow itself, and says so where those are too few.
+/// Each agent keeps one connection and has a second now and then, each watcher has one, and a connection is an open file: this process may
+/// have as many as it is allowed to allow itself, and says so where those are too few.
 fn open_files(config: &Config) -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).doing(|| "reading how many files may be open".into())?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).doing(|| format!("allowing {most} open files"))?;

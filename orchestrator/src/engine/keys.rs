@@ -8,7 +8,7 @@ use protocol::control::run::{Happening, Run, What};
 use protocol::{RunId, UnlockKey};
 
 use super::{Agent, Engine};
-use crate::model::{Answer, Input, Rules, Sealed, State, decide};
+use crate::model::{Answer, Input, Record, Rules, Sealed, State, decide};
 
 /// After this long what was asked of a keeper, and not answered, has happened or never will.
 const LATE: Duration = Duration::from_secs(120);
@@ -46,18 +46,21 @@ impl Engine {
     /// # Errors
     /// `not-found`, `conflict`, `key-shut`, `unavailable`.
     pub async fn retry(&self, run: &RunId) -> Result<Run, Problem> {
+        let (engine, run) = (self.clone(), run.clone());
+        to_end(async move { engine.retry_to_end(&run).await }).await
+    }
+
+    async fn retry_to_end(&self, run: &RunId) -> Result<Run, Problem> {
         let record = self.record(run).await?;
         let may_retry = matches!(record.state, State::Failed | State::Cancelled);
         let is_gone = may_retry && record.luks_key.as_ref().is_some_and(|key| key.sealed.is_none());
         let new = if is_gone { Some(self.make_key(run).await?) } else { None };
         let retried = self.input(run, Input::Retry { key: new.clone() }).await;
-        // Somebody else was faster, or it is refused; where the outcome is not known, it may be the run's.
-        let is_used = match &retried {
-            Ok((record, _)) => record.luks_key.as_ref().and_then(|key| key.sealed.as_ref()) == new.as_ref(),
-            Err(problem) => problem.code == Code::Unavailable,
-        };
-        if let Some(new) = new.filter(|_| !is_used) {
-            self.erase(run.clone(), new);
+        // Somebody else was faster, or it is refused.
+        let has = |record: &Record| record.luks_key.as_ref().and_then(|key| key.sealed.as_ref()) == new.as_ref();
+        let is_used = retried.as_ref().map_or_else(unknown, |(record, _)| Some(has(record)));
+        if let Some(new) = new {
+            self.unless_used(run, new, is_used);
         }
         Ok(self.shown(&retried?.0))
     }
@@ -84,13 +87,37 @@ impl Engine {
         let made = keeper.make(run, Some(&place)).await;
         if made.is_err() {
             // What was asked for may still happen.
-            let (engine, run) = (self.clone(), run.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(LATE).await;
-                engine.erase(run, place);
-            });
+            self.erase_late(run.clone(), place);
         }
         Ok(made?)
+    }
+
+    /// What becomes of a key that was made for a run: `None` where nobody knows yet whether it is the run's.
+    pub(super) fn unless_used(&self, run: &RunId, sealed: Sealed, is_used: Option<bool>) {
+        match is_used {
+            Some(true) => {}
+            Some(false) => self.erase(run.clone(), sealed),
+            None => self.erase_late(run.clone(), sealed),
+        }
+    }
+
+    /// [`Engine::erase`] once what is on its way has come or never will. What is a run's by then stays.
+    pub(super) fn erase_late(&self, run: RunId, sealed: Sealed) {
+        if sealed.is_elsewhere() {
+            self.erase_all_late(vec![(run, sealed)]);
+        }
+    }
+
+    /// The same of all of them. A service that was killed may have asked for some, and they come only after it.
+    pub(super) fn erase_all_late(&self, keys: Vec<(RunId, Sealed)>) {
+        if keys.is_empty() {
+            return;
+        }
+        let engine = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LATE).await;
+            keys.into_iter().for_each(|(run, sealed)| engine.erase(run, sealed));
+        });
     }
 
     /// Has a key destroyed that is nobody's, where it is kept.
@@ -99,6 +126,22 @@ impl Engine {
             // Where nobody listens any more, the next service finds it.
             let _ = self.0.erase.send((run, sealed));
         }
+    }
+}
+
+/// Whether a key is used by what was answered so: not where it is refused; and where it may have been done, nobody knows.
+pub(super) fn unknown(problem: &Problem) -> Option<bool> {
+    (problem.code != Code::Unavailable).then_some(false)
+}
+
+/// Goes on also where nobody waits for it any more: what was begun elsewhere must come to its end.
+pub(super) async fn to_end<T: Send + 'static>(
+    doing: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::spawn(doing).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(super::ending()),
     }
 }
 

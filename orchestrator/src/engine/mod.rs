@@ -112,6 +112,7 @@ impl Engine {
             generation,
             erase,
         }));
+        engine.erase_all_late(reserved.clone());
         tokio::spawn(erasing::run(engine.clone(), reserved, to_erase));
         let task = task::Task::new(engine.clone(), asked, generation, seq, records);
         tokio::spawn(upkeep::go_on(engine.clone()));
@@ -123,6 +124,11 @@ impl Engine {
     /// # Errors
     /// `key-reused`, `bad-request`, `policy`, `unavailable`.
     pub async fn create(&self, new: NewRun, key: Option<String>) -> Result<(Run, bool), Problem> {
+        let engine = self.clone();
+        keys::to_end(async move { engine.create_to_end(new, key).await }).await
+    }
+
+    async fn create_to_end(&self, new: NewRun, key: Option<String>) -> Result<(Run, bool), Problem> {
         new.check().map_err(|error| Problem::new(Code::BadRequest, format!("the run: {error}")))?;
         let fits = |key: &String| (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len());
         if !key.as_ref().is_none_or(fits) {
@@ -135,13 +141,9 @@ impl Engine {
         self.ask(Ask::Create { draft: Box::new(draft), reply }).await?;
         let created = replied.await.map_err(|_| ending())?;
         // Where another request with this key was first, or it is refused, the key of the disk is nobody's.
-        let is_used = match &created {
-            Ok((_, is_new)) => *is_new,
-            // It may be the run's: the next start finds out.
-            Err(problem) => problem.code == Code::Unavailable,
-        };
-        if let Some(sealed) = sealed.filter(|_| !is_used) {
-            self.erase(run, sealed);
+        let is_used = created.as_ref().map_or_else(keys::unknown, |(_, is_new)| Some(*is_new));
+        if let Some(sealed) = sealed {
+            self.unless_used(&run, sealed, is_used);
         }
         let (record, is_new) = created?;
         Ok((self.shown(&record), is_new))

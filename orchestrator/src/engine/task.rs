@@ -302,7 +302,8 @@ impl Task {
             self.stored = tokio::time::Instant::now();
             let pruned = self.engine.0.store.prune(self.generation, &runs).await;
             self.engine.0.settings.metrics.committed(pruned.is_ok(), self.stored.elapsed());
-            if pruned == Ok(true) {
+            // Where it is not known, whoever watches comes again, and finds the run or finds that it is gone.
+            if matches!(pruned, Ok(true) | Err(StoreError::Unavailable(_))) {
                 runs.iter().for_each(|(run, _)| self.engine.0.watchers.forget(run));
             }
             let is_ours = pruned != Err(StoreError::Superseded);

@@ -171,11 +171,15 @@ impl Upkeep {
             let of = Arc::clone(launcher);
             // Folders may be large, and disks slow.
             let runs = spawn_blocking(move || of.kept_since_before(time)).await.unwrap_or_default();
+            let mut gone = HashSet::new();
             for run in runs {
                 if inner.store.run(&run).await.map_err(|error| problem(&error))?.is_none() {
-                    let of = Arc::clone(launcher);
-                    drop(spawn_blocking(move || of.forget(&run)).await);
+                    gone.insert(run);
                 }
+            }
+            if !gone.is_empty() {
+                let of = Arc::clone(launcher);
+                drop(spawn_blocking(move || of.forget(&gone)).await);
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ mod kubernetes;
 mod process;
 mod sessions;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -114,8 +114,8 @@ pub trait Launcher: Send + Sync {
         Vec::new()
     }
 
-    /// Removes what it keeps of a run that there is no more.
-    fn forget(&self, _run: &RunId) {}
+    /// Removes what it keeps of runs that there are no more.
+    fn forget(&self, _runs: &HashSet<RunId>) {}
 
     /// After a restart: what is still there, of any attempt. Those that are over are ended then.
     fn leftovers(&self) -> BoxFuture<'_, Vec<Leftover>> {

@@ -5,7 +5,7 @@
 //! which machine, in which of its process namespaces. No other process has ever the same. Of one that was started elsewhere nothing is
 //! known here, and it is never taken for dead.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -215,8 +215,8 @@ impl Launcher for Process {
         runs.into_iter().filter(|(_, is_old)| *is_old).map(|(run, _)| run).collect()
     }
 
-    fn forget(&self, run: &RunId) {
-        for (_, log) in self.logs().into_iter().filter(|(of, _)| of == run) {
+    fn forget(&self, runs: &HashSet<RunId>) {
+        for (run, log) in self.logs().into_iter().filter(|(of, _)| runs.contains(of)) {
             if let Err(error) = std::fs::remove_file(&log) {
                 tracing::warn!(%run, %error, "removing {}", log.display());
             }

@@ -4,10 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use e2e::Vault as Server;
 use orchestrator::config::Config;
+use orchestrator::engine::Keeper;
 use orchestrator::keys::Vault;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, SERVICE, config, play};
+use crate::bed::{Bed, SERVICE, config, play, run};
 
 /// A start is refused, with this reason and this in its hint, and does not show the token.
 async fn refused(bed: &Bed, adjust: impl FnOnce(&mut Value), what: &str, hint: &str) {
@@ -56,9 +57,7 @@ fn a_server_that_cannot_keep_keys_is_refused_with_the_reason() {
 
         Server::write_token(&bed.token_file, "s.nobodys");
         refused(bed, |_| (), "has answered 403", "must be valid").await;
-        for (text, what) in
-            [("", "holds no token"), ("two words", "holds no token"), (&*"x".repeat(20_000), "more than")]
-        {
+        for (text, what) in [("two words", "holds no token"), (&*"x".repeat(20_000), "more than")] {
             Server::write_token(&bed.token_file, text);
             let error = bed.try_open(|_| ()).await.unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
@@ -67,6 +66,26 @@ fn a_server_that_cannot_keep_keys_is_refused_with_the_reason() {
         std::fs::set_permissions(&bed.token_file, std::fs::Permissions::from_mode(0o640)).unwrap();
         refused(bed, |_| (), "is a secret that others may read", "chmod 600").await;
         refused(bed, set("token_file", json!(bed.lab.dir())), "is no file", "name a file").await;
+    });
+}
+
+#[test]
+fn a_token_that_is_not_there_yet_is_waited_for_like_its_vault() {
+    play(async |bed| {
+        // As after a power cut: an agent that gets the token waits for Vault as well.
+        let good = std::fs::read_to_string(&bed.token_file).unwrap();
+        for is_empty in [false, true] {
+            std::fs::remove_file(&bed.token_file).unwrap();
+            if is_empty {
+                Server::write_token(&bed.token_file, "");
+            }
+            let vault = bed.open().await;
+            let error = Keeper::place(&vault, &run("r-1")).await.unwrap_err();
+            let says = if is_empty { "is empty" } else { "is not there" };
+            assert!(error.may_pass && error.what.contains(says) && error.hint.contains("sink"), "{error:?}");
+            Server::write_token(&bed.token_file, &good);
+            Keeper::place(&vault, &run("r-1")).await.unwrap().unwrap();
+        }
     });
 }
 

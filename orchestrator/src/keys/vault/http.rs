@@ -208,8 +208,8 @@ impl Http {
         let what = format!("{} has answered {status}{said}", self.address);
         match status {
             401 | 403 => Trouble::Denied(what),
-            // A node that is behind, rate limits, standbys; sealed is 503.
-            412 | 429 | 472 | 473 | 500.. => Trouble::Away(what),
+            // A node that is behind, rate limits, standbys, which refer to the active node where they cannot ask it; sealed is 503.
+            307 | 412 | 429 | 472 | 473 | 500.. => Trouble::Away(what),
             300..=399 => Trouble::Wrong(format!("{what}, which refers to another server")),
             _ => Trouble::Wrong(what),
         }
@@ -249,13 +249,20 @@ fn trusting(ca: Option<&Path>) -> Result<ClientConfig> {
 
 /// The token as it is at this moment: whoever renews it replaces the file.
 fn token(path: &Path) -> Result<HeaderValue, Trouble> {
+    let hint = "see that whoever writes and renews it (an agent's sink) runs";
+    let missing = |what: String| Trouble::NoToken { what, hint: hint.into() };
+    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Err(missing(format!("`keys.vault.token_file` {} is not there", path.display())));
+    }
     let text = secret(path).map_err(|error| {
-        let hint = error.hint().unwrap_or("see that whoever renews it (an agent's sink) runs").to_owned();
+        let hint = error.hint().unwrap_or(hint).to_owned();
         Trouble::Token { what: error.to_string(), hint }
     })?;
     let token = text.trim_ascii();
-    let value =
-        HeaderValue::from_bytes(token).ok().filter(|_| token.iter().all(u8::is_ascii_graphic) && !token.is_empty());
+    if token.is_empty() {
+        return Err(missing(format!("`keys.vault.token_file` {} is empty", path.display())));
+    }
+    let value = HeaderValue::from_bytes(token).ok().filter(|_| token.iter().all(u8::is_ascii_graphic));
     let mut value = value.ok_or_else(|| Trouble::Token {
         what: format!("`keys.vault.token_file` {} holds no token", path.display()),
         hint: "put the token there, alone on its line".into(),

@@ -8,7 +8,7 @@ mod http;
 mod proof;
 mod trouble;
 
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::{BoxFuture, FutureExt, ready};
 use hyper::Method;
 use protocol::{RunId, UnlockKey};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -180,6 +180,11 @@ impl Vault {
     /// The place of a run's key, where that is one of this folder.
     async fn known(&self, run: &RunId, sealed: &Sealed) -> Result<String, KeeperError> {
         let keeper = self.keeper().await.map_err(|trouble| self.failed(trouble))?;
+        self.name_in(keeper, run, sealed)
+    }
+
+    /// The same, of the folder that is called so.
+    fn name_in(&self, keeper: &str, run: &RunId, sealed: &Sealed) -> Result<String, KeeperError> {
         let place = serde_json::from_str::<Place>(sealed.text()).ok().filter(|place| place.form == FORM);
         let place = place.filter(|place| is_of(&place.name, run)).ok_or_else(|| moved(run))?;
         if place.keeper == *keeper {
@@ -205,11 +210,7 @@ impl Vault {
 
     async fn open_key(&self, run: &RunId, sealed: &Sealed) -> Result<UnlockKey, KeeperError> {
         if !sealed.is_elsewhere() {
-            return Err(KeeperError {
-                what: format!("the key of run {run} was sealed with a key-encryption key, and this service keeps keys in a Vault"),
-                hint: "take `keys.vault` out of the configuration, give the service that key-encryption key back and start it again; or destroy the key (z-orchestrator run destroy-key) and install anew".into(),
-                may_pass: false,
-            });
+            return Err(here(run));
         }
         let name = self.known(run, sealed).await?;
         let found = self.read(&name, WRITTEN).await.map_err(|trouble| self.failed(trouble))?;
@@ -245,6 +246,15 @@ fn is_of(name: &str, run: &RunId) -> bool {
     drawn.is_some_and(|drawn| drawn.len() == 2 * DRAWN && drawn.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
+/// It is in the store, and this service has nothing to open it with.
+fn here(run: &RunId) -> KeeperError {
+    KeeperError {
+        what: format!("the key of run {run} was sealed with a key-encryption key, and this service keeps keys in a Vault"),
+        hint: "take `keys.vault` out of the configuration, give the service that key-encryption key back and start it again; or destroy the key (z-orchestrator run destroy-key) and install anew".into(),
+        may_pass: false,
+    }
+}
+
 fn moved(run: &RunId) -> KeeperError {
     KeeperError {
         what: format!("what is stored of the key of run {run}, or the key itself, was changed, or is another run's"),
@@ -275,5 +285,15 @@ impl Keeper for Vault {
 
     fn destroy<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<(), KeeperError>> {
         self.destroy_key(run, sealed).boxed()
+    }
+
+    /// Nothing is renewed there. What could not be opened is told, as far as that is known without asking for each key.
+    fn renew<'a>(&'a self, run: &'a RunId, sealed: &'a Sealed) -> BoxFuture<'a, Result<Option<Sealed>, KeeperError>> {
+        let known = match (sealed.is_elsewhere(), self.keeper.get()) {
+            (false, _) => Err(here(run)),
+            (true, Some(keeper)) => self.name_in(keeper, run, sealed).map(drop),
+            (true, None) => Ok(()),
+        };
+        ready(known.map(|()| None)).boxed()
     }
 }

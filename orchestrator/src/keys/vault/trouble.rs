@@ -8,7 +8,14 @@ use crate::error::Error;
 pub(super) enum Trouble {
     /// It is not there, sealed, or overloaded.
     Away(String),
-    /// There is no token to show.
+    /// There is no token yet: whoever writes it there has not got one.
+    NoToken {
+        /// What is missing.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
+    /// There is no token that could be shown.
     Token {
         /// What is wrong with it.
         what: String,
@@ -36,6 +43,7 @@ impl Trouble {
         let with = |what: String| format!("{doing}: {what}");
         match self {
             Trouble::Away(what) => Trouble::Away(with(what)),
+            Trouble::NoToken { what, hint } => Trouble::NoToken { what: with(what), hint },
             Trouble::Token { what, hint } => Trouble::Token { what: with(what), hint },
             Trouble::Denied(what) => Trouble::Denied(with(what)),
             Trouble::Stranger(what) => Trouble::Stranger(with(what)),
@@ -44,9 +52,9 @@ impl Trouble {
         }
     }
 
-    /// Whether nothing is wrong but that it does not answer.
+    /// Whether nothing is wrong but that it does not answer; so that its own agent, which waits for it as well, has no token for us.
     pub(super) fn is_away(&self) -> bool {
-        matches!(self, Trouble::Away(_))
+        matches!(self, Trouble::Away(_) | Trouble::NoToken { .. })
     }
 
     fn parts(self, policy: &str) -> (String, String) {
@@ -54,7 +62,7 @@ impl Trouble {
             Trouble::Away(what) => {
                 (what, "see that it runs, is unsealed, and is reached at `keys.vault.address`; then this goes on by itself".into())
             }
-            Trouble::Token { what, hint } | Trouble::Other { what, hint } => (what, hint),
+            Trouble::NoToken { what, hint } | Trouble::Token { what, hint } | Trouble::Other { what, hint } => (what, hint),
             Trouble::Denied(what) => {
                 (what, format!("the token in `keys.vault.token_file` must be valid, and its policy must have: {policy}"))
             }
@@ -68,7 +76,7 @@ impl Trouble {
 
     /// For the keeper. Tokens are renewed, and policies mended, while the service runs.
     pub(super) fn keeper_error(self, policy: &str) -> KeeperError {
-        let may_pass = matches!(self, Trouble::Away(_) | Trouble::Token { .. } | Trouble::Denied(_));
+        let may_pass = self.is_away() || matches!(self, Trouble::Token { .. } | Trouble::Denied(_));
         let (what, hint) = self.parts(policy);
         KeeperError { what, hint, may_pass }
     }

@@ -112,7 +112,10 @@ class Story {
       this.#entries.push([kind, data]);
       const event = data.agent?.event;
       // Of an earlier attempt, they say nothing any more.
-      if (event?.kind === "run-started") [this.paths, this.ways] = [undefined, new Map()];
+      if (event?.kind === "run-started") {
+        [this.paths, this.ways] = [undefined, new Map()];
+        if (this.run) this.run.paths = undefined;
+      }
       if (event?.kind === "path-changed") this.#path(event, data.time);
       if (this.run && (event?.kind === "step-started" || event?.kind === "phase-started")) {
         Object.assign(this.run, { phase: event.phase, step: event.step, now: undefined, moved: undefined });
