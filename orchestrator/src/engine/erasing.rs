@@ -37,7 +37,10 @@ async fn erase_all(engine: &Engine, mut waiting: VecDeque<Nobodys>, more: &mut m
     let mut pause = FIRST;
     loop {
         while let Ok(another) = more.try_recv() {
-            waiting.push_back(another);
+            // One may be found twice.
+            if !waiting.contains(&another) {
+                waiting.push_back(another);
+            }
         }
         engine.0.settings.metrics.to_erase(waiting.len());
         let Some((run, sealed)) = waiting.pop_front() else {

@@ -233,10 +233,17 @@ async fn a_key_that_was_made_for_no_run_is_destroyed() {
     // Whether the run was created is not known: it was not.
     world.memory.0.lock().unwrap().faults = vec![Fault::Before, Fault::None];
     assert_eq!(code(world.engine.create(new(), None).await), Code::Unavailable);
-    world.wait(600).await;
+    world.wait(60).await;
     assert_eq!(world.desk.0.lock().unwrap().keys.len(), 1, "it could still become one");
-    world.crash().await;
+    world.wait(61).await;
+    assert!(world.desk.0.lock().unwrap().keys.is_empty());
+    // Nobody waits any more for what he asked for, and it is followed up all the same.
+    world.desk.0.lock().unwrap().loses = true;
+    let gone = tokio::time::timeout(std::time::Duration::ZERO, world.engine.create(new(), None)).await;
     world.settle().await;
+    world.desk.0.lock().unwrap().loses = false;
+    assert!(gone.is_err() && world.desk.0.lock().unwrap().keys.len() == 1);
+    world.wait(121).await;
     assert!(world.desk.0.lock().unwrap().keys.is_empty());
     // It was.
     world.memory.0.lock().unwrap().faults = vec![Fault::After, Fault::None, Fault::None];

@@ -51,7 +51,8 @@ async fn answers_are_bounded_and_never_shown_where_a_secret_may_be_in_them() {
     let secret = "aaaa-bbbb";
     let cases: Vec<(Vec<u8>, bool, &str)> = vec![
         (Vec::new(), true, "has not answered within 1 s"),
-        (answer("307 Temporary Redirect", ""), false, "another server"),
+        (answer("307 Temporary Redirect", ""), true, "307"),
+        (answer("302 Found", ""), false, "another server"),
         (answer("200 OK", &format!(r#"{{"data": "{secret}"}}"#)), false, "is not understood"),
         (answer("200 OK", &" ".repeat(70_000)), false, "more than 65536 bytes"),
         (answer("400 Bad Request", r#"{"errors": ["line\nbreak \u001b[2J"]}"#), false, "400: line break"),
