@@ -139,26 +139,28 @@ impl Upkeep {
 
     /// Removes some, in as many transactions as that takes, and leaves the store to others for as long after each. Returns how many.
     async fn prune_lot(&self, runs: &[(RunId, i64)]) -> Result<usize, Problem> {
-        loop {
+        let (mut lots, mut pruned) = (vec![runs], 0);
+        while let Some(lot) = lots.pop() {
             let began = Instant::now();
             let (reply, replied) = oneshot::channel();
-            self.engine.ask(Ask::Prune(Prune { runs: runs.to_vec(), reply })).await?;
-            let pruned = replied.await.map_err(|_| ending())?;
+            self.engine.ask(Ask::Prune(Prune { runs: lot.to_vec(), reply })).await?;
+            let answer = replied.await.map_err(|_| ending())?;
             tokio::time::sleep(began.elapsed()).await;
-            match pruned {
+            match answer {
                 Ok(true) => {
-                    self.engine.0.settings.metrics.pruned(runs.len());
-                    return Ok(runs.len());
+                    self.engine.0.settings.metrics.pruned(lot.len());
+                    pruned += lot.len();
                 }
-                Ok(false) => {}
+                Ok(false) => {
+                    let (some, others) = lot.split_at(lot.len().div_ceil(2));
+                    lots.extend([others, some].into_iter().filter(|lot| !lot.is_empty()));
+                }
                 // One of them was changed meanwhile, as by a person who tries it again: the next walk sees what it is then.
-                Err(StoreError::Conflict(why)) => {
-                    tracing::debug!(why, "some runs are not removed now");
-                    return Ok(0);
-                }
+                Err(StoreError::Conflict(why)) => tracing::debug!(why, "some runs are not removed now"),
                 Err(error) => return Err(problem(&error)),
             }
         }
+        Ok(pruned)
     }
 
     /// What launchers keep of runs is removed once there is no such run any more, and it is as old.

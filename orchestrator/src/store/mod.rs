@@ -138,8 +138,8 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a place off the list: nothing is there any more.
     fn release<'a>(&'a self, by: Generation, place: &'a Sealed) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Removes runs that are over, and all that was told of them; each must have this version. Where there was very much, some of it is
-    /// removed, the runs are still there, and the answer is `false`: go on.
+    /// Removes runs that are over, and all that was told of them; each must have this version. Where that is very much the answer is `false`:
+    /// of several nothing is removed then, so ask for fewer; of one alone some of what was told, so go on.
     fn prune<'a>(&'a self, by: Generation, runs: &'a [(RunId, i64)]) -> BoxFuture<'a, Result<bool, StoreError>>;
 
     /// What was told after `after`, of all runs or of one, in order.

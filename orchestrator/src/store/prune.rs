@@ -1,4 +1,5 @@
 //! How runs are removed: what was told of them first, since it refers to them, and of that only so much at once that nobody waits for long.
+//! Several go as a whole or not at all: one that is wanted again in between has lost nothing.
 
 use protocol::RunId;
 use sqlx::{AnyConnection, Row as _};
@@ -17,9 +18,16 @@ pub(super) async fn prune(
     connection: &mut AnyConnection,
     runs: &[(RunId, i64)],
 ) -> Result<i64, StoreError> {
-    let mut room = MOST;
+    let mut all = 0;
     for piece in pieces(runs) {
         must_be(link, connection, piece).await?;
+        all += told_of(link, connection, piece).await?;
+    }
+    if runs.len() > 1 && all > i64::try_from(MOST).unwrap_or(i64::MAX) {
+        return Ok(i64::try_from(runs.len()).unwrap_or(i64::MAX));
+    }
+    let mut room = MOST;
+    for piece in pieces(runs) {
         // SQLite cannot bound a DELETE by itself.
         let told = named(Statement::new("DELETE FROM told WHERE seq IN (SELECT seq FROM told WHERE run IN ("), piece)
             .with(") LIMIT ", i64::try_from(room).unwrap_or(i64::MAX))
@@ -35,6 +43,13 @@ pub(super) async fn prune(
         gone.query().execute(&mut *connection).await.map_err(|error| link.explain(&error))?;
     }
     Ok(0)
+}
+
+/// How much was told of them.
+async fn told_of(link: &Link, connection: &mut AnyConnection, runs: &[(RunId, i64)]) -> Result<i64, StoreError> {
+    let count = named(Statement::new("SELECT COUNT(*) FROM told WHERE run IN ("), runs).then(")");
+    let counted = count.query().fetch_one(connection).await.map_err(|error| link.explain(&error))?;
+    counted.try_get(0).map_err(|error| link.explain(&error))
 }
 
 /// They are as they were when it was decided to remove them.

@@ -78,8 +78,12 @@ async fn very_much_that_was_told_goes_in_pieces(bed: &Bed) {
     much.told = std::iter::repeat_n(much.told[0].clone(), 2500).collect();
     store.commit(by, &[much.clone()]).await.unwrap();
     let runs = [named(&much.record), named(&over[1])];
+    let told = store.told(0, None, 10_000).await.unwrap();
+    assert_eq!(store.prune(by, &runs).await, Ok(false));
+    assert!(store.told(0, None, 10_000).await.unwrap() == told, "several go as a whole");
+    assert_eq!(store.prune(by, &runs[1..]).await, Ok(true));
     let mut pieces = 1;
-    while !store.prune(by, &runs).await.unwrap() {
+    while !store.prune(by, &runs[..1]).await.unwrap() {
         assert_eq!(store.run(&run(1)).await, Ok(Some(much.record.clone())), "it is there until all is gone");
         pieces += 1;
     }
