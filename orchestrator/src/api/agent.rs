@@ -11,6 +11,7 @@ use super::Api;
 use super::body::Strict;
 use super::caller::{AgentCaller, Enrolling};
 use super::openapi::{Enrolments, Releasing, Reporting};
+use super::path::AttemptPath;
 use super::problem::Answered;
 
 /// Enrol for an attempt
@@ -35,10 +36,7 @@ pub(super) async fn enrol(
 #[utoipa::path(
     post, path = "/v1/agent/runs/{run}/attempts/{attempt}/events", tag = "agents", operation_id = "report",
     security(("session" = [])),
-    params(
-        ("run" = protocol::RunId, Path, description = "The run"),
-        ("attempt" = u32, Path, description = "The attempt", minimum = 1),
-    ),
+    params(AttemptPath),
     request_body(content = Report, content_type = "application/json"),
     responses((status = 200, description = "They are kept", body = Orders, content_type = "application/json"), Reporting),
 )]
@@ -56,10 +54,7 @@ pub(super) async fn report(
 #[utoipa::path(
     post, path = "/v1/agent/runs/{run}/attempts/{attempt}/lease", tag = "agents", operation_id = "renew_lease",
     security(("session" = [])),
-    params(
-        ("run" = protocol::RunId, Path, description = "The run"),
-        ("attempt" = u32, Path, description = "The attempt", minimum = 1),
-    ),
+    params(AttemptPath),
     request_body(content = Option<Nothing>, content_type = "application/json"),
     responses((status = 200, description = "The agent may go on writing", body = Lease, content_type = "application/json"), Reporting),
 )]
@@ -78,10 +73,7 @@ pub(super) async fn renew(
 #[utoipa::path(
     post, path = "/v1/agent/runs/{run}/attempts/{attempt}/key", tag = "agents", operation_id = "release_key",
     security(("session" = [])),
-    params(
-        ("run" = protocol::RunId, Path, description = "The run"),
-        ("attempt" = u32, Path, description = "The attempt", minimum = 1),
-    ),
+    params(AttemptPath),
     request_body(content = Option<Nothing>, content_type = "application/json"),
     responses((status = 200, description = "The key", body = ReleasedKey, content_type = "application/json"), Releasing),
 )]

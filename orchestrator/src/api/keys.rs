@@ -17,7 +17,7 @@ use super::problem::Answered;
 /// It is shown once. An answer that was lost is not given again: destroy the key then, and install anew.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/key", tag = "runs", operation_id = "show_key", security(("operator" = [])),
-    params(("run" = protocol::RunId, Path, description = "The run")),
+    params(RunPath),
     request_body(content = Option<Nothing>, content_type = "application/json"),
     responses((status = 200, description = "The key", body = ShownKey, content_type = "application/json"), Unlocking),
 )]
@@ -36,7 +36,7 @@ pub(super) async fn show(
 /// goes when the run is cancelled.
 #[utoipa::path(
     delete, path = "/v1/runs/{run}/key", tag = "runs", operation_id = "destroy_key", security(("operator" = [])),
-    params(("run" = protocol::RunId, Path, description = "The run")),
+    params(RunPath),
     responses((status = 200, description = "It is gone", body = Run, content_type = "application/json"), Destroying),
 )]
 pub(super) async fn destroy(Operator(who): Operator, State(api): State<Api>, path: RunPath) -> Answered<Json<Run>> {

@@ -6,20 +6,27 @@ use protocol::RunId;
 use protocol::control::problem::Code;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
 
 use super::Api;
 use super::problem::{Answered, Refusal};
 
 /// `{run}` of a path.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct RunPath {
+    /// The run
     pub(super) run: RunId,
 }
 
 /// `{run}` and `{attempt}` of a path.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
 pub(super) struct AttemptPath {
+    /// The run
     pub(super) run: RunId,
+    /// The attempt
+    #[param(minimum = 1)]
     pub(super) attempt: u32,
 }
 

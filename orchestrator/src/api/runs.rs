@@ -137,7 +137,7 @@ fn state(word: &str) -> Answered<RunState> {
 /// Show a run
 #[utoipa::path(
     get, path = "/v1/runs/{run}", tag = "runs", operation_id = "show_run", security(("viewer" = [])),
-    params(("run" = protocol::RunId, Path, description = "The run")),
+    params(RunPath),
     responses((status = 200, description = "The run, with its order and its progress", body = Run, content_type = "application/json"), Showing),
 )]
 pub(super) async fn show(_: Viewer, State(api): State<Api>, path: RunPath) -> Answered<Json<Run>> {
@@ -149,7 +149,7 @@ pub(super) async fn show(_: Viewer, State(api): State<Api>, path: RunPath) -> An
 /// One that is queued is cancelled at once; of one that is running the agent is told to stop, and the run is cancelled when it has.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/cancel", tag = "runs", operation_id = "cancel_run", security(("operator" = [])),
-    params(("run" = protocol::RunId, Path, description = "The run")),
+    params(RunPath),
     request_body(content = Option<Cancel>, content_type = "application/json"),
     responses((status = 200, description = "It is, or will be, cancelled", body = Run, content_type = "application/json"), Telling),
 )]
@@ -167,7 +167,7 @@ pub(super) async fn cancel(
 /// Try a run again that has failed or was cancelled
 #[utoipa::path(
     post, path = "/v1/runs/{run}/retry", tag = "runs", operation_id = "retry_run", security(("operator" = [])),
-    params(("run" = protocol::RunId, Path, description = "The run")),
+    params(RunPath),
     request_body(content = Option<Nothing>, content_type = "application/json"),
     responses((status = 200, description = "It is queued again, with as many attempts as before", body = Run, content_type = "application/json"), Telling),
 )]
@@ -185,7 +185,7 @@ pub(super) async fn retry(
 /// The target is then given to the next attempt. If that agent lives after all, both write: look before you say so.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/confirm-death", tag = "runs", operation_id = "confirm_death", security(("operator" = [])),
-    params(("run" = protocol::RunId, Path, description = "The run")),
+    params(RunPath),
     request_body(content = ConfirmDeath, content_type = "application/json"),
     responses((status = 200, description = "The attempt is over", body = Run, content_type = "application/json"), Telling),
 )]
@@ -205,7 +205,7 @@ pub(super) async fn confirm_death(
 /// successor shuts it out or a person vouches for its death.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/revoke", tag = "runs", operation_id = "revoke_attempt", security(("operator" = [])),
-    params(("run" = protocol::RunId, Path, description = "The run")),
+    params(RunPath),
     request_body(content = Revoke, content_type = "application/json"),
     responses((status = 200, description = "It counts no more", body = Run, content_type = "application/json"), Telling),
 )]
@@ -225,7 +225,7 @@ pub(super) async fn revoke(
 /// It is shown once, and makes all earlier ones of the attempt void.
 #[utoipa::path(
     post, path = "/v1/runs/{run}/token", tag = "runs", operation_id = "enrolment_token", security(("operator" = [])),
-    params(("run" = protocol::RunId, Path, description = "The run")),
+    params(RunPath),
     request_body(content = Option<Nothing>, content_type = "application/json"),
     responses((status = 200, description = "The token", body = EnrolmentToken, content_type = "application/json"), Telling),
 )]
