@@ -27,6 +27,8 @@ use crate::model::Moment;
 
 /// How long a connection that should end may take to do so by itself.
 const LAST: Duration = Duration::from_secs(1);
+/// The same of one whose place another has: enough for an answer that is being made, as to an enrolment.
+const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// The other end of a connection: where it is, and what it has shown.
 struct End<'a> {
@@ -164,12 +166,12 @@ where
                 // Bounded by whoever accepted it.
                 connection.await
             }
-            why = must_end(&activity, place, server) => {
+            (why, within) = must_end(&activity, place, server) => {
                 tracing::debug!(%from, why, "the connection must end");
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
-                    () = sleep(LAST) => Ok(()),
+                    () = sleep(within) => Ok(()),
                 }
             }
         };
@@ -179,13 +181,14 @@ where
     }
 }
 
-/// Waits until a connection must end, and says why.
-async fn must_end(activity: &Activity, place: &Place, server: &Server) -> &'static str {
+/// Waits until a connection must end, and says why, and how long that may take.
+async fn must_end(activity: &Activity, place: &Place, server: &Server) -> (&'static str, Duration) {
     tokio::select! {
         over = activity.over(&server.limits) => match over {
-            Over::Idle => "nobody asks anything",
-            Over::NotTaken => "an answer is not taken",
+            Over::Idle => ("nobody asks anything", LAST),
+            Over::NotTaken => ("an answer is not taken", LAST),
         },
-        () = place.is_wanted() => "others need its place, and it has proven nothing",
+        // Its place is another's already, and it is an open file for as long as it lasts.
+        () = place.is_wanted() => ("others need its place, and it has proven nothing", BRIEFLY),
     }
 }
