@@ -184,9 +184,8 @@ async fn must_have_sealed_nothing_else(store: &dyn Store, folder: &Folder, previ
     loop {
         let runs = store.list(&Filter::default(), before, PAGE).await;
         let runs = runs.map_err(|error| Error::unavailable(format!("reading the runs: {error}")))?;
-        let sealed = |record: &Record| record.luks_key.as_ref().and_then(|key| key.sealed.clone());
         let has_other =
-            |record: &&Record| sealed(record).is_some_and(|sealed| !sealed.is_elsewhere() && !is_known(&sealed));
+            |record: &&Record| record.sealed().is_some_and(|sealed| !sealed.is_elsewhere() && !is_known(sealed));
         if let Some(record) = runs.iter().find(has_other) {
             let (kek, run) = (folder.file(KEK), &record.run);
             let which = if previous.is_empty() { "it" } else { "none of `keys.previous`" };

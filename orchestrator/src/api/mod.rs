@@ -1,9 +1,9 @@
 //! The service over HTTP: what strangers may say, within which limits, and how they are answered.
 //!
-//! A request goes this way: `serve` (a connection and what it may cost) → `purse` (who pays, and how often they may ask) → `caller` and `session` (who
-//! it is, and whether it may) → `path`, `body` (what it says) → a handler in `runs`, `agent` or `watch` → the engine. Whatever goes wrong on the way
-//! is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one call; the page's
-//! files, which `page` has, do not.
+//! A request goes this way: `serve` (a connection and what it may cost) → `purse` (who pays, and how often they may ask) → `caller` and
+//! `session` (who it is, and whether it may) → `path`, `body` (what it says) → a handler in `runs`, `agent` or `watch` → the engine. Whatever
+//! goes wrong on the way is answered with a problem document. A path that is served stands in the OpenAPI document, for both are made by one
+//! call; the page's files, which `page` has, do not.
 
 mod activity;
 mod agent;

@@ -45,12 +45,15 @@ pub(super) fn of(api: &Api, request: Request) -> (Purse, Request) {
     if !proves {
         return (peer, request);
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     // Whoever is refused here is a stranger for now, and is told why where it matters who it is.
-    let purse = known(&parts, api).map_or(peer, |known| Purse::Person(known.who));
-    if let (Purse::Person(_), Some(proof)) = (&purse, parts.extensions.get::<Proof>()) {
+    let Ok(known) = known(&parts, api) else { return (peer, Request::from_parts(parts, body)) };
+    if let Some(proof) = parts.extensions.get::<Proof>() {
         proof.is_given();
     }
+    let purse = Purse::Person(known.who.clone());
+    // Whoever asks next who it is need not look again.
+    parts.extensions.insert(known);
     (purse, Request::from_parts(parts, body))
 }
 

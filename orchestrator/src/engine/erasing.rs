@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::keeper::KeeperError;
 use super::{Engine, problem};
-use crate::model::{Input, Record, Sealed};
+use crate::model::{Input, Sealed};
 
 /// A key, and the run that it was made for.
 type Nobodys = (RunId, Sealed);
@@ -85,7 +85,7 @@ async fn erase(engine: &Engine, run: &RunId, sealed: &Sealed) -> Result<(), Fail
     let (store, keeper) = (&engine.0.store, &engine.0.settings.keeper);
     let record = store.run(run).await.map_err(|error| problem(&error))?;
     // It was about to be made when a service was killed, and is the run's by now.
-    if !record.as_ref().is_some_and(|record| has(record, sealed)) {
+    if !record.as_ref().is_some_and(|record| record.sealed() == Some(sealed)) {
         keeper.destroy(run, sealed).await?;
     }
     if record.is_some_and(|record| record.remains.contains(sealed)) {
@@ -93,8 +93,4 @@ async fn erase(engine: &Engine, run: &RunId, sealed: &Sealed) -> Result<(), Fail
     }
     store.release(engine.0.generation, sealed).await.map_err(|error| problem(&error))?;
     Ok(())
-}
-
-fn has(record: &Record, sealed: &Sealed) -> bool {
-    record.luks_key.as_ref().is_some_and(|key| key.sealed.as_ref() == Some(sealed))
 }

@@ -8,7 +8,7 @@ use protocol::control::run::{Happening, Run, What};
 use protocol::{RunId, UnlockKey};
 
 use super::{Agent, Engine};
-use crate::model::{Answer, Input, Record, Rules, Sealed, State, decide};
+use crate::model::{Answer, Input, Rules, Sealed, State, decide};
 
 /// After this long what was asked of a keeper, and not answered, has happened or never will.
 const LATE: Duration = Duration::from_secs(120);
@@ -57,8 +57,7 @@ impl Engine {
         let new = if is_gone { Some(self.make_key(run).await?) } else { None };
         let retried = self.input(run, Input::Retry { key: new.clone() }).await;
         // Somebody else was faster, or it is refused.
-        let has = |record: &Record| record.luks_key.as_ref().and_then(|key| key.sealed.as_ref()) == new.as_ref();
-        let is_used = retried.as_ref().map_or_else(unknown, |(record, _)| Some(has(record)));
+        let is_used = retried.as_ref().map_or_else(unknown, |(record, _)| Some(record.sealed() == new.as_ref()));
         if let Some(new) = new {
             self.unless_used(run, new, is_used);
         }

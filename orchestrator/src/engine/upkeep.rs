@@ -126,7 +126,7 @@ impl Upkeep {
             if is_latest || !is_old(record, now, kept) {
                 continue;
             }
-            match sealed(record) {
+            match record.sealed() {
                 Some(_) => old.kept_for_key += 1,
                 None => gone.push((record.run.clone(), record.version)),
             }
@@ -191,7 +191,7 @@ impl Upkeep {
     async fn renew(&self, page: &[Record], keys: &mut Keys) -> Result<(), Problem> {
         let mut found: Vec<(RunId, Sealed, Sealed)> = Vec::new();
         for record in page {
-            let Some(from) = sealed(record) else { continue };
+            let Some(from) = record.sealed() else { continue };
             match self.engine.0.settings.keeper.renew(&record.run, from).await {
                 Ok(None) => {}
                 Ok(Some(to)) => found.push((record.run.clone(), from.clone(), to)),
@@ -212,7 +212,7 @@ impl Upkeep {
             for (answer, (.., to)) in join_all(asked).await.into_iter().zip(some) {
                 match answer {
                     // One that was destroyed or replaced meanwhile is not.
-                    Ok((record, _)) => keys.renewed += u64::from(sealed(&record) == Some(to)),
+                    Ok((record, _)) => keys.renewed += u64::from(record.sealed() == Some(to)),
                     Err(problem) if problem.code == Code::NotFound => {}
                     Err(problem) if problem.code == Code::Unavailable => return Err(problem),
                     Err(_) => keys.left += 1,
@@ -221,10 +221,6 @@ impl Upkeep {
         }
         Ok(())
     }
-}
-
-fn sealed(record: &Record) -> Option<&Sealed> {
-    record.luks_key.as_ref().and_then(|key| key.sealed.as_ref())
 }
 
 /// Whether a run has been over for so long. None that may still have an agent somewhere is over, and none whose key is still to be destroyed.

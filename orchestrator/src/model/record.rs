@@ -304,6 +304,11 @@ impl Record {
         self.attempts.last()
     }
 
+    /// The key of its disk, sealed, where the service has made one and has not forgotten it.
+    pub fn sealed(&self) -> Option<&Sealed> {
+        self.luks_key.as_ref().and_then(|key| key.sealed.as_ref())
+    }
+
     /// What no two active runs may have in common, besides the server: the LUN, or a device of the machine that the agent runs on.
     pub fn target_key(&self) -> String {
         target_key(&self.order)

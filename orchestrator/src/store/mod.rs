@@ -42,8 +42,8 @@ impl Change {
         let tells = |action: &KeyAction| {
             self.told.iter().any(|told| matches!(&told.what, What::Key(event) if event.action == *action))
         };
-        let key = self.record.luks_key.as_ref().and_then(|key| key.sealed.as_ref());
-        let made = key.filter(|key| key.is_elsewhere() && tells(&KeyAction::Made)).map(|key| (key, false));
+        let made =
+            self.record.sealed().filter(|key| key.is_elsewhere() && tells(&KeyAction::Made)).map(|key| (key, false));
         let remains = if tells(&KeyAction::Destroyed) { &self.record.remains[..] } else { &[] };
         made.into_iter().chain(remains.iter().map(|key| (key, true))).collect()
     }

@@ -104,8 +104,7 @@ impl Deciding {
     /// The same key, sealed otherwise: nothing has happened that anybody would have to be told. One that was destroyed or replaced meanwhile
     /// stays so.
     pub(super) fn reseal_key(&mut self, from: &Sealed, to: &Sealed) {
-        let stored = self.decision.record.luks_key.as_ref().and_then(|key| key.sealed.as_ref());
-        if stored == Some(from)
+        if self.decision.record.sealed() == Some(from)
             && let Some(key) = &mut self.record().luks_key
         {
             key.sealed = Some(to.clone());
@@ -126,7 +125,7 @@ impl Deciding {
     /// Forgets the key, where there is one.
     pub(super) fn forget_key(&mut self, by: &str, reason: Option<&str>) {
         let deed = Deed { at: self.now, by: by.to_owned(), reason: reason.map(ToOwned::to_owned) };
-        if self.decision.record.luks_key.as_ref().is_none_or(|key| key.sealed.is_none()) {
+        if self.decision.record.sealed().is_none() {
             return;
         }
         let Some(key) = &mut self.record().luks_key else { return };
