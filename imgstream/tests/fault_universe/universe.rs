@@ -26,6 +26,12 @@ const MAX_TRIES: u32 = 6;
 /// Less than a frame: a source that never gets further never delivers anything.
 const EARLY: usize = 60_000;
 const FOR_EVER: u32 = 1_000_000;
+/// Beats until a source gives up a connection that stalls.
+const DEADLINE: u32 = 30;
+/// Beats without any chunk that are borne with for certain: less than the patience of both halves, by a request's time.
+const SILENCE: u32 = 100;
+/// More than the pieces of a chunk: a failure that has brought more of them has brought a chunk.
+const PIECES: u32 = 5;
 
 /// Sources, and how they are asked. Durations are in beats: a second of virtual time, a millisecond of real time.
 #[derive(Debug, Clone)]
@@ -84,6 +90,19 @@ impl Trouble {
         matches!(self, Refused(_) | BreaksOff(_) | Truncated(_) | Stalls(_) | Drips(_))
     }
 
+    /// Beats that may pass, by a source whose pieces take `piece` beats, from being asked to being asked again, and no
+    /// chunk comes.
+    fn silence(&self, piece: u32) -> u32 {
+        const PAUSE: u32 = 2;
+        let pieces = piece * PIECES;
+        match *self {
+            Trouble::Refused(after) => after.unwrap_or(0).min(60) + PAUSE,
+            Trouble::Stalls(_) => pieces + DEADLINE + PAUSE,
+            Trouble::Drips(beats) => PIECES * beats,
+            _ => pieces + PAUSE,
+        }
+    }
+
     /// Whether a source that always has this trouble never delivers a right chunk, or corrupts the same one twice.
     fn is_fatal_for_ever(&self) -> bool {
         match *self {
@@ -116,6 +135,10 @@ impl Plot {
         self.then.is_none() && self.dead.is_none() && self.troubles().all(Trouble::passes)
     }
 
+    fn silence(&self) -> u32 {
+        self.troubles().map(|trouble| trouble.silence(self.piece)).sum()
+    }
+
     fn is_hopeless(&self) -> bool {
         self.dead.as_ref().is_some_and(|dead| *dead == (0..FOR_EVER))
             || (self.first.is_empty() && self.then.as_ref().is_some_and(Trouble::is_fatal_for_ever))
@@ -130,7 +153,7 @@ impl Plot {
             dead: self.dead.as_ref().map(|dead| beat * dead.start..beat * dead.end),
             metadata: None,
         };
-        Mock::new(name, image, script, beat * 30)
+        Mock::new(name, image, script, beat * DEADLINE)
     }
 }
 
@@ -155,8 +178,9 @@ impl Universe {
         if honest && liars <= 1 && hanging <= 1 {
             return Verdict::Arrives;
         }
-        // Few failures, all of which pass, are borne with whoever has them.
-        if all_recover && troubles < MAX_TRIES as usize {
+        // Few failures, all of which pass, are borne with whoever has them, unless they keep everybody waiting for too long.
+        let silence: u32 = self.sources.iter().map(Plot::silence).sum();
+        if all_recover && troubles < MAX_TRIES as usize && silence <= SILENCE {
             return Verdict::Arrives;
         }
         if self.sources.iter().all(Plot::is_hopeless) {
