@@ -10,6 +10,7 @@ pub mod api;
 pub mod client;
 pub mod command;
 pub mod config;
+mod dial;
 pub mod engine;
 pub mod error;
 pub mod identity;

@@ -56,7 +56,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
         enrol_within: Duration::from_secs(config.patience.enrol),
         cancel_within: Duration::from_secs(config.patience.cancel),
         launchers: launchers(&config, identity.folder.path(), &addresses)?,
-        credentials: identity.keys,
+        credentials: identity.keys.clone(),
         metrics: metrics.clone(),
         keeper,
         policy: Arc::new(policy),
@@ -70,6 +70,7 @@ pub async fn run(config: Config, cancel: CancellationToken) -> Result<()> {
     let drain = cancel.child_token();
     let api_settings = api::Settings {
         people: identity.people,
+        tokens: identity.keys.sessions.clone(),
         limits: api_limits.clone(),
         drain: drain.clone(),
         metrics: metrics.clone(),

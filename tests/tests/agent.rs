@@ -1,5 +1,4 @@
 //! `z-provisioner run --spec FILE`: what a platform starts, reads, and decides by.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::Path;
 use std::time::{Duration, Instant};

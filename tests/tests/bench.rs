@@ -1,5 +1,4 @@
 //! The benchmark: its verdict names the stage that was made slow on purpose, and nothing is destroyed unasked.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
 //! Flipped bits and missing pieces: exit 5 or 3, and nothing on the target that was not verified.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::{Path, PathBuf};
 

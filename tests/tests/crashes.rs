@@ -1,6 +1,5 @@
 //! Writers that are killed at random moments, with SIGKILL, as a power switch would: what they leave never boots unless it is
 //! whole, and `--resume` makes it the image every time. 5 kills in every test run, 60 in a soak.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! The examples of the documentation do what the documentation says.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
-
 use std::path::Path;
 
 use e2e::Run;

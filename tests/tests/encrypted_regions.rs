@@ -1,5 +1,4 @@
 //! `imgstream pack --encrypt-region`: real file systems that leave room for the LUKS header, and ones that do not.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use e2e::encrypted::{Disk, FileSystem};
 use e2e::lab::{cmp, pack};

@@ -1,5 +1,4 @@
 //! `z-provisioner erase`: a returned disk holds nothing afterwards, its keys least of all, and that is proven.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

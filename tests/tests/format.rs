@@ -1,5 +1,4 @@
 //! The format, read by tools that are not ours: zstd, openssl, sha256sum.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! Servers that say something odd before any body: statuses, redirects, heads that are attacks.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::sync::Arc;
 

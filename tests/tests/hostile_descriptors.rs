@@ -1,6 +1,5 @@
 //! Every field of a signed descriptor, wrong in every way, one at a time. What is right and wrong is said here again,
 //! from `docs/format.md`, and not by the reader under test.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use e2e::offers::{CHUNK, ENCRYPTED, SIZE};
 use e2e::{Offers, Target, exit};

@@ -1,6 +1,5 @@
 //! Real devices that shrink, vanish, turn read-only, are full, or have other sectors than the image: a clear error with its
 //! exit code, the device named, and nothing on it that boots.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,4 @@
 //! Frames with the right digest that are wrong: what a packer with a mistake, or a signer with a grudge, might sign.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
 //! Servers that answer a range with something else: other bytes, other lengths, other encodings, too late or never.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::time::Duration;
 

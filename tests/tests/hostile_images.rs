@@ -1,6 +1,5 @@
 //! Images that are rightly signed and wrong as a whole: geometry, doubled members, things that must be understood,
 //! signatures by the thousand, sizes beyond all bounds.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::{Path, PathBuf};
 

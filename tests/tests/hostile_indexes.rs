@@ -1,6 +1,5 @@
 //! Indexes and data blobs that are rightly signed and wrong: every field of an index in every wrong way, blobs cut and
 //! extended, rows that lie about their frames.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::ops::Range;
 

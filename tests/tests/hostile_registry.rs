@@ -1,5 +1,4 @@
 //! Registries and token servers that lie, go in circles, or want credentials that are not theirs.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::sync::Arc;
 

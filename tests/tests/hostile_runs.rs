@@ -1,5 +1,4 @@
 //! Servers whose content changes midway, addresses where nobody is, and what the other commands make of hostile servers.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! TLS that must not be trusted, or is none.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! Servers that go away and people who press Ctrl-C: a clear error in bounded time, and a target that cannot boot.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};

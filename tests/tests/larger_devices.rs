@@ -1,5 +1,4 @@
 //! Devices larger than the image: what a previous owner left there goes, and the backup of the GPT comes to the end.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::Path;
 

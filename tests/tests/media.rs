@@ -1,5 +1,4 @@
 //! Media that fail or lie: said aloud, with exit code 6 or 7, and the target cannot boot.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

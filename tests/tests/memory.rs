@@ -1,5 +1,4 @@
 //! Peak memory is a budget, not a function of the image: at most 256 MiB at default settings.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::Path;
 

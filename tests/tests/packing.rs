@@ -1,5 +1,4 @@
 //! `imgstream pack`: deterministic, sparse, from devices, and all or nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

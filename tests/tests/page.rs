@@ -1,5 +1,4 @@
 //! The page that shows every run, in a real browser, with the service as it is shipped: `tests/page` looks at it, and says what it saw.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::{Path, PathBuf};
 

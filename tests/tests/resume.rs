@@ -1,5 +1,4 @@
 //! `--resume`: the media say what they hold, only what differs is fetched and written, and what is right is left alone.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,4 @@
 //! Pack, serve, stream, write, prove: what arrives is what was packed, compared by `cmp`.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use e2e::lab::cmp;
 use e2e::server::Server;

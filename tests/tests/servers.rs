@@ -1,5 +1,4 @@
 //! Servers that nobody here wrote: nginx, Debian's docker-registry (filled by skopeo), and TLS.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::{Path, PathBuf};
 

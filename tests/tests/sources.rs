@@ -1,5 +1,4 @@
 //! Several sources at once: who does how much, who is waited for, and what is said of those that fail.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::path::Path;
 use std::time::Duration;

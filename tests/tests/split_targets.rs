@@ -1,6 +1,5 @@
 //! An image over several devices, through the library: loop devices stand for the LUN and for the LUKS mapping of one region,
 //! byte for byte what a mapping would be given.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::ops::Range;
 use std::os::unix::fs::FileExt;

@@ -1,6 +1,5 @@
 //! Whatever stands still is named while it does, and ends the run in bounded time: sources, networks, devices that never
 //! answer. Devices hang for real: their file system is frozen, and the kernel keeps whoever writes there.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,4 @@
 //! Targets that must be refused: exit 4, a message that says why, and no byte changed.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,4 @@
 //! Images that must be refused: exit 3, a message that says why, and a target on which no byte has changed.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 use std::ffi::OsString;
 use std::path::Path;

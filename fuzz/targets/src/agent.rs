@@ -45,8 +45,10 @@ fn post(path: &str, data: &[u8]) -> bool {
     let router = ROUTER.get_or_init(|| {
         let without = Rate { per_second: u32::MAX, burst: u32::MAX };
         let limits = Limits { per_peer: without, per_caller: without, per_person: without, ..Limits::default() };
+        let tokens = SessionKey::new(&[0; 32]);
         let settings = Settings {
-            people: Arc::new(People::new(nobody(), nobody(), SessionKey::new(&[0; 32]))),
+            people: Arc::new(People::new(nobody(), nobody(), tokens.clone())),
+            tokens,
             limits,
             drain: Default::default(),
             metrics: Default::default(),

@@ -12,7 +12,7 @@ use axum::response::Response;
 use futures_util::StreamExt;
 use futures_util::future::ready;
 use protocol::control::problem::{Code, Problem};
-use protocol::{RunId, Token};
+use protocol::{Digest, RunId, Token};
 
 use super::Api;
 use super::limits::peer;
@@ -20,7 +20,7 @@ use super::path::AttemptPath;
 use super::problem::{Answered, Refusal, start};
 use super::session;
 use crate::engine::{Agent, Standing};
-use crate::identity::{Known, Role, Shown, Who};
+use crate::identity::{Known, Role, Shown, Who, tokens};
 use crate::model::Moment;
 
 /// The other end of a connection. `serve` puts it into each request.
@@ -203,6 +203,12 @@ impl FromRequestParts<Api> for Enrolling {
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Answered<Self> {
         token(parts, "an enrolment token").map(Enrolling)
     }
+}
+
+/// The digest of an enrolment token that this service has made, where a request brings one.
+pub(super) fn enrolling(parts: &Parts, api: &Api) -> Option<Digest> {
+    let token = token(parts, "an enrolment token").ok()?;
+    api.tokens.has_made(&token).then(|| tokens::digest(&token))
 }
 
 /// What stands behind `Bearer`.

@@ -52,7 +52,7 @@ pub use openapi::document;
 pub use serve::{Tls, serve};
 pub use service::{Answer, Changes, Service};
 
-use crate::identity::{People, Shown, Who};
+use crate::identity::{People, SessionKey, Shown, Who};
 use crate::metrics::Metrics;
 use caller::{Caller, Peer};
 use limits::Pace;
@@ -65,6 +65,8 @@ use shares::Shares;
 pub struct Settings {
     /// The people that it knows.
     pub people: Arc<People>,
+    /// What the enrolment tokens of its agents are known by.
+    pub tokens: SessionKey,
     /// What one caller may cost.
     pub limits: Limits,
     /// Tells that the service ends: watchers are let go.
@@ -88,6 +90,7 @@ impl Deref for Api {
 struct Shared {
     service: Arc<dyn Service>,
     people: Arc<People>,
+    tokens: SessionKey,
     limits: Limits,
     drain: CancellationToken,
     metrics: Metrics,
@@ -111,6 +114,7 @@ pub fn router(service: Arc<dyn Service>, settings: Settings) -> Router {
     let api = Api(Arc::new(Shared {
         service,
         people: settings.people,
+        tokens: settings.tokens,
         drain: settings.drain,
         metrics: settings.metrics,
         purses: Pace::new(limits.per_peer),

@@ -1,5 +1,6 @@
 //! Who pays for a request: whoever has proven who it is, for itself; strangers, those of one address together. So what strangers do costs
-//! nobody who is known anything, though they come from where agents come from. An agent is a stranger until it has enrolled.
+//! nobody who is known anything, though they come from where agents come from. An agent that has not enrolled is known by its token: not
+//! whether it is good, but that the service has made it, which nothing needs to be looked up for.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use protocol::Digest;
 use protocol::control::problem::{Code, Problem};
 
 use super::Api;
-use super::caller::{Certificate, Peer, known, within_pace};
+use super::caller::{Certificate, Peer, enrolling, known, within_pace};
 use super::places::Proof;
 use super::problem::{Answered, Refusal};
 use super::shares::Held;
@@ -30,6 +31,8 @@ pub(super) enum Purse {
     Peer(IpAddr),
     /// Whoever has this key, over which the service's own authority has issued a certificate: an agent, mostly.
     Key(Digest),
+    /// Whoever has this enrolment token, by its digest.
+    Enrolling(Digest),
     /// Somebody, or their platform.
     Person(Who),
 }
@@ -46,14 +49,20 @@ pub(super) fn of(api: &Api, request: Request) -> (Purse, Request) {
         return (peer, request);
     }
     let (mut parts, body) = request.into_parts();
-    // Whoever is refused here is a stranger for now, and is told why where it matters who it is.
-    let Ok(known) = known(&parts, api) else { return (peer, Request::from_parts(parts, body)) };
+    let purse = if let Some(token) = enrolling(&parts, api) {
+        Purse::Enrolling(token)
+    } else if let Ok(known) = known(&parts, api) {
+        let purse = Purse::Person(known.who.clone());
+        // Whoever asks next who it is need not look again.
+        parts.extensions.insert(known);
+        purse
+    } else {
+        // Whoever is refused here is a stranger for now, and is told why where it matters who it is.
+        return (peer, Request::from_parts(parts, body));
+    };
     if let Some(proof) = parts.extensions.get::<Proof>() {
         proof.is_given();
     }
-    let purse = Purse::Person(known.who.clone());
-    // Whoever asks next who it is need not look again.
-    parts.extensions.insert(known);
     (purse, Request::from_parts(parts, body))
 }
 

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Client;
 use super::backoff::Backoff;
-use super::connect::Connection;
 use super::exchange::Request;
 use super::sse::{MAX_EVENT, Message, Parser};
+use crate::dial::Connection;
 use crate::error::{Error, Result};
 
 /// What is new.

@@ -15,13 +15,12 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::Client;
-use super::connect::Connection;
+use crate::dial::{AGENT, Connection};
 use crate::error::{Error, Result};
 use crate::text::printable;
 
 /// Largest refusal that is read, in bytes.
 const MAX_PROBLEM: usize = 64 << 10;
-const AGENT: &str = concat!("z-orchestrator/", env!("CARGO_PKG_VERSION"));
 
 /// What is asked.
 pub(super) struct Request {
@@ -122,7 +121,7 @@ impl Client {
     pub(super) async fn ask(&self, request: Request) -> Result<(Connection, Response<Incoming>)> {
         let request = request.built(self)?;
         let mut connection = self.connect().await?;
-        let answer = connection.sender.send_request(request).await;
+        let answer = connection.ask(request).await;
         let answer = answer.map_err(|error| self.lost(&error).with_source(error))?;
         if answer.status().is_success() {
             return Ok((connection, answer));

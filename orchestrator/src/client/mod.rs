@@ -16,11 +16,11 @@ use protocol::control::key::ShownKey;
 use protocol::control::run::{EnrolmentToken, MAX_IDEMPOTENCY_KEY, Revoke, RunPage};
 use protocol::control::{NewRun, Run};
 use protocol::{RunId, Token};
-use rustls::ClientConfig;
 use serde::Serialize;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::dial::Server;
 use crate::error::{Error, Result};
 use backoff::Backoff;
 use exchange::Request;
@@ -42,7 +42,7 @@ const MAX_LIST: usize = 64 << 20;
 #[derive(Clone)]
 pub struct Client {
     base: Arc<Url>,
-    tls: Arc<ClientConfig>,
+    server: Arc<Server>,
     /// Where it is not a certificate that proves who asks.
     token: Option<Token>,
     times: Times,
@@ -92,10 +92,13 @@ impl Client {
     pub fn new(url: &str, ca: &[u8], proof: impl Into<Proof>) -> Result<Self> {
         let base = connect::base(url)?;
         let (tls, token) = match proof.into() {
-            Proof::Token(token) => (connect::trusting(ca, None)?, Some(token)),
-            Proof::Certificate(chain, key) => (connect::trusting(ca, Some((chain, key)))?, None),
+            Proof::Token(token) => (connect::tls(ca, None)?, Some(token)),
+            Proof::Certificate(chain, key) => (connect::tls(ca, Some((chain, key)))?, None),
         };
-        Ok(Client { base: Arc::new(base), tls: Arc::new(tls), token, times: Times::default() })
+        let server = Server::at(&base, Some(tls));
+        let server =
+            server.ok_or_else(|| connect::no_url(url, "no certificate could be for the host that it names"))?;
+        Ok(Client { base: Arc::new(base), server: Arc::new(server), token, times: Times::default() })
     }
 
     /// With other patience.

@@ -69,10 +69,10 @@ const DAY: u64 = 24 * 3600;
 
 /// Makes secrets, digests and tickets. The engine itself knows no cryptography.
 pub trait Credentials: Send + Sync {
-    /// 32 random bytes.
+    /// An enrolment token that nobody can guess.
     ///
     /// # Errors
-    /// When the kernel gives none.
+    /// When the kernel gives no random numbers.
     fn new_token(&self) -> Result<Token, String>;
 
     /// SHA-256 of a token's text.

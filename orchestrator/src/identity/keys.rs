@@ -11,7 +11,7 @@ use crate::model::{Moment, Record};
 /// The keys by which attempts are known, and by which they are allowed.
 #[derive(Debug)]
 pub struct Keys {
-    /// What session tokens are computed with.
+    /// What session tokens are computed with, and enrolment tokens made.
     pub sessions: SessionKey,
     /// Who issues the certificates of attempts.
     pub authority: Authority,
@@ -23,7 +23,7 @@ pub struct Keys {
 
 impl Credentials for Keys {
     fn new_token(&self) -> Result<Token, String> {
-        tokens::random().map_err(|error| error.to_string())
+        self.sessions.enrolment().map_err(|error| error.to_string())
     }
 
     fn digest(&self, token: &Token) -> Digest {

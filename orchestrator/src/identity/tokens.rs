@@ -1,4 +1,5 @@
-//! Tokens: random ones, of which the service keeps digests only, and sessions' ones, which are computed and kept nowhere.
+//! Tokens: random ones, of which the service keeps digests only; of these, enrolment tokens, by which it is seen that the service has made
+//! them; and sessions' ones, which are computed and kept nowhere.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +13,8 @@ use crate::error::{Error, Result};
 
 const SESSION: &str = "session.key";
 const KEY_LEN: usize = 32;
+/// Random bytes of an enrolment token, and bytes of its tag.
+const HALF: usize = KEY_LEN / 2;
 
 /// A new token: 32 random bytes.
 ///
@@ -30,16 +33,16 @@ pub fn digest(token: &Token) -> Digest {
 
 /// Whether a digest is that of a token. How long it takes says nothing about either.
 pub fn matches(token: &Token, expected: &Digest) -> bool {
-    is_equal(digest(token).as_str(), expected.as_str())
+    is_equal(digest(token).as_str().as_bytes(), expected.as_str().as_bytes())
 }
 
 /// Whether two tokens are the same. How long it takes says nothing about either.
 pub fn is_same(one: &Token, other: &Token) -> bool {
-    is_equal(one.reveal(), other.reveal())
+    is_equal(one.reveal().as_bytes(), other.reveal().as_bytes())
 }
 
-fn is_equal(one: &str, other: &str) -> bool {
-    let pairs = one.bytes().zip(other.bytes());
+fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    let pairs = one.iter().zip(other);
     let differences = pairs.fold(0, |seen, (a, b)| std::hint::black_box(seen | (a ^ b)));
     one.len() == other.len() && differences == 0
 }
@@ -64,7 +67,8 @@ pub fn of_people(folder: &Folder, file: &str) -> Result<Digest> {
     Ok(digest(&token))
 }
 
-/// What session tokens are computed with. Nothing about sessions is stored, so they outlive a restart as long as this key does.
+/// What session tokens are computed with, and enrolment tokens known by. Nothing about sessions is stored, so they outlive a restart as long
+/// as this key does.
 #[derive(Clone)]
 pub struct SessionKey(hmac::Key);
 
@@ -109,6 +113,26 @@ impl SessionKey {
         self.is_tag(&of_attempt(run, &attempt.to_be_bytes(), nonce), &tag)
     }
 
+    /// A new enrolment token: 16 random bytes and as many of the HMAC over them.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn enrolment(&self) -> Result<Token> {
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        let (random, tag) = bytes.split_at_mut(HALF);
+        fill(random)?;
+        tag.copy_from_slice(&self.tag(&of_enrolment(random))[..HALF]);
+        Ok(token(&bytes))
+    }
+
+    /// Whether this service has ever made an enrolment token, be it void since or not. That one is good only the engine can say.
+    pub fn has_made(&self, enrolment: &Token) -> bool {
+        let Ok(bytes) = URL_SAFE_NO_PAD.decode(enrolment.reveal()).map(Zeroizing::new) else { return false };
+        let Some((random, tag)) = bytes.split_at_checked(HALF) else { return false };
+        let expected = self.tag(&of_enrolment(random));
+        is_equal(tag, &expected[..HALF])
+    }
+
     /// The HMAC over these parts. The first says what they are, so that none is taken for another.
     pub(super) fn tag(&self, parts: &[&[u8]]) -> Zeroizing<[u8; KEY_LEN]> {
         let mut bytes = Zeroizing::new([0; KEY_LEN]);
@@ -125,6 +149,11 @@ impl SessionKey {
 /// What the session token of an attempt is the HMAC of.
 fn of_attempt<'a>(run: &'a RunId, attempt: &'a [u8; 4], nonce: &'a Digest) -> [&'a [u8]; 4] {
     [b"z-orchestrator session v1", run.as_str().as_bytes(), attempt, nonce.as_str().as_bytes()]
+}
+
+/// What half of an enrolment token is the HMAC of.
+fn of_enrolment(random: &[u8]) -> [&[u8]; 2] {
+    [b"z-orchestrator enrolment v1", random]
 }
 
 /// The parts, each with its length before it: no two different sets of parts have the same bytes.
@@ -197,6 +226,22 @@ mod tests {
         assert!(!other.is_session(&session, &run("a"), 1, &nonce));
         assert!(!key.is_session(&Token::try_from("-".repeat(43)).unwrap(), &run("a"), 1, &nonce));
         assert!(!key.is_session(&random().unwrap(), &run("a"), 1, &nonce));
+    }
+
+    #[test]
+    fn it_is_seen_which_service_has_made_an_enrolment_token() {
+        let (key, other) = (SessionKey::new(&[1; 32]), SessionKey::new(&[2; 32]));
+        let made = key.enrolment().unwrap();
+        assert!(key.has_made(&made) && !other.has_made(&made));
+        assert_ne!(made, key.enrolment().unwrap());
+        assert!(!key.has_made(&random().unwrap()) && !key.has_made(&key.session(&run("a"), 1, &sha256(b"n"))));
+        // Each of its bits counts.
+        let bytes = URL_SAFE_NO_PAD.decode(made.reveal()).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut wrong: [u8; KEY_LEN] = bytes.as_slice().try_into().unwrap();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert!(!key.has_made(&token(&wrong)), "{bit}");
+        }
     }
 
     #[test]

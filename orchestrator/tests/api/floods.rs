@@ -9,12 +9,13 @@ use http_body_util::Full;
 use hyper::client::conn::http2::SendRequest;
 use hyper::{Method, Request, StatusCode};
 use orchestrator::api::{Limits, Rate};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use crate::fake::{OPERATOR, SESSION};
-use crate::house::{House, SOON, connect2, request};
+use crate::fake::{ENROLMENT, KEY, OPERATOR, SESSION};
+use crate::house::{House, SOON, TOKENS, connect2, request};
 
 fn renewal() -> Request<Full<Bytes>> {
     let path = "https://localhost/v1/agent/runs/r-1/attempts/1/lease";
@@ -51,6 +52,34 @@ async fn strangers_that_ask_too_often_cost_an_agent_and_people_nothing() {
     // Nobody may ask as often as they like, also where it costs nothing.
     let often = async { while status(&mut agent, get("/healthz", None)).await != StatusCode::TOO_MANY_REQUESTS {} };
     timeout(SOON, often).await.expect("an agent has a purse too");
+}
+
+#[tokio::test]
+async fn strangers_that_ask_too_often_keep_no_agent_from_enrolling() {
+    let per_peer = Rate { per_second: 1, burst: 30 };
+    let house = House::known(Limits { per_peer, ..Limits::default() }).await;
+    let enrol = |token: &str| {
+        let body = json!({"nonce": "n".repeat(43), "client_key": KEY, "agent": "z"}).to_string();
+        request(Method::POST, "https://localhost/v1/agent/enrol", Some(token), Some(body.into()))
+    };
+    let mut stranger = connect2(house.connect_tls(b"h2").await).await;
+    while status(&mut stranger, get("/healthz", None)).await != StatusCode::TOO_MANY_REQUESTS {}
+    // One that nobody has made, however often, is a stranger's.
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += usize::from(status(&mut stranger, enrol(ENROLMENT)).await == StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert!(refused >= 18, "{refused} of 20 were refused");
+    // Which of those that it has made are good the engine says.
+    let mut agent = connect2(house.connect_tls(b"h2").await).await;
+    let token = TOKENS.enrolment().unwrap();
+    for _ in 0..30 {
+        assert_eq!(status(&mut agent, enrol(token.reveal())).await, StatusCode::UNAUTHORIZED);
+    }
+    assert!(house.fake.asked().iter().filter(|asked| *asked == "enrol z").count() >= 30);
+    // Nor may one of them be shown as often as somebody likes.
+    let often = async { while status(&mut agent, enrol(token.reveal())).await != StatusCode::TOO_MANY_REQUESTS {} };
+    timeout(SOON, often).await.expect("a token has a purse too");
 }
 
 #[tokio::test]

@@ -35,6 +35,9 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// What the document says.
 pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(document()).unwrap());
 
+/// What its service makes tokens with.
+pub static TOKENS: LazyLock<SessionKey> = LazyLock::new(|| SessionKey::new(&[7; 32]));
+
 pub struct House {
     pub address: SocketAddr,
     pub fake: Arc<Fake>,
@@ -95,9 +98,10 @@ impl House {
         let drain = CancellationToken::new();
         let about_to_end = drain.child_token();
         let digest = |token: &str| tokens::digest(&token.to_owned().try_into().unwrap());
-        let people = People::new(digest(OPERATOR), digest(VIEWER), SessionKey::new(&[7; 32]));
+        let people = People::new(digest(OPERATOR), digest(VIEWER), TOKENS.clone());
         let settings = Settings {
             people: people.into(),
+            tokens: TOKENS.clone(),
             limits: limits.clone(),
             drain: about_to_end.clone(),
             metrics: Default::default(),

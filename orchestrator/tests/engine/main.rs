@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 mod keys;
+mod lies;
 mod memory;
+mod outages;
 mod paths;
 mod property;
+mod revoked;
 mod scenes;
+mod silence;
 mod upkeep;
 mod world;

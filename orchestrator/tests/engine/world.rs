@@ -14,7 +14,7 @@ use orchestrator::policy::Policy;
 use orchestrator::store::StoreError;
 use protocol::control::agent::{Enrol, Enrolled, Report, Terms};
 use protocol::control::run::{LauncherKind, NewRun, Run, RunState};
-use protocol::control::{Lease, Orders, Problem};
+use protocol::control::{Code, Lease, Orders, Problem};
 use protocol::event::{Body, Event, PathChanged, PathState, Phase};
 use protocol::{ClientKey, Digest, RunId, Token, UnlockKey};
 use serde_json::{Value, json};
@@ -489,4 +489,9 @@ pub fn external(server: &str, path: &str) -> Value {
     let mut new = device(server, path);
     new["launcher"] = json!("external");
     new
+}
+
+/// Why something was refused.
+pub fn code<T: std::fmt::Debug>(answer: Result<T, Problem>) -> Code {
+    answer.unwrap_err().code
 }

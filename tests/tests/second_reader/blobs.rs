@@ -4,7 +4,7 @@ use e2e::forge::{self, Blobs, Row};
 use e2e::layout::sha256_of;
 use e2e::second_reader::{ACCEPTED, CORRUPT, Expect, Matrix, REFUSED};
 
-use crate::one_span;
+use super::one_span;
 
 fn rows(matrix: &mut Matrix, what: &str, expect: Expect, change: impl FnOnce(&mut Vec<Row>)) {
     let key = matrix.image.key.clone();

@@ -3,7 +3,7 @@
 use e2e::second_reader::{ACCEPTED, CORRUPT, Expect, Matrix, REFUSED};
 use serde_json::{Value, json};
 
-use crate::two_spans;
+use super::two_spans;
 
 type Change = fn(&mut Value);
 

@@ -4,7 +4,7 @@ use e2e::layout::Layout;
 use e2e::second_reader::{ACCEPTED, Expect, Matrix, REFUSED};
 use serde_json::{Value, json};
 
-use crate::two_spans;
+use super::two_spans;
 
 /// Adds an envelope that was changed as a value.
 fn change(matrix: &mut Matrix, what: &str, expect: Expect, change: impl FnOnce(&mut Value)) {

@@ -8,7 +8,7 @@ use e2e::sample::noise;
 use e2e::second_reader::{CORRUPT, Expect, Matrix};
 use e2e::{Key, exit};
 
-use crate::{one_span, two_spans};
+use super::{one_span, two_spans};
 
 /// Numbers for a seed.
 struct Dice(Vec<u8>);

@@ -2,7 +2,7 @@
 
 use e2e::second_reader::{ACCEPTED, Expect, Matrix, REFUSED};
 
-use crate::two_spans;
+use super::two_spans;
 
 /// Adds a descriptor in which the first `from` is `to`.
 fn respell(matrix: &mut Matrix, what: &str, expect: Expect, from: &[u8], to: &[u8]) {

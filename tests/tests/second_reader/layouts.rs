@@ -4,7 +4,7 @@ use e2e::layout::Layout;
 use e2e::second_reader::{ACCEPTED, CORRUPT, Expect, Matrix, REFUSED};
 use serde_json::{Value, json};
 
-use crate::two_spans;
+use super::two_spans;
 
 fn index(matrix: &mut Matrix, what: &str, expect: Expect, change: impl FnOnce(&mut Value)) {
     index_wanting(matrix, what, expect, &[], change);

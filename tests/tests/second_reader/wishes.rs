@@ -4,7 +4,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use e2e::second_reader::{ACCEPTED, Expect, Matrix, NOT_ACCEPTED, REFUSED, USAGE};
 use e2e::{Lab, Run};
 
-use crate::two_spans;
+use super::two_spans;
 
 #[test]
 fn they_agree_on_what_is_wanted() {

@@ -48,7 +48,7 @@ pub(super) fn agent(service: &Service, run: &str) -> i32 {
 }
 
 /// Waits until an agent has begun to write.
-fn until_it_writes(service: &Service, run: &str) {
+pub(super) fn until_it_writes(service: &Service, run: &str) {
     let began = Instant::now();
     while service.show(run)["progress"]["bytes"].as_u64().unwrap_or(0) < 256 * KIB {
         assert!(began.elapsed() < Duration::from_secs(30), "{:#}", service.show(run));

@@ -14,7 +14,7 @@ use e2e::server::Server;
 use e2e::{Lab, MIB, Run, Service, Target, sample};
 use serde_json::{Value, json};
 
-use crate::agents::{order, service};
+use super::agents::{order, service};
 
 /// A run of a machine that never enrols.
 fn external(server: &str) -> Value {

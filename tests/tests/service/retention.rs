@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use e2e::{Lab, Run, Service};
 use serde_json::{Value, json};
 
-use crate::keys::gauge;
+use super::keys::gauge;
 
 const DAY: u64 = 24 * 3600;
 

@@ -3,51 +3,39 @@
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use nix::fcntl::OFlag;
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::RootCertStore;
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
-use url::{Host, Url};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::trouble::Trouble;
 use crate::config;
+use crate::dial::{AGENT, Server, Undialled, authorities, trusting};
 use crate::error::{Context, Error, Result};
 use crate::identity::bounded;
 use crate::text::printable;
 
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// Largest head of one.
-const MAX_HEAD: usize = 64 << 10;
 /// Largest token, in bytes.
 const MAX_TOKEN: usize = 16 << 10;
 /// What is shown of a refusal, in characters.
 const MAX_SAID: usize = 300;
-const AGENT: &str = concat!("z-orchestrator/", env!("CARGO_PKG_VERSION"));
 
 /// The server, and how it is asked.
 pub(super) struct Http {
     /// As it is shown.
     pub(super) address: String,
+    /// As it is named to itself.
     host: String,
-    port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    server: Server,
     token_file: PathBuf,
     namespace: Option<String>,
     limit: Duration,
@@ -57,15 +45,6 @@ pub(super) struct Http {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Zeroizing<Vec<u8>>,
-}
-
-/// A connection that is closed when this is dropped.
-struct Connection(JoinHandle<()>);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// What refusals look like.
@@ -83,20 +62,15 @@ impl Http {
     pub(super) fn new(config: &config::Vault) -> Result<Self> {
         let bad = || Error::usage("`keys.vault.address` is no URL");
         let url = Url::parse(&config.address).map_err(|_| bad())?;
-        let (host, name) = match url.host().ok_or_else(bad)? {
-            Host::Ipv4(address) => (address.to_string(), ServerName::from(std::net::IpAddr::from(address))),
-            Host::Ipv6(address) => (address.to_string(), ServerName::from(std::net::IpAddr::from(address))),
-            Host::Domain(name) => (name.to_owned(), ServerName::try_from(name.to_owned()).map_err(|_| bad())?),
-        };
         let tls = match url.scheme() {
-            "https" => Some((TlsConnector::from(Arc::new(trusting(config.ca.as_deref())?)), name)),
+            "https" => Some(trusting(roots(config.ca.as_deref())?)?.with_no_client_auth()),
             _ => None,
         };
+        let port = url.port_or_known_default().ok_or_else(bad)?;
         Ok(Http {
             address: url.as_str().trim_end_matches('/').to_owned(),
-            host,
-            port: url.port_or_known_default().ok_or_else(bad)?,
-            tls,
+            host: format!("{}:{port}", url.host_str().unwrap_or_default()),
+            server: Server::at(&url, tls).ok_or_else(bad)?,
             token_file: config.token_file.clone(),
             namespace: config.namespace.clone(),
             limit: Duration::from_secs(config.timeout),
@@ -127,9 +101,8 @@ impl Http {
         token: HeaderValue,
         body: Zeroizing<Vec<u8>>,
     ) -> Result<Request<Full<Bytes>>, Trouble> {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         let mut request = Request::builder().method(method).uri(format!("/v1/{path}"));
-        request = request.header(HOST, format!("{host}:{}", self.port)).header(USER_AGENT, AGENT);
+        request = request.header(HOST, &self.host).header(USER_AGENT, AGENT);
         request = request.header(HeaderName::from_static("x-vault-token"), token);
         // Without it a proxy that was tricked into asking could not be told from us.
         request = request.header(HeaderName::from_static("x-vault-request"), "true");
@@ -145,33 +118,15 @@ impl Http {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Trouble> {
-        let away = |error: &dyn std::fmt::Display| Trouble::Away(format!("{}: {error}", self.address));
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(|error| away(&error))?;
-        // Requests are small and answers waited for. Without it they are only slower.
-        let _ = stream.set_nodelay(true);
-        match &self.tls {
-            None => self.over(stream, request).await,
-            Some((tls, name)) => {
-                let stream = tls.connect(name.clone(), stream).await.map_err(|error| self.not_believed(&error))?;
-                self.over(stream, request).await
-            }
-        }
-    }
-
-    async fn over(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Answer, Trouble> {
         let lost = |error: &dyn std::fmt::Display| {
             Trouble::Away(format!("{} has not answered to the end: {error}", self.address))
         };
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(MAX_HEAD);
-        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
-        // What goes wrong with the connection is heard where the answer is read.
-        let _connection = Connection(tokio::spawn(async move { drop(connection.await) }));
-        let answer = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        let mut connection = self.server.dial().await.map_err(|why| match why {
+            Undialled::Unreachable(error) => Trouble::Away(format!("{}: {error}", self.address)),
+            Undialled::Distrusted(error) => Trouble::Stranger(format!("{}: {error}", self.address)),
+            Undialled::Ended(error) => lost(&error),
+        })?;
+        let answer = connection.ask(request).await.map_err(|error| lost(&error))?;
         let status = answer.status().as_u16();
         let mut body = Limited::new(answer.into_body(), MAX_ANSWER);
         // It does not move while it grows.
@@ -187,16 +142,6 @@ impl Http {
             }
         }
         Ok(Answer { status, body: held })
-    }
-
-    fn not_believed(&self, error: &io::Error) -> Trouble {
-        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
-        let what = format!("{}: {error}", self.address);
-        match cause {
-            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::InvalidMessage(_)) => Trouble::Stranger(what),
-            // The connection was cut, or the other side is not well: it may come back.
-            _ => Trouble::Away(what),
-        }
     }
 
     /// Why it was refused, in the server's own words, which are not the token's.
@@ -216,35 +161,22 @@ impl Http {
     }
 }
 
-/// TLS that believes these authorities alone, or those that the machine trusts.
-fn trusting(ca: Option<&Path>) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(file) => {
-            let named = |error: &dyn std::fmt::Display| {
-                Error::usage(format!("`keys.vault.ca` {}: {error}", file.display()))
-                    .with_hint("name a file with the certificate of the server's authority (PEM)")
-            };
-            let text = std::fs::read(file).map_err(|error| named(&error))?;
-            for certificate in CertificateDer::pem_slice_iter(&text) {
-                roots.add(certificate.map_err(|error| named(&error))?).map_err(|error| named(&error))?;
-            }
-            if roots.is_empty() {
-                return Err(named(&"it holds no certificate"));
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(Error::usage("this machine trusts no certificates")
-                    .with_hint("name the server's authority with `keys.vault.ca`"));
-            }
-        }
+/// The authorities in a file, or those that the machine trusts.
+fn roots(ca: Option<&Path>) -> Result<RootCertStore> {
+    if let Some(file) = ca {
+        let read = std::fs::read(file).map_err(|error| error.to_string());
+        return read.and_then(|pem| authorities(&pem)).map_err(|error| {
+            Error::usage(format!("`keys.vault.ca` {}: {error}", file.display()))
+                .with_hint("name a file with the certificate of the server's authority (PEM)")
+        });
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| Error::system(format!("setting TLS up: {error}")))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(Error::usage("this machine trusts no certificates")
+            .with_hint("name the server's authority with `keys.vault.ca`"));
+    }
+    Ok(roots)
 }
 
 /// The token as it is at this moment: whoever renews it replaces the file.

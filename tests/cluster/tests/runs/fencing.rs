@@ -39,7 +39,8 @@ fn a_node_that_is_gone_with_its_pod_running_keeps_its_target_until_it_is_known_t
         }
         let next = stage.until(&run, "tried again", |shown| shown["attempts"].as_array().unwrap().len() > 1);
         assert_eq!(attempt(&next, 1)["outcome"], "lost");
-        stage.service.client("cancel").arg(&run).done().ok();
+        // It may have done its work by now: then there is nothing to cancel.
+        drop(stage.service.client("cancel").arg(&run).done());
         stage.until(&run, "over", |shown: &Value| !shown["ended"].is_null());
         witness.saw_no_two();
     }

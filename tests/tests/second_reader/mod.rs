@@ -1,6 +1,5 @@
 //! A second reader, written only from `docs/format.md`, reads what `imgstream` packs, and agrees with `imgstream` on what
 //! is an image and what is not. Where they disagree, one of three is wrong: the reader, `imgstream`, or the document.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 mod blobs;
 mod descriptors;

@@ -1,5 +1,4 @@
 //! The orchestrating service as it is shipped, with real agents on real devices, and with crowds of agents that play their part.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // tests
 
 mod agents;
 mod keys;
