@@ -100,6 +100,27 @@ def a_story_that_comes_late_changes_nothing(world):
     played.close()
 
 
+def an_event_that_comes_late_is_told_once(world):
+    browser = world.browser
+    played, runs = play(world)
+    run = runs["lpar-0000"]
+    browser.evaluate("window.announced = []; new MutationObserver(() => announced.push(told.textContent)).observe(told, {childList: true, characterData: true, subtree: true})")
+    # The answer to what was asked because of something else says already what the event will.
+    run["paths"] = {"live": 0, "total": 2, "since": stub.moment()}
+    browser.evaluate("askAnew()", wait=True)
+    lost = "announced.filter((text) => text === 'lpar-0000 is without a path.').length"
+    browser.until(f"{lost} === 1", "that a screen reader is told")
+    for path in ["sda", "sdb"]:
+        event = {"kind": "path-changed", "path": path, "way": f"0.0.{path} 0x5005", "state": "down", "live": 0, "total": 2}
+        played.tell("event", {"run": run["run"], "time": stub.moment(), "agent": {"attempt": 1, "event": event}})
+    browser.until(f"{row('lpar-0000')}.querySelector('.paths').textContent.startsWith('2 of 2 paths lost')", "the paths")
+    # What is to be told is gathered for as long.
+    browser.evaluate("new Promise((done) => setTimeout(done, 2000))", wait=True)
+    assert browser.evaluate(lost) == 1, browser.evaluate("announced")
+    assert browser.complaints() == []
+    played.close()
+
+
 def what_stands_still_is_not_shown_as_if_it_moved(world):
     browser = world.browser
     played, runs = play(world, AT_OUR_TIME)

@@ -63,7 +63,7 @@ CHECKS = [
     people.a_viewer_sees_and_changes_nothing, hostile.no_text_becomes_markup, watching.a_death_is_confirmed_by_the_servers_name,
     hostile.what_a_launcher_says_is_a_text,
     watching.the_death_is_confirmed_of_an_attempt_that_has_its_outcome, watching.whoever_cancels_is_told_that_the_key_is_destroyed,
-    late.a_list_that_comes_late_changes_nothing, late.a_story_that_comes_late_changes_nothing, late.what_stands_still_is_not_shown_as_if_it_moved,
+    late.a_list_that_comes_late_changes_nothing, late.a_story_that_comes_late_changes_nothing, late.an_event_that_comes_late_is_told_once, late.what_stands_still_is_not_shown_as_if_it_moved,
     watching.the_page_comes_back_after_the_service, thousand.what_is_played_is_what_the_service_says,
     thousand.a_thousand_runs_are_shown_smoothly, thousand.everything_can_be_read_by_everybody,
     elsewhere.what_may_still_lie_elsewhere_is_said,

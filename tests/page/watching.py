@@ -215,8 +215,7 @@ def the_page_comes_back_after_the_service(world):
     assert browser.evaluate(f"{row('lpar-stays')}.dataset.state") == "launching", "what was known stays"
     # Also on a small phone everything is still there.
     browser.look(width=320, height=640)
-    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert browser.evaluate(wide) <= 0, f"it is {browser.evaluate(wide)} pixels wider than the window"
+    browser.until("document.documentElement.scrollWidth <= document.documentElement.clientWidth", "that nothing is wider than the window")
     browser.look()
     # A run that is looked at meanwhile is shown as far as it is known; one that is not known, once the service is back.
     browser.evaluate(f"location.hash = '#run/{run}'")

@@ -192,6 +192,12 @@ class Fleet {
     this.runs.set(run.run, taken);
     this.#touch(run.run);
     if (before && before.state !== taken.state) this.on.changed(taken, before);
+    if (before && taken.state === "running") this.#tellPathless(taken, taken.paths?.live, before.paths);
+  }
+
+  /** Once for each last path that is lost, whichever says so first: an event, or an answer to what was asked because of another one. */
+  #tellPathless(run, live, before) {
+    if (live === 0 && before?.live !== 0) this.on.pathless(run);
   }
 
   #told(name, data) {
@@ -244,7 +250,7 @@ class Fleet {
         run.paths = undefined;
         break;
       case "path-changed":
-        if (event.live === 0 && run.paths?.live !== 0) this.on.pathless(run);
+        this.#tellPathless(run, event.live, run.paths);
         run.paths = pathsAfter(run.paths, event, time);
         // Answers to what was asked before know less.
         run.turn = ++this.#turn;
