@@ -249,6 +249,10 @@ fn the_first_byte_is_on_its_way_soon() {
             seconds.push(once());
         }
         eprintln!("{source} to {}: {seconds:.4?} s", target.path().display());
-        assert!(seconds.last().is_some_and(|last| *last <= 0.05), "from {source} to {}: {seconds:.4?} s", target.path().display());
+        assert!(
+            seconds.last().is_some_and(|last| *last <= 0.05),
+            "from {source} to {}: {seconds:.4?} s",
+            target.path().display()
+        );
     }
 }

@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Outcome<()> {
         // Tests wait more than they compute: for servers that stall, leases that end, processes that start.
         if std::env::var_os("RUST_TEST_THREADS").is_none() {
             let cores = std::thread::available_parallelism().map_or(2, usize::from);
-            test.env("RUST_TEST_THREADS", (cores * 3 / 2).to_string());
+            test.env("RUST_TEST_THREADS", (cores * 2).to_string());
         }
         if options.soak {
             test.env("PROPTEST_CASES", SOAK_CASES).env("Z_SOAK", "1");

@@ -197,7 +197,13 @@ impl Play {
             }
             Step::HasTarget(of) => self.has_target(*of).await,
             Step::Key(of) => self.key(*of).await,
-            Step::Finish(of) => self.end(*of, finished()).await,
+            Step::Finish(of) => {
+                // Nobody reaches the goal without the target, whether or not that was ever heard of.
+                if let Some(at) = self.agent(*of).filter(|at| self.agents[*at].could_write()) {
+                    self.takes(at);
+                }
+                self.end(*of, finished()).await;
+            }
             Step::Fail(of, retryable) => self.end(*of, failed("source", *retryable)).await,
             Step::FailUncertain(of) => {
                 let mut body = failed("device", true);
@@ -364,15 +370,18 @@ impl Play {
     /// An agent takes its target: with a reservation it preempts the keys of those before it.
     async fn has_target(&mut self, of: u8) {
         let Some(at) = self.agent(of) else { return };
-        if !self.agents[at].could_write() {
-            return;
+        if self.agents[at].could_write() {
+            self.takes(at);
+            let _ = self.agents[at].agent.send(&self.world, has_target()).await;
         }
+    }
+
+    fn takes(&mut self, at: usize) {
         if self.agents[at].target.1 {
             let target = self.agents[at].target.clone();
             let (before, _) = self.agents.split_at_mut(at);
             before.iter_mut().filter(|other| other.target == target).for_each(|other| other.shut_out = true);
         }
-        let _ = self.agents[at].agent.send(&self.world, has_target()).await;
     }
 
     /// An agent ends: it has closed everything, and says so until it is heard.
