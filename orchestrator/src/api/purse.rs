@@ -49,20 +49,18 @@ pub(super) fn of(api: &Api, request: Request) -> (Purse, Request) {
         return (peer, request);
     }
     let (mut parts, body) = request.into_parts();
-    let purse = if let Some(token) = enrolling(&parts, api) {
-        Purse::Enrolling(token)
-    } else if let Ok(known) = known(&parts, api) {
-        let purse = Purse::Person(known.who.clone());
-        // Whoever asks next who it is need not look again.
-        parts.extensions.insert(known);
-        purse
-    } else {
-        // Whoever is refused here is a stranger for now, and is told why where it matters who it is.
-        return (peer, Request::from_parts(parts, body));
-    };
+    if let Some(token) = enrolling(&parts, api) {
+        // Its connection keeps no place by that: void tokens are in wrong hands, too.
+        return (Purse::Enrolling(token), Request::from_parts(parts, body));
+    }
+    // Whoever is refused here is a stranger for now, and is told why where it matters who it is.
+    let Ok(known) = known(&parts, api) else { return (peer, Request::from_parts(parts, body)) };
     if let Some(proof) = parts.extensions.get::<Proof>() {
         proof.is_given();
     }
+    let purse = Purse::Person(known.who.clone());
+    // Whoever asks next who it is need not look again.
+    parts.extensions.insert(known);
     (purse, Request::from_parts(parts, body))
 }
 
