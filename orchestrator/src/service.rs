@@ -1,9 +1,10 @@
 //! The service, put together: what it is, where it keeps runs, who launches, and who may ask.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use protocol::control::agent::Terms;
@@ -15,7 +16,7 @@ use crate::api;
 use crate::config::{self, Config};
 use crate::engine::{Engine, Keeper, Settings};
 use crate::error::{Context, Error, Result};
-use crate::identity::{Certificates, Folder, Identity, TICKET_PUBLIC};
+use crate::identity::{Certificates, Folder, Identity, LET_GO, TICKET_PUBLIC};
 use crate::keys::{KEK, Kek, Sealer, Vault, kek_of};
 use crate::launch::{External, Kubernetes, KubernetesSettings, Launchers, Process, ProcessSettings};
 use crate::metrics::Metrics;
@@ -203,7 +204,15 @@ async fn must_have_sealed_nothing_else(store: &dyn Store, folder: &Folder, previ
 async fn listen(at: &[SocketAddr]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
     let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
     for address in at {
-        let bound = TcpListener::bind(address).await;
+        let began = Instant::now();
+        let bound = loop {
+            match TcpListener::bind(address).await {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && began.elapsed() < LET_GO => {
+                    tokio::time::sleep(LET_GO / 40).await;
+                }
+                bound => break bound,
+            }
+        };
         let listener = bound.map_err(|error| {
             Error::usage(format!("listening on {address}: {error}"))
                 .with_hint("see what listens there already (ss -ltnp), or set `listen`")
@@ -300,6 +309,20 @@ async fn refresh(certificates: Arc<Certificates>, cancel: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_let_go_soon_is_waited_for_and_another_is_named() {
+        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = held.local_addr().unwrap();
+        let error = listen(&[address]).await.unwrap_err();
+        assert!(error.lines().contains(&format!("listening on {address}")), "{}", error.lines());
+        let letting_go = std::thread::spawn(move || {
+            std::thread::sleep(LET_GO / 4);
+            drop(held);
+        });
+        assert_eq!(listen(&[address]).await.unwrap().1, [address]);
+        letting_go.join().unwrap();
+    }
 
     #[test]
     fn what_strangers_may_cost_grows_with_the_runs() {

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -13,6 +14,9 @@ use zeroize::Zeroizing;
 use crate::error::{Context, Error, Result};
 
 const LOCK: &str = "lock";
+/// How long another service is waited for. One that was killed while it began an agent is gone, and what it had open is not before that
+/// agent's process has become one.
+pub const LET_GO: Duration = Duration::from_secs(2);
 
 /// The data folder, locked until this is dropped, or looked at only.
 #[derive(Debug)]
@@ -183,10 +187,15 @@ fn lock(path: &Path) -> Result<Flock<File>> {
         .custom_flags(flags)
         .open(path)
         .doing(|| format!("opening {}", path.display()))?;
-    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => lock,
-        Err((file, Errno::EWOULDBLOCK)) => return Err(in_use(path, file)),
-        Err((_, errno)) => return Err(errno).doing(|| format!("locking {}", path.display())),
+    let (mut file, began) = (file, Instant::now());
+    let mut lock = loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => break lock,
+            Err((file, Errno::EWOULDBLOCK)) if began.elapsed() < LET_GO => file,
+            Err((file, Errno::EWOULDBLOCK)) => return Err(in_use(path, file)),
+            Err((_, errno)) => return Err(errno).doing(|| format!("locking {}", path.display())),
+        };
+        std::thread::sleep(LET_GO / 40);
     };
     let pid = format!("{}\n", std::process::id());
     lock.set_len(0).and_then(|()| lock.write_all(pid.as_bytes())).doing(|| format!("writing {}", path.display()))?;
@@ -248,6 +257,18 @@ mod tests {
         drop(first);
         Folder::open(&path).unwrap();
         Folder::look(&path.join("none")).unwrap_err();
+    }
+
+    #[test]
+    fn one_that_is_let_go_soon_is_waited_for() {
+        let (_temporary, first) = folder();
+        let path = first.path().to_owned();
+        let letting_go = std::thread::spawn(move || {
+            std::thread::sleep(LET_GO / 4);
+            drop(first);
+        });
+        Folder::open(&path).unwrap();
+        letting_go.join().unwrap();
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use authority::Authority;
 pub use certificate::{Certificates, Source};
 pub use clients::{Clients, Shown};
 pub use folder::Folder;
-pub(crate) use folder::bounded;
+pub(crate) use folder::{LET_GO, bounded};
 pub use issuing::PersonCertificate;
 pub use keys::Keys;
 pub use people::{BROWSER_SESSION, Certified, Known, People, Role, Who};
